@@ -1,0 +1,38 @@
+"""Structured inverse-free natural gradient descent for JAX: optax optimizers for Flax models."""
+
+from singd_optax import layers, rules, structures, transforms
+from singd_optax.alias import ikfac, ingd, singd
+from singd_optax.capture import find_layers, plain_params, value_and_grad
+from singd_optax.layers import Layers, LayerSpec, factors
+from singd_optax.structures import parse_structure
+from singd_optax.transforms import (
+    refresh_schedule,
+    scale_by_consistent_rms,
+    scale_by_curvature,
+    scale_by_ikfac,
+    scale_by_singd,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LayerSpec",
+    "Layers",
+    "factors",
+    "find_layers",
+    "ikfac",
+    "ingd",
+    "layers",
+    "parse_structure",
+    "plain_params",
+    "refresh_schedule",
+    "rules",
+    "scale_by_consistent_rms",
+    "scale_by_curvature",
+    "scale_by_ikfac",
+    "scale_by_singd",
+    "singd",
+    "structures",
+    "transforms",
+    "value_and_grad",
+]

@@ -1,0 +1,225 @@
+"""Complete optimizers: chains of the transformations, with defaults that were measured."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from singd_optax._validate import check_number
+from singd_optax.layers import Layers, Leaves, check_layers
+from singd_optax.rules import DampingMode, FactorStepNorm, Hyperparameter
+from singd_optax.structures import Dense, Precision
+from singd_optax.transforms import (
+    Interval,
+    refresh_schedule,
+    scale_by_consistent_rms,
+    scale_by_ikfac,
+    scale_by_singd,
+)
+
+_DEFAULT_REFRESH = refresh_schedule()
+
+
+def singd(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    momentum: float = 0.8,
+    weight_decay: Hyperparameter = 1e-4,
+    mask: Any = None,
+    damping: Hyperparameter = 0.03,
+    damping_mode: DampingMode = "relative",
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_momentum: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = "spectral",
+    refresh_every: Interval = _DEFAULT_REFRESH,
+    consistent_rms: float | None = 0.2,
+    fallback: optax.GradientTransformation | None = None,
+    precision: Precision = "highest",
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """SINGD as a drop-in for AdamW: one learning rate, decoupled weight decay.
+
+    For Kronecker layers: SINGD's preconditioner, heavy-ball momentum on the preconditioned
+    gradient, the update scaled to a root mean square as AdamW's is, decoupled weight decay. All
+    other parameters go to ``fallback``. The paper's own order of things is a chain of public
+    pieces, see ``scale_by_singd``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      momentum: Decay of the momentum buffer, in [0, 1).
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      damping: λ, in the units of ``damping_mode``.
+      damping_mode: "relative" to the layer's statistics, or "absolute".
+      factor_learning_rate: The step on K and C.
+      factor_momentum: Momentum of the factors' steps, in [0, 1).
+      factor_step_norm: What bounds the factors' steps: "spectral", "max_abs" or None.
+      refresh_every: Steps between refreshes, an int or a schedule; default every step for 50
+        steps, then every 10.
+      consistent_rms: Root mean square of each layer's update before the learning rate; None keeps
+        the natural gradient's own size.
+      fallback: For parameters outside ``layers``; default
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      precision: Of the products on factors.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: A hyper-parameter is out of range.
+      TypeError: ``layers`` or a hyper-parameter is of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model = nn.Sequential([nn.Dense(16), nn.tanh, nn.Dense(1)])
+      >>> x = jnp.linspace(-1, 1, 32)[:, None]
+      >>> params = model.init(jax.random.key(0), x)
+      >>> def loss_fn(params, x):
+      ...   return jnp.mean((model.apply(params, x) - jnp.sin(3 * x)) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x)
+      >>> tx = singd_optax.singd(1e-2, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> @jax.jit
+      ... def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> for _ in range(50):
+      ...   params, opt_state, value = step(params, opt_state, x)
+      >>> bool(value < 0.1)
+      True
+    """
+    scale = scale_by_singd(
+        layers,
+        damping=damping,
+        damping_mode=damping_mode,
+        factor_learning_rate=factor_learning_rate,
+        factor_momentum=factor_momentum,
+        factor_step_norm=factor_step_norm,
+        refresh_every=refresh_every,
+        precision=precision,
+        seed=seed,
+    )
+    return _recipe(
+        scale, learning_rate, layers, momentum, weight_decay, mask, consistent_rms, fallback
+    )
+
+
+def ingd(
+    learning_rate: Hyperparameter, layers: Layers, **options: Any
+) -> optax.GradientTransformationExtraArgs:
+    """INGD: SINGD with dense factors (arXiv 2302.09738).
+
+    Args:
+      learning_rate: As for ``singd``.
+      layers: From ``find_layers`` with dense structures.
+      **options: As for ``singd``.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: A structure is not dense, or a hyper-parameter is out of range.
+    """
+    check_layers(layers)
+    other = [spec.path for spec in layers.values() if set(spec.structures) != {Dense()}]
+    if other:
+        raise ValueError(
+            f"INGD has dense factors, got other structures for the layers {other}. Find layers "
+            "with structures='dense', or use singd, which takes all structures."
+        )
+    return singd(learning_rate, layers, **options)
+
+
+def ikfac(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    momentum: float = 0.8,
+    weight_decay: Hyperparameter = 1e-4,
+    mask: Any = None,
+    damping: Hyperparameter = 0.03,
+    damping_mode: DampingMode = "relative",
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = "spectral",
+    refresh_every: Interval = _DEFAULT_REFRESH,
+    consistent_rms: float | None = 0.2,
+    fallback: optax.GradientTransformation | None = None,
+    precision: Precision = "highest",
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """IKFAC, KFAC without inverses, in the recipe of ``singd``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      momentum: As for ``singd``.
+      weight_decay: As for ``singd``.
+      mask: As for ``singd``.
+      damping: λ, in the units of ``damping_mode``.
+      damping_mode: "relative" to the mean trace of each factor's own statistic, or "absolute".
+      factor_learning_rate: The step on K and C.
+      factor_step_norm: What bounds the factors' steps: "spectral", "max_abs" or None.
+      refresh_every: As for ``singd``.
+      consistent_rms: As for ``singd``.
+      fallback: As for ``singd``.
+      precision: Of the products on factors.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: A hyper-parameter is out of range.
+      TypeError: ``layers`` or a hyper-parameter is of another type.
+    """
+    scale = scale_by_ikfac(
+        layers,
+        damping=damping,
+        damping_mode=damping_mode,
+        factor_learning_rate=factor_learning_rate,
+        factor_step_norm=factor_step_norm,
+        refresh_every=refresh_every,
+        precision=precision,
+        seed=seed,
+    )
+    return _recipe(
+        scale, learning_rate, layers, momentum, weight_decay, mask, consistent_rms, fallback
+    )
+
+
+def _recipe(
+    scale: optax.GradientTransformationExtraArgs,
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    momentum: float,
+    weight_decay: Hyperparameter,
+    mask: Any,
+    consistent_rms: float | None,
+    fallback: optax.GradientTransformation | None,
+) -> optax.GradientTransformationExtraArgs:
+    check_number("learning_rate", learning_rate)
+    check_number("momentum", momentum, maximum=1, strict_maximum=True, schedule=False)
+    check_number("weight_decay", weight_decay)
+    parts: list[optax.GradientTransformation] = [scale, optax.trace(momentum)]
+    if consistent_rms is not None:
+        parts.append(scale_by_consistent_rms(layers, consistent_rms))
+    parts += [
+        optax.add_decayed_weights(weight_decay, mask),
+        optax.scale_by_learning_rate(learning_rate),
+    ]
+    if fallback is None:
+        fallback = optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)
+    return optax.partition(
+        {"kronecker": optax.chain(*parts), "fallback": fallback}, _labels(layers)
+    )
+
+
+def _labels(layers: Layers) -> Callable[[Any], Any]:
+    labels = {path: "kronecker" for spec in layers.values() for path in spec.shapes}
+    return lambda params: Leaves(params).labelled(labels, "fallback")

@@ -1,0 +1,7 @@
+"""Find Kronecker layers and measure them while gradients are taken."""
+
+from singd_optax.capture._find import find_layers
+from singd_optax.capture._grad import value_and_grad
+from singd_optax.capture._params import plain_params
+
+__all__ = ["find_layers", "plain_params", "value_and_grad"]

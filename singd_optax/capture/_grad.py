@@ -1,0 +1,144 @@
+"""One differentiation for value, gradients and curvature."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from singd_optax.capture._linen import tapped
+from singd_optax.capture._params import insert_entries
+from singd_optax.capture._tap import Tap
+from singd_optax.layers import (
+    CurvatureState,
+    Layers,
+    Leaves,
+    LayerSpec,
+    Statistics,
+    check_layers,
+    check_params,
+    curvature_states,
+)
+from singd_optax.structures import Precision
+
+Curvature = dict[str, Statistics]
+
+
+def value_and_grad(
+    loss_fn: Callable[..., Any],
+    layers: Layers,
+    *,
+    has_aux: bool = False,
+    precision: Precision = "highest",
+) -> Callable[..., tuple[Any, Any, Curvature]]:
+    """``jax.value_and_grad`` that also returns the curvature of the Kronecker layers.
+
+    One forward and one backward pass. Statistics are formed only on steps on which the optimizer
+    refreshes its factors, which its state says; on all others curvature is zeros, at no cost.
+
+    Args:
+      loss_fn: ``loss_fn(params, *args, **kwargs)`` returns a scalar, or (scalar, aux) if
+        ``has_aux``. It is differentiated with respect to ``params``.
+      layers: From ``find_layers``, for the same loss function.
+      has_aux: Whether ``loss_fn`` returns a pair.
+      precision: Of the products that form statistics.
+
+    Returns:
+      ``grad_fn(params, *args, opt_state=opt_state, **kwargs)`` -> ``(value, grads, curvature)``,
+      with ``(value, aux)`` for value if ``has_aux``. ``curvature`` maps paths to ``Statistics``;
+      hand it to ``tx.update(grads, opt_state, params, curvature=curvature)`` with the same
+      ``opt_state``.
+
+    Raises:
+      TypeError: ``layers`` is something else.
+      ValueError: When called: ``params`` or ``opt_state`` do not match ``layers``.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
+      >>> model = nn.Dense(3)
+      >>> x = jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x)
+      >>> tx = singd_optax.singd(1e-2, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      >>> updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      >>> curvature["params"].H_K.to_dense().shape
+      (6, 6)
+    """
+    check_layers(layers)
+
+    @functools.wraps(loss_fn)
+    def value_grad_and_curvature(
+        params: Any, *args: Any, opt_state: Any = None, **kwargs: Any
+    ) -> tuple[Any, Any, Curvature]:
+        states = _states_by_layer(layers, opt_state)
+        specs = {path: layers[path] for path in states}
+        check_params(specs.values(), Leaves(params), "params")
+        slots = {path: Statistics.zeros(spec) for path, spec in specs.items()}
+
+        def tapped_loss(params: Any, slots: Curvature) -> Any:
+            taps = {path: _tap(specs[path], slots[path], states[path], precision) for path in slots}
+            entries = insert_entries(params, lambda path, _: taps.get(path))
+            with tapped():
+                return loss_fn(entries, *args, **kwargs)
+
+        value, (grads, curvature) = jax.value_and_grad(tapped_loss, (0, 1), has_aux=has_aux)(
+            params, slots
+        )
+        return value, grads, curvature
+
+    return value_grad_and_curvature
+
+
+def _tap(
+    spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision
+) -> Tap:
+    refresh = jnp.broadcast_to(state.refresh_due, spec.stack_shape)
+    riding = (slot, state.factors[spec.path], refresh)
+    slot, factors, refresh = spec.stacking.spread(riding)
+    return Tap(slot, factors, refresh, spec, precision)
+
+
+def _states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState]:
+    """Path of a layer -> the curvature state that holds its factors."""
+    states = curvature_states(opt_state)
+    if not states:
+        got = "no opt_state" if opt_state is None else f"a {type(opt_state).__name__}"
+        raise ValueError(
+            f"The gradient function needs the optimizer's state, which has the factors: got {got} "
+            "without Kronecker factors. Call grad_fn(params, batch, opt_state=opt_state) with the "
+            "state from tx.init(params), where tx is one of singd_optax's optimizers."
+        )
+    owners: dict[str, CurvatureState] = {}
+    for state in states:
+        for path, factors in state.factors.items():
+            if path in owners:
+                raise ValueError(
+                    f"Two transformations in this optimizer state hold factors for layer {path!r}. "
+                    "Give each of them its own layers, with layers.without(...)."
+                )
+            if path not in layers:
+                raise ValueError(
+                    f"`opt_state` has factors for layer {path!r}, which `layers` have not: "
+                    f"{list(layers)}. Use the same layers for the optimizer and for "
+                    "value_and_grad, and a state made by tx.init."
+                )
+            _check_factors(layers[path], factors)
+            owners[path] = state
+    return {path: owners[path] for path in layers if path in owners}
+
+
+def _check_factors(spec: LayerSpec, factors: Any) -> None:
+    got = tuple((factor.structure, factor.dim) for factor in factors)
+    expected = tuple(zip(spec.structures, spec.dims, strict=True))
+    stack = {factor.batch_shape for factor in factors}
+    if got != expected or stack != {spec.stack_shape}:
+        raise ValueError(
+            f"The factors of layer {spec.path!r} in `opt_state` do not match `layers`: got {got} "
+            f"stacked {stack}, the layer has {expected} stacked {spec.stack_shape}. Use the same "
+            "layers for the optimizer and for value_and_grad."
+        )

@@ -1,0 +1,109 @@
+"""What capture and transforms tell each other, as data: factors one way, statistics the other.
+
+Neither imports the other. ``value_and_grad`` finds ``CurvatureState`` in whatever state optax
+wraps around it, and hands ``Statistics`` to ``update`` as the extra argument ``curvature``.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from singd_optax.layers._spec import LayerSpec
+from singd_optax.structures import StructuredMatrix
+
+
+class Factors(NamedTuple):
+    """The Kronecker factors of one layer; statistics are whitened with them.
+
+    Attributes:
+      K: Input side, (fan_in, fan_in).
+      C: Output side, (fan_out, fan_out).
+    """
+
+    K: StructuredMatrix
+    C: StructuredMatrix
+
+
+class Statistics(NamedTuple):
+    """What one layer measured on a refresh step; zeros on any other.
+
+    On the matrices see arXiv 2312.05705, section 3; the means set the scale of relative damping.
+
+    Attributes:
+      H_K: Π(Kᵀ U K), with U the second moment of the layer's inputs.
+      H_C: Π(Cᵀ G C), with G the second moment of the gradients of its outputs.
+      mean_U: Tr U / fan_in.
+      mean_G: Tr G / fan_out.
+    """
+
+    H_K: StructuredMatrix
+    H_C: StructuredMatrix
+    mean_U: jax.Array
+    mean_G: jax.Array
+
+    @classmethod
+    def zeros(cls, spec: LayerSpec) -> "Statistics":
+        """Zeros of the shapes and dtypes that the layer's statistics have."""
+        shape, dtype = spec.stack_shape, spec.statistics_dtype
+        (structure_K, structure_C), (fan_in, fan_out) = spec.structures, spec.dims
+        return cls(
+            H_K=structure_K.zeros(fan_in, dtype, shape),
+            H_C=structure_C.zeros(fan_out, dtype, shape),
+            mean_U=jnp.zeros(shape, dtype),
+            mean_G=jnp.zeros(shape, dtype),
+        )
+
+
+class CurvatureState(NamedTuple):
+    """The optax state of every ``scale_by_<rule>``.
+
+    Attributes:
+      curvature_count: Updates made so far, int32.
+      refresh_due: Whether the next update refreshes the factors, so that the gradient function
+        has to form statistics.
+      factors: Path of a layer -> its factors.
+      factor_memory: Path of a layer -> whatever else its rule keeps (momenta).
+      skipped_refreshes: Path of a layer -> refreshes that were skipped because a statistic was not
+        finite, or empty; int32, one for each layer of a stack.
+    """
+
+    curvature_count: jax.Array
+    refresh_due: jax.Array
+    factors: dict[str, Factors]
+    factor_memory: dict[str, Any]
+    skipped_refreshes: dict[str, jax.Array]
+
+
+def curvature_states(opt_state: Any) -> list[CurvatureState]:
+    """All curvature states inside an optax state, however it is wrapped."""
+    nodes = jax.tree.leaves(opt_state, is_leaf=_is_curvature_state)
+    return [node for node in nodes if _is_curvature_state(node)]
+
+
+def _is_curvature_state(node: Any) -> bool:
+    return isinstance(node, CurvatureState)
+
+
+def factors(opt_state: Any) -> dict[str, Factors]:
+    """The Kronecker factors in an optimizer state.
+
+    Args:
+      opt_state: The state of any optax transformation that has a ``scale_by_<rule>`` of this
+        package somewhere inside.
+
+    Returns:
+      Path of a layer -> (K, C), structured matrices; the preconditioner of the layer is
+      (K Kᵀ) ⊗ (C Cᵀ).
+
+    Raises:
+      ValueError: There are no factors in this state.
+    """
+    states = curvature_states(opt_state)
+    if not states:
+        raise ValueError(
+            "This optimizer state has no Kronecker factors: got a state of type "
+            f"{type(opt_state).__name__}. Pass the state that tx.init(params) of an optimizer of "
+            "singd_optax returned (also inside optax.chain, optax.partition, ...)."
+        )
+    return {path: pair for state in states for path, pair in state.factors.items()}

@@ -1,0 +1,78 @@
+"""How ``Layers`` prints."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from singd_optax.layers._spec import LayerSpec
+from singd_optax.structures import Structure
+
+
+def render_table(
+    specs: Sequence[LayerSpec], others: Iterable[tuple[str, tuple[int, ...], str]]
+) -> str:
+    """All parameters of a model: Kronecker layers with their factors, the rest with the reason."""
+    header = ["layer", "kind", "kernel", "K", "C", "sharing", "K, C bytes"]
+    rows = []
+    total = 0
+    for spec in specs:
+        sizes = [
+            factor_bytes(structure, dim, dtype) * math.prod(spec.stack_shape)
+            for structure, dim, dtype in zip(
+                spec.structures, spec.dims, spec.factor_dtype, strict=True
+            )
+        ]
+        total += sum(sizes)
+        stack = f" x{'x'.join(map(str, spec.stack_shape))}" if spec.stack_shape else ""
+        rows.append(
+            [
+                spec.path or "(root)",
+                spec.kind + stack + ("" if spec.bias_shape is None else " + bias"),
+                str(spec.kernel_shape),
+                *(
+                    f"{dim} {structure!r} {dtype}"
+                    for structure, dim, dtype in zip(
+                        spec.structures, spec.dims, spec.factor_dtype, strict=True
+                    )
+                ),
+                f"{spec.kfac_approx}, loss mean over {spec.loss_average or 'nothing'}",
+                ", ".join(map(format_bytes, sizes)),
+            ]
+        )
+    lines = [f"{len(rows)} Kronecker layers, {format_bytes(total)} of factors"]
+    lines += _align([header, *rows])
+    remaining = [[path, str(shape), reason] for path, shape, reason in others]
+    if remaining:
+        lines += ["", f"{len(remaining)} other parameters, updated by the fallback"]
+        lines += _align([["parameter", "shape", "why"], *remaining])
+    return "\n".join(lines)
+
+
+def factor_bytes(structure: Structure, dim: int, dtype: str) -> int:
+    """Bytes of one factor, from shapes alone."""
+    shapes = jax.eval_shape(lambda: structure.eye(dim, jnp.float32))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes)) * jnp.dtype(dtype).itemsize
+
+
+def format_bytes(count: int) -> str:
+    """Bytes for people.
+
+    >>> format_bytes(40), format_bytes(4_200_000)
+    ('40 B', '4.2 MB')
+    """
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable")
+
+
+def _align(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,83 @@
+"""Parameters of a tree by their paths, whatever the containers (dict, FrozenDict, boxes)."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+
+def path_name(path: Iterable[Any]) -> str:
+    """A pytree key path as text.
+
+    >>> path_name((jax.tree_util.DictKey("encoder"), jax.tree_util.SequenceKey(0)))
+    'encoder/0'
+    """
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+class Leaves:
+    """The leaves of a pytree, found and exchanged by path.
+
+    A box around a parameter (``nn.Partitioned``, ``nn.LogicallyPartitioned``) is seen through: its
+    value has the path of the box. An empty node, as ``optax.masked`` leaves behind, is no leaf.
+    """
+
+    def __init__(self, tree: Any):
+        """Flatten the tree.
+
+        Args:
+          tree: Parameters, gradients or updates.
+
+        Raises:
+          ValueError: Two leaves have the same path (a key with a slash in its name).
+        """
+        flat, self._treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_empty)
+        self._values = [leaf for _, leaf in flat]
+        self._index: dict[str, int] = {}
+        self._empty: set[str] = set()
+        for position, (path, leaf) in enumerate(flat):
+            name = path_name(_without_box(path))
+            if name in self._index or name in self._empty:
+                raise ValueError(
+                    f"Two parameters have the path {name!r}. Rename the key that has a slash in it."
+                )
+            if _is_empty(leaf):
+                self._empty.add(name)
+            else:
+                self._index[name] = position
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._index
+
+    def __getitem__(self, path: str) -> Any:
+        return self._values[self._index[path]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def is_masked(self, path: str) -> bool:
+        """Whether there is an empty node at this path instead of an array."""
+        return path in self._empty
+
+    def replaced(self, values: Mapping[str, Any]) -> Any:
+        """The tree with the leaves at these paths exchanged."""
+        leaves = list(self._values)
+        for path, value in values.items():
+            leaves[self._index[path]] = value
+        return jax.tree.unflatten(self._treedef, leaves)
+
+    def labelled(self, labels: Mapping[str, Any], default: Any) -> Any:
+        """The tree with labels for leaves."""
+        return self.replaced({path: labels.get(path, default) for path in self})
+
+
+def _is_empty(node: Any) -> bool:
+    return not jax.tree.leaves(node)
+
+
+def _without_box(path: tuple[Any, ...]) -> tuple[Any, ...]:
+    boxed = path and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == "value"
+    return path[:-1] if boxed else path

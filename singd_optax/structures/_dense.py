@@ -1,0 +1,108 @@
+"""All matrices: the structure of INGD, IKFAC and KFAC."""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+from singd_optax.structures._base import Structure, StructuredMatrix, expand_scale
+from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dtype, contract
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense(Structure):
+    """Every matrix: d² numbers, Π(M) = M.
+
+    Costs O(n d² + d³) for the gram of n rows, O(d² n) for a product with (d, n).
+
+    >>> Dense().project_gram(jnp.ones((3, 2))).to_dense()
+    Array([[3., 3.],
+           [3., 3.]], dtype=float32)
+    """
+
+    def eye(
+        self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
+    ) -> "DenseMatrix":
+        """The identity."""
+        return DenseMatrix(jnp.broadcast_to(jnp.eye(dim, dtype=dtype), (*batch_shape, dim, dim)))
+
+    def zeros(
+        self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
+    ) -> "DenseMatrix":
+        """The zero matrix."""
+        return DenseMatrix(jnp.zeros((*batch_shape, dim, dim), dtype))
+
+    def project(self, symmetric: jax.Array) -> "DenseMatrix":
+        """The matrix itself."""
+        return DenseMatrix(symmetric)
+
+    def project_gram(self, rows: jax.Array, *, precision: Precision = HIGHEST) -> "DenseMatrix":
+        """Rowsᵀ rows."""
+        return DenseMatrix(contract("...ni,...nj->...ij", rows, rows, precision=precision))
+
+
+@flax.struct.dataclass
+class DenseMatrix(StructuredMatrix):
+    """Entries (..., dim, dim)."""
+
+    entries: jax.Array
+
+    @property
+    def structure(self) -> Dense:
+        """``Dense()``."""
+        return Dense()
+
+    @property
+    def dim(self) -> int:
+        """The number of rows."""
+        return self.entries.shape[-1]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading axes."""
+        return self.entries.shape[:-2]
+
+    def to_dense(self) -> jax.Array:
+        """The entries."""
+        return self.entries
+
+    def multiply(self, other: "DenseMatrix", *, precision: Precision = HIGHEST) -> "DenseMatrix":
+        """A B."""
+        return DenseMatrix(self.matmul(other.entries, precision=precision))
+
+    def matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
+        """A X."""
+        return contract("...ij,...jk->...ik", self.entries, x, precision=precision)
+
+    def transpose_matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
+        """Aᵀ X."""
+        return contract("...ji,...jk->...ik", self.entries, x, precision=precision)
+
+    def gram(
+        self, rows: jax.Array | None = None, *, precision: Precision = HIGHEST
+    ) -> "DenseMatrix":
+        """Aᵀ rowsᵀ rows A, in the order of products that is cheaper for this many rows."""
+        if rows is None:
+            return Dense().project_gram(self.entries, precision=precision)
+        if rows.shape[-2] <= 2 * self.dim:
+            turned = contract("...ni,...ij->...nj", rows, self.entries, precision=precision)
+            return Dense().project_gram(turned, precision=precision)
+        moment = Dense().project_gram(rows, precision=precision)
+        half = moment.matmul(self.entries, precision=precision)
+        return DenseMatrix(self.transpose_matmul(half, precision=precision))
+
+    def add_identity(self, scale: ArrayLike) -> "DenseMatrix":
+        """A + scale I."""
+        eye = jnp.eye(self.dim, dtype=self.dtype)
+        return DenseMatrix(self.entries + expand_scale(scale, self.entries) * eye)
+
+    def average_trace(self) -> jax.Array:
+        """The mean of the diagonal."""
+        diagonal = jnp.diagonal(self.entries, axis1=-2, axis2=-1)
+        return jnp.mean(diagonal.astype(accumulation_dtype(diagonal)), axis=-1)
+
+    def frobenius_norm(self) -> jax.Array:
+        """The root of the sum of squares."""
+        return jnp.sqrt(contract("...ij,...ij->...", self.entries, self.entries))

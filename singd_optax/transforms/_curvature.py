@@ -1,0 +1,192 @@
+"""Any rule as an optax transformation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from singd_optax._validate import check_interval
+from singd_optax.layers import (
+    CurvatureState,
+    Layers,
+    Leaves,
+    LayerSpec,
+    Statistics,
+    check_layers,
+    check_params,
+)
+from singd_optax.rules import Rule
+
+#: An int, or a schedule step -> int.
+Interval = int | Callable[[Any], Any]
+
+
+def scale_by_curvature(
+    rule: Rule, layers: Layers, *, refresh_every: Interval = 1, seed: int = 0
+) -> optax.GradientTransformationExtraArgs:
+    """Precondition the gradients of Kronecker layers by a rule; pass all others through.
+
+    The factors are refreshed on steps with ``count % refresh_every == 0``, step 0 included; then
+    this step's gradient is preconditioned with the new factors. A refresh of a layer whose
+    statistics are not finite, or empty, or would make its factors so, is skipped and counted.
+
+    Args:
+      rule: What to do for each layer, for example ``SINGD(damping=1e-3, ...)``.
+      layers: From ``find_layers``.
+      refresh_every: The interval T, or a schedule step -> T.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      A transformation whose ``update`` takes ``curvature`` (from ``value_and_grad``) as an extra
+      argument.
+
+    Raises:
+      ValueError: ``refresh_every`` is below 1. From ``init`` and ``update``: params or gradients
+        do not match ``layers``, or ``curvature`` is missing.
+      TypeError: ``layers`` or ``rule`` are something else.
+    """
+    check_layers(layers)
+    if not isinstance(rule, Rule):
+        raise TypeError(f"`rule` must be a singd_optax.rules.Rule, got {rule!r}.")
+    check_interval("refresh_every", refresh_every)
+
+    def is_due(count: jax.Array) -> jax.Array:
+        interval = refresh_every(count) if callable(refresh_every) else refresh_every
+        return count % jnp.asarray(interval, count.dtype) == 0
+
+    def init_fn(params: optax.Params) -> CurvatureState:
+        # Sizes come from `layers`, since optax also inits with placeholders for parameters.
+        leaves = Leaves(params)
+        specs = _present(layers, leaves)
+        if len(leaves) > 0:
+            check_params(specs, leaves, "params")
+        initial = {spec.path: rule.init(spec) for spec in specs}
+        count = jnp.zeros([], jnp.int32)
+        return CurvatureState(
+            curvature_count=count,
+            refresh_due=is_due(count),
+            factors={path: factors for path, (factors, _) in initial.items()},
+            factor_memory={path: memory for path, (_, memory) in initial.items()},
+            skipped_refreshes={
+                spec.path: jnp.zeros(spec.stack_shape, jnp.int32) for spec in specs
+            },
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: CurvatureState,
+        params: optax.Params | None = None,
+        *,
+        curvature: dict[str, Statistics] | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, CurvatureState]:
+        del params, extra_args
+        specs = [layers[path] for path in state.factors]
+        statistics = _checked_curvature(curvature, specs)
+        leaves = Leaves(updates)
+        check_params(specs, leaves, "updates")
+        key = jax.random.fold_in(jax.random.key(seed), state.curvature_count)
+
+        def refresh(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+            return _refresh_all(rule, specs, carry, statistics, state.curvature_count, key)
+
+        carry = (state.factors, state.factor_memory, state.skipped_refreshes)
+        factors, memory, skipped = jax.lax.cond(state.refresh_due, refresh, lambda x: x, carry)
+        changed: dict[str, jax.Array] = {}
+        for spec in specs:
+            changed |= _preconditioned(rule, spec, leaves, factors[spec.path])
+        count = optax.safe_increment(state.curvature_count)
+        new_state = CurvatureState(
+            curvature_count=count,
+            refresh_due=is_due(count),
+            factors=factors,
+            factor_memory=memory,
+            skipped_refreshes=skipped,
+        )
+        return leaves.replaced(changed), new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _present(layers: Layers, leaves: Leaves) -> list[LayerSpec]:
+    """The layers that are there: ``optax.masked`` leaves empty nodes for what it masks out."""
+    return [spec for spec in layers.values() if not leaves.is_masked(spec.kernel_path)]
+
+
+def _checked_curvature(
+    curvature: dict[str, Statistics] | None, specs: list[LayerSpec]
+) -> dict[str, Statistics]:
+    if curvature is None:
+        raise ValueError(
+            "update() got no `curvature`. Take gradients with grad_fn = "
+            "singd_optax.value_and_grad(loss_fn, layers) and pass what it returns: "
+            "value, grads, curvature = grad_fn(params, batch, opt_state=opt_state); "
+            "tx.update(grads, opt_state, params, curvature=curvature)."
+        )
+    missing = [spec.path for spec in specs if spec.path not in curvature]
+    if missing:
+        raise ValueError(
+            f"`curvature` has no statistics for the layers {missing}, only for {list(curvature)}. "
+            "Use the same layers for the optimizer and for value_and_grad, and pass grad_fn the "
+            "opt_state that update gets."
+        )
+    for spec in specs:
+        expected = jax.eval_shape(lambda spec=spec: Statistics.zeros(spec))
+        got = curvature[spec.path]
+        shapes = [jax.tree.map(jnp.shape, tree) for tree in (got, expected)]
+        if jax.tree.structure(got) != jax.tree.structure(expected) or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"`curvature` of layer {spec.path!r} does not match `layers`: got {shapes[0]}, "
+                f"expected {shapes[1]}. Use the same layers for the optimizer and value_and_grad."
+            )
+    return curvature
+
+
+def _refresh_all(
+    rule: Rule,
+    specs: list[LayerSpec],
+    carry: tuple[Any, Any, Any],
+    statistics: dict[str, Statistics],
+    count: jax.Array,
+    key: jax.Array,
+) -> tuple[Any, Any, Any]:
+    factors, memory, skipped = (dict(part) for part in carry)
+    for index, spec in enumerate(specs):
+        path = spec.path
+        old = (factors[path], memory[path])
+        new = rule.refresh(spec, *old, statistics[path], count, jax.random.fold_in(key, index))
+        stack = len(spec.stack_shape)
+        measured = statistics[path]
+        good = (measured.mean_U > 0) & (measured.mean_G > 0)
+        good &= _all_finite(measured, stack) & _all_finite(new, stack)
+        factors[path], memory[path] = jax.tree.map(
+            lambda fresh, stale, good=good: jnp.where(
+                good.reshape(good.shape + (1,) * (fresh.ndim - good.ndim)), fresh, stale
+            ),
+            new,
+            old,
+        )
+        skipped[path] = skipped[path] + jnp.logical_not(good)
+    return factors, memory, skipped
+
+
+def _all_finite(tree: Any, stack: int) -> jax.Array:
+    """Whether all numbers are finite, for each layer of a stack."""
+    finite = [
+        jnp.all(jnp.isfinite(leaf), axis=tuple(range(stack, leaf.ndim)))
+        for leaf in jax.tree.leaves(tree)
+    ]
+    return jnp.stack(finite).all(axis=0)
+
+
+def _preconditioned(
+    rule: Rule, spec: LayerSpec, leaves: Leaves, factors: Any
+) -> dict[str, jax.Array]:
+    gradient = spec.to_matrix(*(leaves[path] for path in spec.shapes))
+    parts = spec.from_matrix(rule.precondition(factors, gradient))
+    return {
+        path: part.astype(leaves[path].dtype)
+        for path, part in zip(spec.shapes, parts, strict=True)
+    }

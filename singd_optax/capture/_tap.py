@@ -53,7 +53,7 @@ def attach(tap: Tap, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
         (tap.spec, tap.precision),
         outputs,
         tap.slot,
-        jax.lax.stop_gradient(inputs),
+        inputs,
         tap.factors,
         tap.refresh.astype(bool),
     )

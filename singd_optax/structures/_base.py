@@ -40,9 +40,8 @@ class Structure(abc.ABC):
     def project(self, symmetric: jax.Array) -> "StructuredMatrix":
         """The projection Π of a symmetric matrix (..., dim, dim) onto this structure.
 
-        Π is the one of the SINGD paper (arXiv 2312.05705, Table 1): entries that stand for two
-        of the symmetric matrix are doubled, so that the trace against any matrix of the
-        structure is kept; in particular Tr Π(M) = Tr M.
+        Π is the one of the SINGD paper (arXiv 2312.05705, Table 1): where one stored number
+        stands for two entries of the symmetric matrix it is doubled, and Tr Π(M) = Tr M.
         """
 
     @abc.abstractmethod

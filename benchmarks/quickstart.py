@@ -225,9 +225,7 @@ def main() -> None:
         "seed": options.seed,
         "jax": jax.__version__,
         "machine": platform.machine(),
-        "runs": {
-            run.name: {"validation": run.validation, "seconds": run.seconds} for run in runs
-        },
+        "runs": {run.name: {"validation": run.validation, "seconds": run.seconds} for run in runs},
     }
     (options.output / "quickstart.json").write_text(json.dumps(record, indent=1))
     print(f"\nPlot: {options.output / 'quickstart.png'}")

@@ -49,7 +49,10 @@ def moments(a, g, *, bias, kfac_approx="expand", loss_average="batch"):
     if kfac_approx == "reduce":
         a, g = a.mean(1, keepdims=True), g.sum(1, keepdims=True)
     U = np.einsum("nsi,nsj->ij", a, a) / (a.shape[0] * a.shape[1])
-    G = np.einsum("nsi,nsj->ij", g, g) * {"batch": n, "batch+sequence": n * s, None: 1}[loss_average]
+    G = (
+        np.einsum("nsi,nsj->ij", g, g)
+        * {"batch": n, "batch+sequence": n * s, None: 1}[loss_average]
+    )
     return U, G
 
 
@@ -103,9 +106,7 @@ def check(loss_fn, params, args, weights, data, locate, rtol=1e-9, has_aux=False
     assert jax.tree.structure(grads) == jax.tree.structure(plain_grads)
 
     expected = {}
-    for (path, index), (a, g) in zip(
-        locate, inputs_and_gradients(weights, *data), strict=True
-    ):
+    for (path, index), (a, g) in zip(locate, inputs_and_gradients(weights, *data), strict=True):
         spec = layers[path]
         U, G = moments(
             a,

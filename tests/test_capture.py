@@ -88,9 +88,7 @@ def supervised(model):
 def init(model, x, seed=1):
     params = model.init(jax.random.key(seed), x)["params"]
     keys = iter(jax.random.split(jax.random.key(2), 100))
-    return jax.tree.map(
-        lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape, p.dtype), params
-    )
+    return jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape, p.dtype), params)
 
 
 def pair(layer):
@@ -329,9 +327,7 @@ def test_shared_kernel_under_vmap_is_a_batch(how, leading, kfac_approx):
     else:
         mapped = nn.vmap(Plain, variable_axes={"params": None}, split_rngs={"params": False})()
         loss_fn = supervised(mapped)
-    check(
-        loss_fn, params, (x, y), weights_of(params), (x, y), PLAIN, kfac_approx=kfac_approx
-    )
+    check(loss_fn, params, (x, y), weights_of(params), (x, y), PLAIN, kfac_approx=kfac_approx)
 
 
 def test_plain_scan_over_stacked_params():
@@ -359,9 +355,9 @@ def test_scan_of_vmap():
     class Ensemble(nn.Module):
         @nn.compact
         def __call__(self, x, _):
-            return nn.vmap(
-                nn.Dense, variable_axes={"params": 1}, split_rngs={"params": True}
-            )(WIDTH, param_dtype=jnp.float64, name="layer")(x), None
+            return nn.vmap(nn.Dense, variable_axes={"params": 1}, split_rngs={"params": True})(
+                WIDTH, param_dtype=jnp.float64, name="layer"
+            )(x), None
 
     members = 3
     model = nn.scan(
@@ -493,9 +489,7 @@ def test_no_second_copy_of_activations():
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
     tapped = jax.jit(lambda p, s, x: grad_fn(p, x, opt_state=s)).lower(params, state, x).compile()
     plain = jax.jit(jax.value_and_grad(loss_fn)).lower(params, x).compile()
-    extra = (
-        tapped.memory_analysis().temp_size_in_bytes - plain.memory_analysis().temp_size_in_bytes
-    )
+    extra = tapped.memory_analysis().temp_size_in_bytes - plain.memory_analysis().temp_size_in_bytes
     one_copy = depth * x.size * 2
     assert extra < one_copy / 2, (extra, one_copy)
 

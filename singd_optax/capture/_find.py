@@ -109,8 +109,8 @@ def find_layers(
         reasons = "\n".join(f"  {path} {shape}: {reason}" for path, shape, reason in others)
         raise ValueError(
             "`params` hold no Kronecker layer that `loss_fn` uses. Parameters and why:\n"
-            f"{reasons}\nUse optax.adamw alone for this model, or pass the loss function and params "
-            "of the model that you train."
+            f"{reasons}\nUse optax.adamw alone for this model, or pass the loss function and the "
+            "params of the model that you train."
         )
     return Layers(tuple(specs), tuple(others))
 

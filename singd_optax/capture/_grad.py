@@ -13,8 +13,8 @@ from singd_optax.capture._tap import Tap
 from singd_optax.layers import (
     CurvatureState,
     Layers,
-    Leaves,
     LayerSpec,
+    Leaves,
     Statistics,
     check_layers,
     check_params,
@@ -94,9 +94,7 @@ def value_and_grad(
     return value_grad_and_curvature
 
 
-def _tap(
-    spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision
-) -> Tap:
+def _tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision) -> Tap:
     refresh = jnp.broadcast_to(state.refresh_due, spec.stack_shape)
     riding = (slot, state.factors[spec.path], refresh)
     slot, factors, refresh = spec.stacking.spread(riding)

@@ -151,7 +151,7 @@ def _classify(
     if kind is None:
         return None, f"{name}: not a kind of layer that has Kronecker factors here"
     inputs = _first(args, kwargs)
-    if jnp.shape(output) != (*jnp.shape(inputs)[:-1], module.features):  # type: ignore[attr-defined]
+    if jnp.shape(output) != (*jnp.shape(inputs)[:-1], module.features):
         return None, f"{name}: its outputs are no product of its inputs with the kernel"
     return kind, ""
 

@@ -28,7 +28,7 @@ class Tap:
     """
 
     slot: Statistics
-    factors: Factors | None
+    factors: Factors
     refresh: jax.Array
     spec: LayerSpec = flax.struct.field(pytree_node=False)
     precision: Precision = flax.struct.field(pytree_node=False)
@@ -68,7 +68,7 @@ def _tap(
     outputs: jax.Array,
     slot: Statistics,
     inputs: jax.Array,
-    factors: Factors | None,
+    factors: Factors,
     refresh: jax.Array,
 ) -> jax.Array:
     del static, slot, inputs, factors, refresh
@@ -80,7 +80,7 @@ def _tap_forward(
     outputs: jax.Array,
     slot: Statistics,
     inputs: jax.Array,
-    factors: Factors | None,
+    factors: Factors,
     refresh: jax.Array,
 ) -> tuple[jax.Array, Any]:
     del static
@@ -103,7 +103,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
     """
     spec, precision = static
 
-    def form(inputs: jax.Array, gradient: jax.Array, factors: Factors | None) -> Statistics:
+    def form(inputs: jax.Array, gradient: jax.Array, factors: Factors) -> Statistics:
         return layer_statistics(spec, inputs, gradient, factors, precision)
 
     for _ in range(mapped):
@@ -113,7 +113,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
     def gated(
         inputs: jax.Array,
         gradient: jax.Array,
-        factors: Factors | None,
+        factors: Factors,
         mean_U: jax.Array,
         refresh: jax.Array,
     ) -> Statistics:
@@ -125,9 +125,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
         return jax.lax.cond(refresh, form, lambda *_: zeros, inputs, gradient, factors)
 
     @gated.def_vmap
-    def gated_vmap(
-        size: int, batched: list[Any], *arguments: Any
-    ) -> tuple[Statistics, Any]:
+    def gated_vmap(size: int, batched: list[Any], *arguments: Any) -> tuple[Statistics, Any]:
         _, _, factors_batched, kernel_batched, refresh_batched = batched
         inputs, gradient, factors, mean_U, refresh = arguments
         refresh = jnp.any(refresh) if refresh_batched else refresh

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 from singd_optax.layers._exchange import Factors, Statistics
 from singd_optax.layers._spec import LayerSpec
-from singd_optax.structures import Precision, Structure, StructuredMatrix, contract
+from singd_optax.structures import Precision, StructuredMatrix, contract
 
 
 def layer_statistics(
     spec: LayerSpec,
     inputs: jax.Array,
     output_gradients: jax.Array,
-    factors: Factors | None,
+    factors: Factors,
     precision: Precision,
 ) -> Statistics:
     """The statistics of one call of one layer.
@@ -29,11 +29,11 @@ def layer_statistics(
       spec: The layer.
       inputs: (..., inputs); the first axis is the batch, all others are shared positions.
       output_gradients: (..., outputs), with the same leading axes.
-      factors: K and C to whiten with, or None for plain moments.
+      factors: K and C to whiten with.
       precision: Of the products.
 
     Returns:
-      Π(Kᵀ U K) and Π(Cᵀ G C), or Π(U) and Π(G) without factors, and the average traces of U and G.
+      Π(Kᵀ U K), Π(Cᵀ G C), and the average traces of U and G.
     """
     a, g = _shared_format(inputs), _shared_format(output_gradients)
     batch, shared, _ = a.shape
@@ -46,10 +46,8 @@ def layer_statistics(
     if spec.bias_shape is not None:
         a = jnp.concatenate([a, jnp.ones_like(a, shape=(a.shape[0], 1))], axis=1)
     gradient_scale = {"batch": batch, "batch+sequence": batch * shared, None: 1}[spec.loss_average]
-    structure_K, structure_C = spec.structures
-    K, C = (None, None) if factors is None else factors
-    H_K, mean_U = _moment(structure_K, a, K, 1 / a.shape[0], spec, precision)
-    H_C, mean_G = _moment(structure_C, g, C, float(gradient_scale), spec, precision)
+    H_K, mean_U = _moment(a, factors.K, 1 / a.shape[0], spec, precision)
+    H_C, mean_G = _moment(g, factors.C, float(gradient_scale), spec, precision)
     return Statistics(H_K, H_C, mean_U, mean_G)
 
 
@@ -59,17 +57,13 @@ def _shared_format(rows: jax.Array) -> jax.Array:
 
 
 def _moment(
-    structure: Structure,
     rows: jax.Array,
-    factor: StructuredMatrix | None,
+    factor: StructuredMatrix,
     scale: float,
     spec: LayerSpec,
     precision: Precision,
 ) -> tuple[StructuredMatrix, jax.Array]:
-    if factor is None:
-        moment = structure.project_gram(rows, precision=precision)
-    else:
-        moment = factor.gram(rows, precision=precision)
+    moment = factor.gram(rows, precision=precision)
     squares = contract("ni,ni->", rows, rows, precision=precision)
     dtype = spec.statistics_dtype
     trace = squares.astype(dtype) * (scale / rows.shape[-1])

@@ -56,7 +56,7 @@ class LayerSpec:
     factor_dtype: tuple[str, str]
     kfac_approx: KFACApprox = "expand"
     loss_average: LossAverage = "batch"
-    stacking: Stacking = Stacking()
+    stacking: Stacking = dataclasses.field(default_factory=Stacking)
     kernel: str = "kernel"
     bias: str = "bias"
 

@@ -58,9 +58,15 @@ class Leaves:
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def is_placeholder(self) -> bool:
+        """Whether the tree as a whole is an empty node: ``optax.tree.map_params`` inits with one."""
+        return not self._index and self._empty <= {""}
+
     def is_masked(self, path: str) -> bool:
-        """Whether there is an empty node at this path instead of an array."""
-        return path in self._empty
+        """Whether there is an empty node at this path, or above it, instead of an array."""
+        keys = path.split("/")
+        return any("/".join(keys[:end]) in self._empty for end in range(1, len(keys) + 1))
 
     def replaced(self, values: Mapping[str, Any]) -> Any:
         """The tree with the leaves at these paths exchanged."""

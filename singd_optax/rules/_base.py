@@ -1,7 +1,7 @@
 """The contract of a rule: how the factors of one layer are made, refreshed and applied."""
 
 import abc
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +19,11 @@ Hyperparameter = Any
 
 
 class Rule(abc.ABC):
-    """How one Kind of Kronecker-factored method treats one layer. Pure; no params trees.
+    """How a Kronecker-factored method treats one layer. Pure; no params trees.
 
     Sub-classes are frozen, keyword-only dataclasses of hyper-parameters. All arrays may carry the
     leading axes of a stack of layers, which are treated as separate layers throughout.
-
-    Attributes:
-      whitened: Whether the statistics wanted are Π(Kᵀ U K) and Π(Cᵀ G C), or plain moments.
     """
-
-    whitened: ClassVar[bool] = True
 
     @abc.abstractmethod
     def init(self, spec: LayerSpec) -> tuple[Factors, Any]:

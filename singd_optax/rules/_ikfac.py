@@ -22,7 +22,9 @@ from singd_optax.structures import Precision
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IKFAC(Rule):
-    """The update of IKFAC (arXiv 2312.05705, figure 1), for each factor by itself::
+    """The update of IKFAC (arXiv 2312.05705, figure 1).
+
+    Each factor moves by itself::
 
         m_K = 1/2 [ H_K + λ Π(KᵀK) - I ],    K <- K (I - b1 m_K)
 

@@ -45,7 +45,9 @@ class Structure(abc.ABC):
         """
 
     @abc.abstractmethod
-    def project_gram(self, rows: jax.Array, *, precision: Precision = HIGHEST) -> "StructuredMatrix":
+    def project_gram(
+        self, rows: jax.Array, *, precision: Precision = HIGHEST
+    ) -> "StructuredMatrix":
         """Π(rowsᵀ rows) for rows (..., n, dim), without forming it unless this is dense.
 
         The sum over rows accumulates, and is returned, in float32 (float64 for float64 rows).
@@ -197,4 +199,6 @@ def expand_scale(scale: ArrayLike, leaf: jax.Array) -> jax.Array:
         dtype = leaf.dtype if array.weak_type else jnp.promote_types(array.dtype, leaf.dtype)
     else:
         dtype = leaf.dtype
-    return array.astype(dtype).reshape(array.shape + (1,) * (leaf.ndim - array.ndim) * (array.ndim > 0))
+    return array.astype(dtype).reshape(
+        array.shape + (1,) * (leaf.ndim - array.ndim) * (array.ndim > 0)
+    )

@@ -32,9 +32,7 @@ def contract(subscripts: str, *operands: jax.Array, precision: Precision = HIGHE
     accumulate = accumulation_dtype(*operands)
     if len({operand.dtype for operand in operands}) > 1:
         operands = tuple(operand.astype(accumulate) for operand in operands)
-    return jnp.einsum(
-        subscripts, *operands, precision=precision, preferred_element_type=accumulate
-    )
+    return jnp.einsum(subscripts, *operands, precision=precision, preferred_element_type=accumulate)
 
 
 def stochastic_round(x: jax.Array, dtype: DTypeLike, key: jax.Array) -> jax.Array:

@@ -42,7 +42,9 @@ def parse_structure(structure: str | Structure) -> Structure:
     return STRUCTURES[structure]()
 
 
-def parse_structures(pair: str | Structure | tuple[str | Structure, ...]) -> tuple[Structure, Structure]:
+def parse_structures(
+    pair: str | Structure | tuple[str | Structure, ...],
+) -> tuple[Structure, Structure]:
     """The structures of (K, C) from a pair, or from one for both.
 
     >>> parse_structures(("dense", "diagonal"))

@@ -182,12 +182,12 @@ def _check(case: StructureCase) -> None:
     if case.mode == "grad":
         _compare(case, _gradients(_operations, arguments), _gradients(_references, arguments))
         return
-    lift: Callable[..., Any] = {
+    lifts: dict[str, Callable[..., Any]] = {
         "eager": lambda f: f,
         "jit": _jit,
         "vmap": lambda f: _jit(jax.vmap(f)),
-    }[case.mode]
-    got = lift(_operations)(*arguments)
+    }
+    got = lifts[case.mode](_operations)(*arguments)
     for name, value in got.items():
         stored = name in _STORED or (name == "times one number each" and case.dtype == "float64")
         narrow = jnp.promote_types(case.dtype, jnp.float32)

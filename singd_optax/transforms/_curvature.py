@@ -11,8 +11,8 @@ from singd_optax._validate import check_interval
 from singd_optax.layers import (
     CurvatureState,
     Layers,
-    Leaves,
     LayerSpec,
+    Leaves,
     Statistics,
     check_layers,
     check_params,
@@ -60,7 +60,7 @@ def scale_by_curvature(
         # Sizes come from `layers`, since optax also inits with placeholders for parameters.
         leaves = Leaves(params)
         specs = _present(layers, leaves)
-        if len(leaves) > 0:
+        if not leaves.is_placeholder:
             check_params(specs, leaves, "params")
         initial = {spec.path: rule.init(spec) for spec in specs}
         count = jnp.zeros([], jnp.int32)
@@ -69,9 +69,7 @@ def scale_by_curvature(
             refresh_due=is_due(count),
             factors={path: factors for path, (factors, _) in initial.items()},
             factor_memory={path: memory for path, (_, memory) in initial.items()},
-            skipped_refreshes={
-                spec.path: jnp.zeros(spec.stack_shape, jnp.int32) for spec in specs
-            },
+            skipped_refreshes={spec.path: jnp.zeros(spec.stack_shape, jnp.int32) for spec in specs},
         )
 
     def update_fn(
@@ -136,7 +134,7 @@ def _checked_curvature(
         expected = jax.eval_shape(lambda spec=spec: Statistics.zeros(spec))
         got = curvature[spec.path]
         shapes = [jax.tree.map(jnp.shape, tree) for tree in (got, expected)]
-        if jax.tree.structure(got) != jax.tree.structure(expected) or shapes[0] != shapes[1]:
+        if shapes[0] != shapes[1]:
             raise ValueError(
                 f"`curvature` of layer {spec.path!r} does not match `layers`: got {shapes[0]}, "
                 f"expected {shapes[1]}. Use the same layers for the optimizer and value_and_grad."
@@ -187,6 +185,5 @@ def _preconditioned(
     gradient = spec.to_matrix(*(leaves[path] for path in spec.shapes))
     parts = spec.from_matrix(rule.precondition(factors, gradient))
     return {
-        path: part.astype(leaves[path].dtype)
-        for path, part in zip(spec.shapes, parts, strict=True)
+        path: part.astype(leaves[path].dtype) for path, part in zip(spec.shapes, parts, strict=True)
     }

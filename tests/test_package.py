@@ -1,0 +1,105 @@
+"""The house: what is public, and which way imports point."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import singd_optax
+
+ROOT = Path(singd_optax.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+#: What each part may import of the package, beside itself and ``_validate``.
+ALLOWED = {
+    "structures": set(),
+    "layers": {"structures"},
+    "rules": {"layers", "structures"},
+    "transforms": {"rules", "layers", "structures"},
+    "capture": {"layers", "structures"},
+    "alias": {"transforms", "rules", "layers", "structures"},
+    "testing": {"rules", "layers", "structures"},
+    "_validate": set(),
+}
+
+PUBLIC = [
+    "LayerSpec",
+    "Layers",
+    "factors",
+    "find_layers",
+    "ikfac",
+    "ingd",
+    "layers",
+    "parse_structure",
+    "plain_params",
+    "refresh_schedule",
+    "rules",
+    "scale_by_consistent_rms",
+    "scale_by_curvature",
+    "scale_by_ikfac",
+    "scale_by_singd",
+    "singd",
+    "structures",
+    "transforms",
+    "value_and_grad",
+]
+
+
+def imports(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+def part_of(parts):
+    return parts[0].removesuffix(".py") if parts else "singd_optax"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_down(file):
+    part = part_of(file.relative_to(ROOT).parts)
+    for module in imports(file):
+        if module.split(".")[0] != "singd_optax" or part == "__init__":
+            continue
+        target = part_of(tuple(module.split(".")[1:]))
+        assert target in ALLOWED[part] | {part, "_validate"}, f"{file} imports {module}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_private_modules_of_others(file):
+    for module in imports(file):
+        names = module.split(".")
+        if names[0] != "singd_optax":
+            assert not any(name.startswith("_") and name != "__future__" for name in names), module
+            assert not module.startswith("jax.interpreters"), module
+        if names[0] == "flax" and names[1:2] == ["linen"]:
+            assert file.name in ("_linen.py", "_nnx.py"), f"{file} imports {module}"
+        if names[0] == "optax":
+            assert part_of(file.relative_to(ROOT).parts) in ("transforms", "alias"), file
+
+
+def test_small_files():
+    sizes = {file: len(file.read_text().splitlines()) for file in FILES}
+    assert max(sizes.values()) <= 400
+
+
+def test_public_names():
+    assert sorted(singd_optax.__all__) == PUBLIC
+    assert all(hasattr(singd_optax, name) for name in PUBLIC)
+
+
+def test_every_public_name_is_documented():
+    for module in (
+        singd_optax,
+        singd_optax.structures,
+        singd_optax.layers,
+        singd_optax.rules,
+        singd_optax.transforms,
+    ):
+        for name in module.__all__:
+            value = getattr(module, name)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                assert (value.__doc__ or "").strip(), f"{module.__name__}.{name}"

@@ -60,7 +60,7 @@ class Leaves:
 
     @property
     def is_placeholder(self) -> bool:
-        """Whether the tree as a whole is an empty node: ``optax.tree.map_params`` inits with one."""
+        """Whether the tree is one empty node, as ``optax.tree.map_params`` inits with."""
         return not self._index and self._empty <= {""}
 
     def is_masked(self, path: str) -> bool:
@@ -81,7 +81,8 @@ class Leaves:
 
 
 def _is_empty(node: Any) -> bool:
-    return not jax.tree.leaves(node)
+    """Whether this is a node without children, as None and optax's masks and placeholders are."""
+    return not jax.tree.leaves(node, is_leaf=lambda child: child is not node)
 
 
 def _without_box(path: tuple[Any, ...]) -> tuple[Any, ...]:

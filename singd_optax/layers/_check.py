@@ -40,7 +40,7 @@ def check_params(specs: Iterable[LayerSpec], leaves: Leaves, what: str) -> None:
     for spec in specs:
         for path, shape in spec.shapes.items():
             if path not in leaves:
-                found = ", ".join(list(leaves)[:20])
+                found = ", ".join(leaves.paths[:20])
                 raise ValueError(
                     f"`{what}` do not match `layers`: no array at {path!r}. There are: {found}. "
                     "Call find_layers again with the params that you train, in the same nesting."

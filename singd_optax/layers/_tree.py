@@ -59,6 +59,11 @@ class Leaves:
         return len(self._index)
 
     @property
+    def paths(self) -> list[str]:
+        """All paths, of empty nodes too."""
+        return sorted({*self._index, *self._empty})
+
+    @property
     def is_placeholder(self) -> bool:
         """Whether the tree is one empty node, as ``optax.tree.map_params`` inits with."""
         return not self._index and self._empty <= {""}

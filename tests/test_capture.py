@@ -494,6 +494,32 @@ def test_no_second_copy_of_activations():
     assert extra < one_copy / 2, (extra, one_copy)
 
 
+def test_loss_that_takes_gradients_itself():
+    """A network that solves an equation: its loss differentiates it with respect to inputs."""
+    x = data(6)[0]
+    model = nn.Sequential([dense(WIDTH), jnp.tanh, dense(1)])
+    params = model.init(jax.random.key(0), x)["params"]
+
+    def loss_fn(params, x):
+        def value(point):
+            return model.apply({"params": params}, point)[0]
+
+        residual = lambda point: (jnp.sum(jax.grad(value)(point)) - 1) ** 2 + value(point) ** 2
+        return jnp.mean(jax.vmap(residual)(x))
+
+    layers = singd_optax.find_layers(loss_fn, params, x)
+    state = singd_optax.scale_by_singd(layers).init(params)
+    _, grads, curvature = jax.jit(singd_optax.value_and_grad(loss_fn, layers))(
+        params, x, opt_state=state
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10),
+        grads,
+        jax.grad(loss_fn)(params, x),
+    )
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(curvature))
+
+
 def test_abstract_params_suffice():
     x, y = data(6)
     model = Plain()

@@ -137,6 +137,27 @@ def test_contract(name, problem):
         jax.tree.map(np.testing.assert_array_equal, restored, plain[1])
 
 
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_ensemble_of_training_runs_under_vmap(name, problem):
+    params, layers, x, y = problem
+    tx, layers = TRANSFORMS[name](layers), layers_of(name, layers)
+    step = make_step(tx, layers)
+    members = [jax.tree.map(lambda p, s=s: p * s, params) for s in (0.5, 1.0, 1.5)]
+    states = [tx.init(member) for member in members]
+    stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    mapped = (stack(members), stack(states))
+    together = jax.jit(jax.vmap(step, in_axes=(0, 0, None, None)))
+    for _ in range(3):
+        *mapped, _ = together(*mapped, x, y)
+        pairs = [step(*pair, x, y)[:2] for pair in zip(members, states, strict=True)]
+        members, states = map(list, zip(*pairs, strict=True))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4),
+        mapped[0],
+        stack(members),
+    )
+
+
 def test_chains(problem):
     params, layers, x, y = problem
     tx = optax.apply_if_finite(

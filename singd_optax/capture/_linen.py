@@ -149,7 +149,8 @@ def _classify(
     name = type(module).__name__
     kind = _kind(module, method)
     if kind is None:
-        return None, f"{name}: not a kind of layer that has Kronecker factors here"
+        call = name if method == "__call__" else f"{name}.{method}"
+        return None, f"{call}: not a kind of layer that has Kronecker factors here"
     inputs = _first(args, kwargs)
     if jnp.shape(output) != (*jnp.shape(inputs)[:-1], module.features):
         return None, f"{name}: its outputs are no product of its inputs with the kernel"

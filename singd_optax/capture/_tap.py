@@ -90,7 +90,10 @@ def _tap_forward(
 
 def _tap_backward(static: Static, residuals: Any, gradient: jax.Array) -> tuple[Any, ...]:
     mean_U, inputs, factors, refresh = residuals
-    statistics = _gated_statistics(static, 0)(inputs, gradient, factors, mean_U, refresh)
+    # A loss may itself take gradients (of a network that solves an equation, say), and so
+    # differentiate this pass: through the gradient that is handed on, never through statistics.
+    arguments = jax.lax.stop_gradient((inputs, gradient, factors, mean_U, refresh))
+    statistics = _gated_statistics(static, 0)(*arguments)
     return gradient, statistics, None, None, None
 
 

@@ -81,7 +81,7 @@ def singd(
       >>> def loss_fn(params, x):
       ...   return jnp.mean((model.apply(params, x) - jnp.sin(3 * x)) ** 2)
       >>> layers = singd_optax.find_layers(loss_fn, params, x)
-      >>> tx = singd_optax.singd(1e-2, layers)
+      >>> tx = singd_optax.singd(0.1, layers)
       >>> opt_state = tx.init(params)
       >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
       >>> @jax.jit
@@ -91,7 +91,7 @@ def singd(
       ...   return optax.apply_updates(params, updates), opt_state, value
       >>> for _ in range(50):
       ...   params, opt_state, value = step(params, opt_state, x)
-      >>> bool(value < 0.1)
+      >>> bool(value < 0.01)
       True
     """
     scale = scale_by_singd(

@@ -41,11 +41,15 @@ def whitened(spec, factors, U, G):
 
 
 def run(rule, spec, moments, factors=None):
+    @jax.jit
+    def refresh(factors, memory, U, G):
+        statistics = whitened(spec, factors, U, G)
+        return rule.refresh(spec, factors, memory, statistics, STEP, KEY)
+
     initial, memory = rule.init(spec)
     factors = initial if factors is None else factors
     for U, G in moments:
-        statistics = whitened(spec, factors, U, G)
-        factors, memory = rule.refresh(spec, factors, memory, statistics, STEP, KEY)
+        factors, memory = refresh(factors, memory, U, G)
     return factors
 
 
@@ -188,9 +192,9 @@ def test_bfloat16_factors_keep_small_steps():
     rule = SINGD(damping=0.0, factor_learning_rate=2.0**-10, factor_momentum=0.0)
     factors, memory = rule.init(spec)
     zeros = Statistics.zeros(spec)
+    refresh = jax.jit(lambda f, m, key: rule.refresh(spec, f, m, zeros, STEP, key))
     for i in range(64):
-        key = jax.random.key(i)
-        factors, memory = rule.refresh(spec, factors, memory, zeros, STEP, key)
+        factors, memory = refresh(factors, memory, jax.random.key(i))
     exact = (1 + 2.0**-11) ** 64
     for factor in factors:
         assert factor.dtype == jnp.bfloat16

@@ -289,6 +289,30 @@ def test_skips_one_layer_of_a_stack():
     np.testing.assert_array_equal(moved, [True, False, True])
 
 
+def test_schedules_masks_and_injected_hyperparameters(problem):
+    params, layers, x, y = problem
+    only_kernels = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    for mask in (only_kernels, only_kernels(params)):
+        tx = singd_optax.singd(0.0, layers, weight_decay=0.1, mask=mask)
+        new_params, *_ = train(tx, layers, params, x, y, steps=2)
+        jax.tree.map(np.testing.assert_array_equal, new_params, params)
+    decay = optax.linear_schedule(0.1, 0.01, 10)
+    options = ("weight_decay", "damping", "factor_learning_rate", "factor_momentum")
+    tx = singd_optax.singd(decay, layers, **dict.fromkeys(options, decay))
+    _, _, first, last = train(tx, layers, params, x, y, steps=10)
+    assert last < first
+
+    tx = optax.inject_hyperparams(singd_optax.singd)(learning_rate=0.05, layers=layers)
+    opt_state = tx.init(params)
+    step = make_step(tx, layers)
+    moved, opt_state, _ = step(params, opt_state, x, y)
+    assert not np.array_equal(moved["first"]["kernel"], params["first"]["kernel"])
+    opt_state.hyperparams["learning_rate"] = jnp.zeros_like(opt_state.hyperparams["learning_rate"])
+    still, opt_state, _ = step(moved, opt_state, x, y)
+    jax.tree.map(np.testing.assert_array_equal, still, moved)
+    assert step._cache_size() == 1
+
+
 def test_consistent_rms(problem):
     params, layers, *_ = problem
     tx = singd_optax.scale_by_consistent_rms(layers, 0.2)

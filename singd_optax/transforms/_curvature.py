@@ -81,7 +81,7 @@ def scale_by_curvature(
         **extra_args: Any,
     ) -> tuple[optax.Updates, CurvatureState]:
         del params, extra_args
-        specs = [layers[path] for path in state.factors]
+        specs = [layers[path] for path in sorted(state.factors)]
         statistics = _checked_curvature(curvature, specs)
         leaves = Leaves(updates)
         check_params(specs, leaves, "updates")

@@ -87,3 +87,30 @@ def check_choice(name: str, value: Any, legal: Iterable[Any]) -> None:
     legal = tuple(legal)
     if value not in legal:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, legal))}, got {value!r}.")
+
+
+def check_size(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a positive int.
+
+    >>> check_size("rank", 0)
+    Traceback (most recent call last):
+    ValueError: `rank` must be an int >= 1, got 0.
+    """
+    message = f"`{name}` must be an int >= 1, got {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{message} of type {type(value).__name__}.")
+    if value < 1:
+        raise ValueError(f"{message}.")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless ``value`` is True or False.
+
+    >>> check_flag("lower", "yes")
+    Traceback (most recent call last):
+    TypeError: `lower` must be True or False, got 'yes' of type str.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"`{name}` must be True or False, got {value!r} of type {type(value).__name__}."
+        )

@@ -20,6 +20,9 @@ NAMES = [
     "mlp_diag",
     "mlp_diag_dense_normalized",
     "mlp_mse",
+    "mlp_block3_hier",
+    "mlp_tril_triu_toeplitz",
+    "mlp_rankk_triangular",
     "seq_expand",
     "seq_reduce",
 ]

@@ -41,7 +41,8 @@ class LayerSpec:
         (arXiv 2311.00636).
       loss_average: Over what the loss is a mean: ``"batch"``, ``"batch+sequence"``, or None for
         a sum.
-      structures: The structures of K (input side) and C (output side).
+      structures: The structures of K (input side) and C (output side), choices (``Auto``)
+        resolved for their dims.
       factor_dtype: The dtypes, by name, in which K and C are kept.
       kernel: The kernel's name.
       bias: The bias's name.
@@ -59,6 +60,10 @@ class LayerSpec:
     stacking: Stacking = dataclasses.field(default_factory=Stacking)
     kernel: str = "kernel"
     bias: str = "bias"
+
+    def __post_init__(self) -> None:
+        K, C = (s.resolve(dim) for s, dim in zip(self.structures, self.dims, strict=True))
+        object.__setattr__(self, "structures", (K, C))
 
     @property
     def kernel_path(self) -> str:

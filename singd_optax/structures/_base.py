@@ -1,19 +1,15 @@
 """The two contracts: a structure makes matrices, a structured matrix computes with itself."""
 
 import abc
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dtype
-
-_POWER_ITERATIONS = 8
-_POWER_COLUMNS = 4
-_POWER_MARGIN = 1.1
-
-Matrix = TypeVar("Matrix", bound="StructuredMatrix")
+from singd_optax.structures._fallback import read_entries, warn_dense
+from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dtype, contract
+from singd_optax.structures._spectral import power_iteration_bound
 
 
 class Structure(abc.ABC):
@@ -22,19 +18,39 @@ class Structure(abc.ABC):
     A structure is a frozen, hashable description without arrays, such as ``Dense()``. Sub-classes
     are frozen dataclasses that validate their arguments and print as the call that makes them.
     Every method takes leading batch axes, for layers that are stacked.
+
+    A structure of your own needs ``project``, and a matrix class with ``structure`` and
+    ``to_dense``. All else then works by dense arithmetic, which warns with a
+    ``PerformanceWarning`` that names the method to override. Test it by
+    ``singd_optax.testing.check_structure``.
+
+    Example:
+      Multiples of the identity, which share one number among all entries of the diagonal:
+
+      >>> import dataclasses, flax.struct
+      >>> from singd_optax.structures import Structure, StructuredMatrix
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Scalar(Structure):
+      ...     def project(self, symmetric):
+      ...         diagonal = jnp.diagonal(symmetric, axis1=-2, axis2=-1)
+      ...         return ScalarMatrix(diagonal.mean(-1), symmetric.shape[-1])
+      >>> @flax.struct.dataclass
+      ... class ScalarMatrix(StructuredMatrix):
+      ...     value: jax.Array
+      ...     size: int = flax.struct.field(pytree_node=False)
+      ...     @property
+      ...     def structure(self):
+      ...         return Scalar()
+      ...     def to_dense(self):
+      ...         return self.value[..., None, None] * jnp.eye(self.size, dtype=self.value.dtype)
+      >>> import warnings
+      >>> with warnings.catch_warnings(record=True) as caught:
+      ...     warnings.simplefilter("always")
+      ...     (Scalar().eye(3) * 2.0).gram().value
+      Array(4., dtype=float32)
+      >>> print(caught[-1].message)
+      ScalarMatrix.gram falls back on dense arithmetic, with dim x dim entries. ...
     """
-
-    @abc.abstractmethod
-    def eye(
-        self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
-    ) -> "StructuredMatrix":
-        """The identity of size ``dim``, repeated over ``batch_shape``."""
-
-    @abc.abstractmethod
-    def zeros(
-        self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
-    ) -> "StructuredMatrix":
-        """The zero matrix of size ``dim``, repeated over ``batch_shape``."""
 
     @abc.abstractmethod
     def project(self, symmetric: jax.Array) -> "StructuredMatrix":
@@ -44,7 +60,21 @@ class Structure(abc.ABC):
         stands for two entries of the symmetric matrix it is doubled, and Tr Π(M) = Tr M.
         """
 
-    @abc.abstractmethod
+    def eye(
+        self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
+    ) -> "StructuredMatrix":
+        """The identity of size ``dim``, repeated over ``batch_shape``."""
+        warn_dense(self, "eye")
+        eye = jnp.broadcast_to(jnp.eye(dim, dtype=dtype), (*batch_shape, dim, dim))
+        return self.project(eye).astype(dtype)
+
+    def zeros(
+        self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
+    ) -> "StructuredMatrix":
+        """The zero matrix of size ``dim``, repeated over ``batch_shape``."""
+        warn_dense(self, "zeros")
+        return self.project(jnp.zeros((*batch_shape, dim, dim), dtype)).astype(dtype)
+
     def project_gram(
         self, rows: jax.Array, *, precision: Precision = HIGHEST
     ) -> "StructuredMatrix":
@@ -52,15 +82,33 @@ class Structure(abc.ABC):
 
         The sum over rows accumulates, and is returned, in float32 (float64 for float64 rows).
         """
+        warn_dense(self, "project_gram")
+        return self.project(contract("...ni,...nj->...ij", rows, rows, precision=precision))
+
+    def from_dense(self, dense: jax.Array) -> "StructuredMatrix":
+        """The matrix with these entries (..., dim, dim), which must lie in this structure.
+
+        Unlike ``project`` it takes matrices that are not symmetric, such as products, and
+        ``from_dense(A.to_dense())`` is A; entries outside of the structure are ignored. It is
+        derived from ``to_dense``, whose every entry must be zero, or one stored number times a
+        constant. Override it for a structure whose entries are sums of stored numbers.
+        """
+        return read_entries(self.project(jnp.zeros_like(dense)), dense)
+
+    def resolve(self, dim: int) -> "Structure":
+        """The structure that a factor of this size gets: itself, unless this is a choice."""
+        del dim
+        return self
 
 
 class StructuredMatrix(abc.ABC):
     """A square matrix (or a batch of them) that stores what its structure needs, and no more.
 
     Sub-classes are frozen pytree dataclasses whose fields are arrays with the same leading batch
-    axes; there is one class a structure. Element-wise operations work on the stored numbers and
-    are written once, here. Contractions return at least float32, whatever the dtype of the
-    factors: ``astype`` narrows the result for storage.
+    axes (None, where a small dim leaves a part without entries); there is one class a structure.
+    Element-wise operations work on the stored numbers and are written once, here. Contractions
+    return at least float32, whatever the dtype of the factors: ``astype`` narrows the result for
+    storage.
     """
 
     # -- what a structure must say ---------------------------------------------------------
@@ -70,47 +118,59 @@ class StructuredMatrix(abc.ABC):
     def structure(self) -> Structure:
         """The structure that this matrix belongs to."""
 
-    @property
-    @abc.abstractmethod
-    def dim(self) -> int:
-        """The number of rows, and of columns."""
-
-    @property
-    @abc.abstractmethod
-    def batch_shape(self) -> tuple[int, ...]:
-        """The leading axes, ``()`` for a single matrix."""
-
     @abc.abstractmethod
     def to_dense(self) -> jax.Array:
-        """The entries as an array (..., dim, dim)."""
+        """The entries as an array (..., dim, dim), linear in the stored numbers."""
 
-    @abc.abstractmethod
+    # -- what it should say: here it is dense arithmetic -------------------------------------
+
+    @property
+    def dim(self) -> int:
+        """The number of rows, and of columns."""
+        return self._dense_shape()[-1]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading axes, ``()`` for a single matrix."""
+        return self._dense_shape()[:-2]
+
     def multiply(self, other: Self, *, precision: Precision = HIGHEST) -> Self:
         """The product with a matrix of the same structure; ``A @ B``."""
+        warn_dense(self, "multiply")
+        entries = self.to_dense(), other.to_dense()
+        product = contract("...ij,...jk->...ik", *entries, precision=precision)
+        return self._like(self.structure.from_dense(product))
 
-    @abc.abstractmethod
     def matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
         """A X for an array (..., dim, n); ``A @ X``."""
+        warn_dense(self, "matmul")
+        return contract("...ij,...jk->...ik", self.to_dense(), x, precision=precision)
 
-    @abc.abstractmethod
     def transpose_matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
         """Aᵀ X for an array (..., dim, n)."""
+        warn_dense(self, "transpose_matmul")
+        return contract("...ji,...jk->...ik", self.to_dense(), x, precision=precision)
 
-    @abc.abstractmethod
     def gram(self, rows: jax.Array | None = None, *, precision: Precision = HIGHEST) -> Self:
         """Π(Aᵀ rowsᵀ rows A) for rows (..., n, dim); Π(Aᵀ A) without rows."""
+        warn_dense(self, "gram")
+        turned = self.to_dense()
+        if rows is not None:
+            turned = contract("...ni,...ij->...nj", rows, turned, precision=precision)
+        gram = contract("...ni,...nj->...ij", turned, turned, precision=precision)
+        return self._like(self.structure.project(gram))
 
-    @abc.abstractmethod
-    def add_identity(self, scale: ArrayLike) -> Self:
-        """A + scale I, with one scale, or one for each matrix of the batch."""
-
-    @abc.abstractmethod
     def average_trace(self) -> jax.Array:
         """Tr A / dim, of shape ``batch_shape``, at least float32."""
+        warn_dense(self, "average_trace")
+        diagonal = jnp.diagonal(self.to_dense(), axis1=-2, axis2=-1)
+        return jnp.mean(diagonal.astype(accumulation_dtype(diagonal)), axis=-1)
 
-    @abc.abstractmethod
     def frobenius_norm(self) -> jax.Array:
         """The Frobenius norm, of shape ``batch_shape``, at least float32."""
+        warn_dense(self, "frobenius_norm")
+        entries = self.to_dense()
+        return jnp.sqrt(contract("...ij,...ij->...", entries, entries))
 
     # -- what follows ----------------------------------------------------------------------
 
@@ -128,6 +188,11 @@ class StructuredMatrix(abc.ABC):
         """The same matrix with its numbers cast."""
         return jax.tree.map(lambda leaf: leaf.astype(dtype), self)
 
+    def add_identity(self, scale: ArrayLike) -> Self:
+        """A + scale I, with one scale, or one for each matrix of the batch."""
+        eye = self.structure.eye(self.dim, self.dtype, self.batch_shape)
+        return self + self._like(eye * scale)
+
     def max_abs(self) -> jax.Array:
         """The largest stored absolute value, of shape ``batch_shape``."""
         axes = len(self.batch_shape)
@@ -140,27 +205,10 @@ class StructuredMatrix(abc.ABC):
     def spectral_norm_bound(self, *, precision: Precision = HIGHEST) -> jax.Array:
         """The largest singular value to about ten percent, from above, of shape ``batch_shape``.
 
-        Power iteration on AᵀA from a few fixed random columns approaches the norm from below;
-        a margin of ten percent is added, and the Frobenius norm (a bound at any rate) caps it.
-        It costs a few products with thin matrices: next to nothing beside a refresh.
+        Power iteration with a few thin products (see ``_spectral.py``): next to nothing beside a
+        refresh.
         """
-        accumulate = accumulation_dtype(*jax.tree.leaves(self))
-        shape = (*self.batch_shape, self.dim, _POWER_COLUMNS)
-        start = jax.random.normal(jax.random.key(0), shape[-2:], accumulate)
-
-        def normalize(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-            norm = jnp.sqrt(jnp.sum(x * x, axis=-2, keepdims=True))
-            return x / jnp.where(norm > 0, norm, 1), norm
-
-        def iterate(_: int, x: jax.Array) -> jax.Array:
-            image, _norm = normalize(self.matmul(x, precision=precision))
-            back, _norm = normalize(self.transpose_matmul(image, precision=precision))
-            return back
-
-        x, _norm = normalize(jnp.broadcast_to(start, shape))
-        x = jax.lax.fori_loop(0, _POWER_ITERATIONS, iterate, x)
-        _, norms = normalize(self.matmul(x, precision=precision))
-        return jnp.minimum(_POWER_MARGIN * norms.max(axis=(-2, -1)), self.frobenius_norm())
+        return power_iteration_bound(self, precision)
 
     def __add__(self, other: Self) -> Self:
         """The sum with a matrix of the same structure."""
@@ -191,6 +239,17 @@ class StructuredMatrix(abc.ABC):
     def _matches(self, other: object) -> bool:
         return isinstance(other, StructuredMatrix) and other.structure == self.structure
 
+    def _dense_shape(self) -> tuple[int, ...]:
+        return jax.eval_shape(lambda matrix: matrix.to_dense(), self).shape
+
+    def _like(self, other: "StructuredMatrix") -> Self:
+        if not isinstance(other, type(self)):
+            raise TypeError(
+                f"{self.structure!r} makes {type(other).__name__}, where {type(self).__name__} was "
+                "expected: one structure makes matrices of one class."
+            )
+        return other
+
 
 def expand_scale(scale: ArrayLike, leaf: jax.Array) -> jax.Array:
     """A scale of shape () or ``batch_shape`` in the dtype of ``leaf``, ready to broadcast."""
@@ -202,3 +261,8 @@ def expand_scale(scale: ArrayLike, leaf: jax.Array) -> jax.Array:
     return array.astype(dtype).reshape(
         array.shape + (1,) * (leaf.ndim - array.ndim) * (array.ndim > 0)
     )
+
+
+def drop_empty(part: jax.Array, axes: int) -> jax.Array | None:
+    """A part with its last ``axes`` axes not empty; else None, as orbax refuses empty arrays."""
+    return None if 0 in part.shape[part.ndim - axes :] else part

@@ -1,45 +1,64 @@
 """From strings to structures."""
 
+import difflib
+import re
 from collections.abc import Callable
 
 from singd_optax.structures._base import Structure
-from singd_optax.structures._dense import Dense
-from singd_optax.structures._diagonal import Diagonal
+from singd_optax.structures._registry import STRUCTURES
 
-#: Name -> constructor from the text behind the colon. A structure joins the library, its string
-#: forms and its conformance tests by one line here.
-STRUCTURES: dict[str, Callable[[], Structure]] = {"dense": Dense, "diagonal": Diagonal}
+_NUMBER = re.compile(r"\d+")
 
 
 def parse_structure(structure: str | Structure) -> Structure:
     """A structure from its name; a structure is handed back as it is.
 
+    ============================================  ====================================
+    string                                        structure
+    ============================================  ====================================
+    ``"dense"``, ``"diagonal"``                   ``Dense()``, ``Diagonal()``
+    ``"block_diagonal:32"``                       ``BlockDiagonal(32)``
+    ``"hierarchical:15,15"``                      ``Hierarchical(15, 15)``
+    ``"lower_triangular:4"``                      ``TriangularLowRank(4)``
+    ``"upper_triangular:4,top_left"``             ``TriangularLowRank(4, lower=False,
+                                                  diagonal="top_left")``
+    ``"lower_toeplitz"``, ``"upper_toeplitz"``    ``TriangularToeplitz(lower=...)``
+    ``"auto"``, ``"auto:512"``                    ``Auto()``, ``Auto(max_dense_dim=512)``
+    ============================================  ====================================
+
+    The names of the PyTorch package ``singd`` are understood too: ``"block30diagonal"`` and
+    ``"hierarchical15_15"`` with any numbers, ``"triltoeplitz"``, ``"triutoeplitz"``, and, with
+    rank 1, ``"trilbottomrightdiag"``, ``"triltopleftdiag"``, ``"triubottomrightdiag"`` and
+    ``"triutopleftdiag"``.
+
     Args:
-      structure: ``"dense"``, ``"diagonal"``, or a ``Structure``.
+      structure: A string as above, or a ``Structure``.
 
     Returns:
       The structure.
 
     Raises:
-      ValueError: The name is unknown.
+      ValueError: The name is unknown, or a number in it is not legal.
       TypeError: Neither a string nor a structure was given.
 
-    >>> parse_structure("diagonal")
-    Diagonal()
+    >>> parse_structure("hierarchical:15,15")
+    Hierarchical(k1=15, k2=15)
+    >>> parse_structure("blockdiagonal:32")
+    Traceback (most recent call last):
+    ValueError: Unknown structure 'blockdiagonal:32'. Did you mean 'block_diagonal:32'? Legal, ...
     """
     if isinstance(structure, Structure):
         return structure
     if not isinstance(structure, str):
         raise TypeError(
             f"A structure is a string or a singd_optax.structures.Structure, got {structure!r} of "
-            f"type {type(structure).__name__}. Give one of {sorted(STRUCTURES)}, or Dense()."
+            f"type {type(structure).__name__}. {_legal()}"
         )
-    if structure not in STRUCTURES:
-        raise ValueError(
-            f"Unknown structure {structure!r}. Legal: {', '.join(map(repr, sorted(STRUCTURES)))}, "
-            "or an instance of singd_optax.structures.Structure."
-        )
-    return STRUCTURES[structure]()
+    numbers = _NUMBER.findall(structure)
+    constructor = _constructors().get(_NUMBER.sub("N", structure))
+    if constructor is None or "N" in structure:
+        raise ValueError(f"Unknown structure {structure!r}. {_suggestion(structure)}{_legal()}")
+    return constructor(*map(int, numbers))
 
 
 def parse_structures(
@@ -58,3 +77,27 @@ def parse_structures(
             "Write for example structures=('dense', 'diagonal')."
         )
     return parse_structure(pair[0]), parse_structure(pair[1])
+
+
+def _constructors() -> dict[str, Callable[..., Structure]]:
+    return {
+        form: make for entry in STRUCTURES for form, make in (entry.forms | entry.aliases).items()
+    }
+
+
+def _legal() -> str:
+    forms = [repr(form) for entry in STRUCTURES for form in entry.forms]
+    aliases = [repr(alias) for entry in STRUCTURES for alias in entry.aliases]
+    return (
+        f"Legal, with a number for each N: {', '.join(forms)}; the reference's names "
+        f"{', '.join(aliases)}; or an instance of singd_optax.structures.Structure, as Dense()."
+    )
+
+
+def _suggestion(name: str) -> str:
+    close = difflib.get_close_matches(_NUMBER.sub("N", name), _constructors(), n=1, cutoff=0.5)
+    if not close:
+        return ""
+    numbers = iter(_NUMBER.findall(name))
+    filled = re.sub("N", lambda _: next(numbers, "N"), close[0])
+    return "" if filled == name else f"Did you mean {filled!r}? "

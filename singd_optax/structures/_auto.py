@@ -1,0 +1,69 @@
+"""Dense where a dim is small, and structured where it is large."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from singd_optax._validate import check_size
+from singd_optax.structures._base import Structure, StructuredMatrix
+from singd_optax.structures._block_diagonal import BlockDiagonal
+from singd_optax.structures._dense import Dense
+from singd_optax.structures._numerics import HIGHEST, Precision
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Auto(Structure):
+    """A choice by size: dense for dim <= ``max_dense_dim``, else another structure.
+
+    A dense factor costs d² numbers and O(d³) a refresh, which is little for small dims and too
+    much for the fan-in of a wide layer or for a vocabulary. The choice is made for each factor
+    when its size is known: ``find_layers`` shows, and layers hold, what was chosen.
+
+    Attributes:
+      max_dense_dim: The largest dim with a dense factor.
+      otherwise: The structure for larger dims.
+
+    Raises:
+      TypeError: ``max_dense_dim`` is not an int, or ``otherwise`` not a structure.
+      ValueError: ``max_dense_dim`` is not positive.
+
+    >>> Auto(max_dense_dim=100).resolve(100), Auto(max_dense_dim=100).resolve(101)
+    (Dense(), BlockDiagonal(block_size=256))
+    """
+
+    max_dense_dim: int = 1024
+    otherwise: Structure = dataclasses.field(default_factory=lambda: BlockDiagonal(256))
+
+    def __post_init__(self) -> None:
+        check_size("max_dense_dim", self.max_dense_dim)
+        if not isinstance(self.otherwise, Structure):
+            raise TypeError(
+                "`otherwise` must be a singd_optax.structures.Structure, as BlockDiagonal(256), "
+                f"got {self.otherwise!r} of type {type(self.otherwise).__name__}."
+            )
+
+    def resolve(self, dim: int) -> Structure:
+        """``Dense()``, or ``otherwise``."""
+        return Dense() if dim <= self.max_dense_dim else self.otherwise.resolve(dim)
+
+    def eye(
+        self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
+    ) -> StructuredMatrix:
+        """The identity of the structure chosen for ``dim``."""
+        return self.resolve(dim).eye(dim, dtype, batch_shape)
+
+    def zeros(
+        self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
+    ) -> StructuredMatrix:
+        """The zero matrix of the structure chosen for ``dim``."""
+        return self.resolve(dim).zeros(dim, dtype, batch_shape)
+
+    def project(self, symmetric: jax.Array) -> StructuredMatrix:
+        """The projection onto the structure chosen for the size of ``symmetric``."""
+        return self.resolve(symmetric.shape[-1]).project(symmetric)
+
+    def project_gram(self, rows: jax.Array, *, precision: Precision = HIGHEST) -> StructuredMatrix:
+        """The gram in the structure chosen for the length of the rows."""
+        return self.resolve(rows.shape[-1]).project_gram(rows, precision=precision)

@@ -33,7 +33,7 @@ def find_layers(
     loss_fn: Callable[..., Any],
     params: Any,
     *args: Any,
-    structures: str | Structure | tuple[str | Structure, str | Structure] = ("dense", "dense"),
+    structures: str | Structure | tuple[str | Structure, str | Structure] = "auto",
     kfac_approx: KFACApprox = "expand",
     loss_average: LossAverage = "batch",
     factor_dtype: DTypeLike | tuple[DTypeLike | None, DTypeLike | None] | None = None,
@@ -50,7 +50,8 @@ def find_layers(
         returns does not matter here.
       params: Dicts, FrozenDicts or other containers of arrays, boxed (``nn.Partitioned``) or not.
       *args: As for ``loss_fn``; shapes matter only where the model depends on them.
-      structures: Structures of K and C of every layer, see ``parse_structure``.
+      structures: Structures of K and C of every layer, see ``parse_structure``; ``"auto"`` is
+        dense up to a dim of 1024, and block-diagonal above (see ``structures.Auto``).
       kfac_approx: ``"expand"`` or ``"reduce"``: how shared positions (tokens, pixels) are
         collapsed (arXiv 2311.00636). ``"reduce"`` costs less, and suits models that pool before
         the loss.

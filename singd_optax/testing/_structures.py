@@ -159,6 +159,7 @@ def _check_bound(case: StructureCase, bound: np.ndarray, dense: np.ndarray) -> N
 def _compare(case: StructureCase, got: dict[str, Any], want: dict[str, Any]) -> None:
     computed = {"float64": 1e-11, "float32": 2e-5, "bfloat16": 2e-5}[case.dtype]
     rounded = {"float64": 1e-11, "float32": 1e-6, "bfloat16": 2.0**-7}[case.dtype]
+    wrong = []
     for name in want:
         tolerance = rounded if name in STORED | PROMOTED else computed
         if case.mode == "grad" and case.dtype == "bfloat16":
@@ -166,10 +167,13 @@ def _compare(case: StructureCase, got: dict[str, Any], want: dict[str, Any]) -> 
         pairs = zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True)
         for leaf, reference in pairs:
             reference = np.asarray(reference, np.float64)
-            np.testing.assert_allclose(
-                np.asarray(leaf, np.float64),
-                reference,
-                rtol=0,
-                atol=tolerance * np.abs(reference).max(initial=1.0),
-                err_msg=f"{case}: {name}",
-            )
+            try:
+                np.testing.assert_allclose(
+                    np.asarray(leaf, np.float64),
+                    reference,
+                    rtol=0,
+                    atol=tolerance * np.abs(reference).max(initial=1.0),
+                )
+            except AssertionError as error:
+                wrong.append(f"{name}: {error}")
+    assert not wrong, "\n".join([f"{case}:", *wrong])

@@ -67,10 +67,12 @@ def structure_cases(
     batch_shapes: Sequence[tuple[int, ...]] = BATCH_SHAPES,
     dtypes: Sequence[str] = DTYPES,
     modes: Sequence[str] = MODES,
+    *,
+    complete: bool = False,
 ) -> Iterator[StructureCase]:
     """The grid of cases for a structure.
 
-    Under jit, the full product of sizes, batches and dtypes (the spectral norm's bound in float32).
+    With ``complete``, the full product, which takes minutes a structure. Without: under jit, the full product of sizes, batches and dtypes (the spectral norm's bound in float32).
     Under vmap and grad, each of the three in turn from the middle size, the first batch shape and
     float32. Eagerly, which compiles every operation by itself, that one point.
     """
@@ -78,7 +80,7 @@ def structure_cases(
     for dim, batch_shape, dtype, mode in itertools.product(dims, batch_shapes, dtypes, modes):
         point = dim, batch_shape, dtype
         off_center = sum(here != there for here, there in zip(point, center, strict=True))
-        if off_center <= {"eager": 0, "vmap": 1, "grad": 1}.get(mode, 3):
+        if complete or off_center <= {"eager": 0, "vmap": 1, "grad": 1}.get(mode, 3):
             yield StructureCase(structure, *point, mode)
 
 
@@ -87,7 +89,8 @@ def check_structure(structure: Structure, **grid: Any) -> None:
 
     Args:
       structure: What to check.
-      **grid: ``dims``, ``batch_shapes``, ``dtypes``, ``modes``, as for ``structure_cases``.
+      **grid: ``dims``, ``batch_shapes``, ``dtypes``, ``modes``, ``complete``, as for
+        ``structure_cases``.
 
     Raises:
       AssertionError: An operation differs from dense arithmetic.

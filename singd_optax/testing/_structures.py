@@ -72,9 +72,10 @@ def structure_cases(
 ) -> Iterator[StructureCase]:
     """The grid of cases for a structure.
 
-    With ``complete``, the full product, which takes minutes a structure. Without: under jit, the full product of sizes, batches and dtypes (the spectral norm's bound in float32).
-    Under vmap and grad, each of the three in turn from the middle size, the first batch shape and
-    float32. Eagerly, which compiles every operation by itself, that one point.
+    With ``complete``, the full product, which takes minutes a structure. Without it: under jit, the
+    full product of sizes, batches and dtypes (the spectral norm's bound in float32); under vmap
+    and grad, each of the three in turn from the middle size, the first batch shape and float32;
+    eagerly, which compiles every operation by itself, that one point.
     """
     center = dims[len(dims) // 2], batch_shapes[0], "float32" if "float32" in dtypes else dtypes[0]
     for dim, batch_shape, dtype, mode in itertools.product(dims, batch_shapes, dtypes, modes):

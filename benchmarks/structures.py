@@ -179,6 +179,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="small dims, few repeats")
     parser.add_argument("--repeats", type=int, help="runs of each (default 11, small 5)")
     parser.add_argument("--max-dense-dim", type=int, default=KINDS[0].max_dim)
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent / "results", help="a folder"
+    )
     arguments = parser.parse_args()
     dims = [256, 512, 1024] if arguments.small else [256, 512, 1024, 2048, 4096, 8192]
     repeats = arguments.repeats or (5 if arguments.small else 11)
@@ -186,8 +189,8 @@ def main() -> None:
     results = measure(dims, repeats, arguments.max_dense_dim)
     text = report(results, dims[0] if arguments.small else smallest_dim)
     print(text)
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
+    folder = arguments.output
+    folder.mkdir(parents=True, exist_ok=True)
     stem = "structures_small" if arguments.small else "structures"
     (folder / f"{stem}.txt").write_text(text + "\n")
     (folder / f"{stem}.json").write_text(json.dumps([t._asdict() for t in results], indent=1))

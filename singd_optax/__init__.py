@@ -2,7 +2,13 @@
 
 from singd_optax import layers, rules, structures, transforms
 from singd_optax.alias import ikfac, ingd, singd
-from singd_optax.capture import find_layers, plain_params, value_and_grad
+from singd_optax.capture import (
+    find_layers,
+    plain_params,
+    position_weights,
+    tag,
+    value_and_grad,
+)
 from singd_optax.layers import Layers, LayerSpec, factors
 from singd_optax.structures import parse_structure
 from singd_optax.transforms import (
@@ -25,6 +31,7 @@ __all__ = [
     "layers",
     "parse_structure",
     "plain_params",
+    "position_weights",
     "refresh_schedule",
     "rules",
     "scale_by_consistent_rms",
@@ -33,6 +40,7 @@ __all__ = [
     "scale_by_singd",
     "singd",
     "structures",
+    "tag",
     "transforms",
     "value_and_grad",
 ]

@@ -3,5 +3,7 @@
 from singd_optax.capture._find import find_layers
 from singd_optax.capture._grad import value_and_grad
 from singd_optax.capture._params import plain_params
+from singd_optax.capture._tag import tag
+from singd_optax.capture._weights import position_weights
 
-__all__ = ["find_layers", "plain_params", "value_and_grad"]
+__all__ = ["find_layers", "plain_params", "position_weights", "tag", "value_and_grad"]

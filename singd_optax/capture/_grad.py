@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax.capture._linen import tapped
-from singd_optax.capture._params import insert_entries
+from singd_optax.capture._params import insert_entries, split_path
+from singd_optax.capture._tag import tags, tap_tagged
 from singd_optax.capture._tap import Tap
 from singd_optax.layers import (
     CurvatureState,
@@ -81,9 +82,14 @@ def value_and_grad(
         slots = {path: Statistics.zeros(spec) for path, spec in specs.items()}
 
         def tapped_loss(params: Any, slots: Curvature) -> Any:
-            taps = {path: _tap(specs[path], slots[path], states[path], precision) for path in slots}
-            entries = insert_entries(params, lambda path, _: taps.get(path))
-            with tapped():
+            taps = [_tap(specs[path], slots[path], states[path], precision) for path in slots]
+            beside: dict[str, tuple[Tap, ...]] = {}
+            for tap in taps:
+                group, _ = split_path(tap.spec.kernel_path)
+                beside[group] = (*beside.get(group, ()), tap)
+            entries = insert_entries(params, lambda path, _: beside.get(path))
+            by_kernel = {tap.spec.kernel_path: tap for tap in taps}
+            with tapped(), tags(params, tap_tagged(by_kernel)):
                 return loss_fn(entries, *args, **kwargs)
 
         value, (grads, curvature) = jax.value_and_grad(tapped_loss, (0, 1), has_aux=has_aux)(
@@ -95,7 +101,7 @@ def value_and_grad(
 
 
 def _tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision) -> Tap:
-    refresh = jnp.broadcast_to(state.refresh_due, spec.stack_shape)
+    refresh = jnp.broadcast_to(state.refresh_due, spec.scan_shape)
     riding = (slot, state.factors[spec.path], refresh)
     slot, factors, refresh = spec.stacking.spread(riding)
     return Tap(slot, factors, refresh, spec, precision)

@@ -7,6 +7,7 @@ from singd_optax.capture import (
     plain_params,
     position_weights,
     tag,
+    tag_distribution,
     value_and_grad,
 )
 from singd_optax.layers import Layers, LayerSpec, factors
@@ -41,6 +42,7 @@ __all__ = [
     "singd",
     "structures",
     "tag",
+    "tag_distribution",
     "transforms",
     "value_and_grad",
 ]

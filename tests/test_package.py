@@ -43,6 +43,7 @@ PUBLIC = [
     "singd",
     "structures",
     "tag",
+    "tag_distribution",
     "transforms",
     "value_and_grad",
 ]

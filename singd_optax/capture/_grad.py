@@ -7,6 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from singd_optax._validate import check_choice
+from singd_optax.capture._fisher import (
+    FISHERS,
+    Curvature,
+    Fisher,
+    Sampling,
+    common_loss_average,
+    differentiate,
+)
 from singd_optax.capture._linen import tapped
 from singd_optax.capture._params import insert_entries, split_path
 from singd_optax.capture._tag import tags, tap_tagged
@@ -23,8 +32,6 @@ from singd_optax.layers import (
 )
 from singd_optax.structures import Precision
 
-Curvature = dict[str, Statistics]
-
 
 def value_and_grad(
     loss_fn: Callable[..., Any],
@@ -32,6 +39,8 @@ def value_and_grad(
     *,
     has_aux: bool = False,
     precision: Precision = "highest",
+    fisher: Fisher = "empirical",
+    seed: int = 0,
 ) -> Callable[..., tuple[Any, Any, Curvature]]:
     """``jax.value_and_grad`` that also returns the curvature of the Kronecker layers.
 
@@ -44,6 +53,15 @@ def value_and_grad(
       layers: From ``find_layers``, for the same loss function.
       has_aux: Whether ``loss_fn`` returns a pair.
       precision: Of the products that form statistics.
+      fisher: Of which output gradients the curvature is made. ``"empirical"``: those of the loss,
+        which one backward pass gives for nothing; at a good fit, they are small where the model
+        is right, and so is the curvature. ``"mc"``: those at labels drawn from the model's own
+        prediction, an unbiased estimate of the Fisher information (here the Gauss-Newton matrix),
+        for one more backward pass on refresh steps only; worth its price with few updates
+        between, noisy labels, or curvature that is used for itself (Laplace approximations).
+        ``"ggn"``: that matrix exactly, for one backward pass for each output of a position; for
+        tests and very small models. Both need ``tag_distribution`` in the loss function.
+      seed: Of the labels that ``"mc"`` draws.
 
     Returns:
       ``grad_fn(params, *args, opt_state=opt_state, **kwargs)`` -> ``(value, grads, curvature)``,
@@ -53,7 +71,8 @@ def value_and_grad(
 
     Raises:
       TypeError: ``layers`` is something else.
-      ValueError: When called: ``params`` or ``opt_state`` do not match ``layers``.
+      ValueError: ``fisher`` is none of the three. When called: ``params`` or ``opt_state`` do not
+        match ``layers``, or no distribution was named.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
@@ -71,6 +90,7 @@ def value_and_grad(
       (6, 6)
     """
     check_layers(layers)
+    check_choice("fisher", fisher, FISHERS)
 
     @functools.wraps(loss_fn)
     def value_grad_and_curvature(
@@ -92,12 +112,22 @@ def value_and_grad(
             with tapped(), tags(params, tap_tagged(by_kernel)):
                 return loss_fn(entries, *args, **kwargs)
 
-        value, (grads, curvature) = jax.value_and_grad(tapped_loss, (0, 1), has_aux=has_aux)(
-            params, slots
-        )
-        return value, grads, curvature
+        sampling = _sampling(states, specs, seed, fisher)
+        return differentiate(tapped_loss, params, slots, has_aux, fisher, sampling)
 
     return value_grad_and_curvature
+
+
+def _sampling(
+    states: dict[str, CurvatureState], specs: dict[str, LayerSpec], seed: int, fisher: Fisher
+) -> Sampling:
+    due = [state.refresh_due for state in states.values()]
+    count = next((state.curvature_count for state in states.values()), jnp.zeros([], jnp.int32))
+    return Sampling(
+        due=functools.reduce(jnp.logical_or, due, jnp.zeros([], bool)),
+        key=jax.random.fold_in(jax.random.key(seed), count),
+        loss_average=None if fisher == "empirical" else common_loss_average(specs.values()),
+    )
 
 
 def _tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision) -> Tap:

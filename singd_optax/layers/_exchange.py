@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from singd_optax.layers._spec import LayerSpec
 from singd_optax.structures import StructuredMatrix
@@ -58,6 +59,17 @@ class Statistics(NamedTuple):
             mean_G=jnp.zeros(shape, dtype),
         )
         return zeros._replace(transposed=zeros) if spec.tied else zeros
+
+    def scaled(self, *, inputs: ArrayLike = 1, gradients: ArrayLike = 1) -> "Statistics":
+        """The statistics with all that is made of inputs, or of output gradients, scaled."""
+        return Statistics(
+            H_K=self.H_K * inputs,
+            H_C=self.H_C * gradients,
+            mean_U=self.mean_U * inputs,
+            mean_G=self.mean_G * gradients,
+            transposed=self.transposed
+            and self.transposed.scaled(inputs=gradients, gradients=inputs),
+        )
 
     def merged(self) -> "Statistics":
         """The statistics of both uses of a tied kernel as one.

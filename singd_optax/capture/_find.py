@@ -235,13 +235,11 @@ def _describe(
     """The layers that a group of parameters makes, and why its other arrays are in none."""
     tagged = {call.array for call in calls if call.tagged}
     by_kernel: dict[str, list[Sighting]] = defaultdict(list)
-    reason = "not used by any layer that the loss function calls"
+    reason = next((call.use for call in calls if isinstance(call.use, str)), None)
     for call in calls:
-        if isinstance(call.use, str):
-            reason = call.use
-        elif call.tagged or call.use.kernel not in tagged:
+        if isinstance(call.use, Use) and (call.tagged or call.use.kernel not in tagged):
             by_kernel[call.use.kernel].append(call)
-    if any(isinstance(call.use, str) for call in calls):
+    if reason is not None:
         # A module that does more with its parameters than layers do: only tags are trusted.
         by_kernel = defaultdict(list, {k: v for k, v in by_kernel.items() if k in tagged})
     specs: list[LayerSpec] = []
@@ -249,10 +247,15 @@ def _describe(
     for kernel, uses in by_kernel.items():
         spec = _spec(path, group, kernel, uses, options)
         if isinstance(spec, str):
-            reasons[kernel] = reason = spec
+            reasons[kernel] = spec
         else:
             specs.append(spec)
-            reason = f"{uses[0].caller}: beside a kernel, but not its bias"
+    if reason is None:
+        reason = (
+            f"{calls[0].caller}: beside a kernel, but not its bias"
+            if specs
+            else next(iter(reasons.values()), "not used by any layer that the loss function calls")
+        )
     taken = {split_path(name)[1] for spec in specs for name in spec.shapes}
     return specs, {n: reasons.get(n, reason) for n in group if n not in taken}
 

@@ -298,7 +298,7 @@ def _spec(
     dtype = array.dtype.name
     return LayerSpec(
         path=kernel_path if calls[0].tagged else path,
-        kind=own.kind + (", tied" if tied and own.kind != EMBED else ""),
+        kind=own.kind,
         kernel_path=kernel_path,
         kernel_shape=array.shape,
         bias_path=None if own.bias is None else join_path(path, own.bias),

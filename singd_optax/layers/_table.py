@@ -29,7 +29,10 @@ def render_table(
         rows.append(
             [
                 spec.path or "(root)",
-                spec.kind + stack + ("" if spec.bias_shape is None else " + bias"),
+                spec.kind
+                + (" (tied)" if spec.tied else "")
+                + stack
+                + ("" if spec.bias_shape is None else " + bias"),
                 str(spec.kernel_shape),
                 *(
                     f"{dim} {structure!r} {dtype}"

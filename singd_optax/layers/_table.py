@@ -44,7 +44,15 @@ def render_table(
                 ", ".join(map(format_bytes, sizes)),
             ]
         )
-    lines = [f"{len(rows)} Kronecker layers, {format_bytes(total)} of factors"]
+    moments = sum(
+        2 * math.prod(shape) * jnp.dtype(spec.dtype).itemsize
+        for spec in specs
+        for shape in spec.shapes.values()
+    )
+    lines = [
+        f"{len(rows)} Kronecker layers, {format_bytes(total)} of factors "
+        f"(AdamW's moments of the same parameters: {format_bytes(moments)})"
+    ]
     lines += _align([header, *rows])
     remaining = [[path, str(shape), reason] for path, shape, reason in others]
     if remaining:

@@ -251,7 +251,7 @@ def test_position_weights(name, kfac_approx):
     ("module", "reason"),
     [
         (nn.Conv(3, (2,), mask=jnp.ones((2, 2, 3))), "masked"),
-        (nn.Conv(3, (2,), input_dilation=2, padding="VALID"), "input dilation"),
+        (nn.Conv(3, (2,), input_dilation=2, padding=((0, 0),)), "input dilation"),
         (nn.ConvLocal(3, (2,)), "not shared among positions"),
         (nn.ConvTranspose(3, (2,), strides=(1,), padding="CIRCULAR"), "circular"),
         (nn.ConvTranspose(3, (2,), mask=jnp.ones((2, 2, 3))), "masked"),

@@ -167,9 +167,9 @@ def _states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState
 
 
 def _check_factors(spec: LayerSpec, factors: Any) -> None:
-    got = tuple((factor.structure, factor.dim) for factor in factors)
+    got = tuple((factor.structure, factor.dim) for factor in (factors.K, factors.C))
     expected = tuple(zip(spec.structures, spec.dims, strict=True))
-    stack = {factor.batch_shape for factor in factors}
+    stack = {factor.batch_shape for factor in (factors.K, factors.C)}
     if got != expected or stack != {spec.stack_shape}:
         raise ValueError(
             f"The factors of layer {spec.path!r} in `opt_state` do not match `layers`: got {got} "

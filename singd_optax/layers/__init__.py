@@ -4,7 +4,9 @@ from singd_optax.layers._check import check_layers, check_params
 from singd_optax.layers._convolution import Convolution
 from singd_optax.layers._exchange import (
     CurvatureState,
+    Eigenbases,
     Factors,
+    Inverses,
     Statistics,
     curvature_states,
     factors,
@@ -30,7 +32,9 @@ __all__ = [
     "EMBED",
     "Convolution",
     "CurvatureState",
+    "Eigenbases",
     "Factors",
+    "Inverses",
     "KFACApprox",
     "LayerSpec",
     "Layers",

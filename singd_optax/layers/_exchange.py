@@ -26,14 +26,45 @@ class Factors(NamedTuple):
     C: StructuredMatrix
 
 
+class Inverses(NamedTuple):
+    """What a layer's gradient is multiplied with, by a method that inverts second moments.
+
+    Statistics of a layer that has these instead of ``Factors`` are plain moments, not whitened.
+
+    Attributes:
+      K: The inverse on the input side, (fan_in, fan_in).
+      C: The inverse on the output side, (fan_out, fan_out).
+    """
+
+    K: StructuredMatrix
+    C: StructuredMatrix
+
+
+class Eigenbases(NamedTuple):
+    """Eigenvectors and eigenvalues of both second moments, for an inverse of their product.
+
+    Attributes:
+      K: Eigenvectors on the input side, (fan_in, fan_in).
+      C: Eigenvectors on the output side, (fan_out, fan_out).
+      values_K: Their eigenvalues, (fan_in,).
+      values_C: Likewise, (fan_out,).
+    """
+
+    K: StructuredMatrix
+    C: StructuredMatrix
+    values_K: jax.Array
+    values_C: jax.Array
+
+
 class Statistics(NamedTuple):
     """What one layer measured on a refresh step; zeros on any other.
 
     On the matrices see arXiv 2312.05705, section 3; the means set the scale of relative damping.
 
     Attributes:
-      H_K: Π(Kᵀ U K), with U the second moment of the layer's inputs.
-      H_C: Π(Cᵀ G C), with G the second moment of the gradients of its outputs.
+      H_K: Π(Kᵀ U K), with U the second moment of the layer's inputs; Π(U) for a method that has
+        ``Inverses`` or ``Eigenbases`` instead of ``Factors``.
+      H_C: Π(Cᵀ G C), with G the second moment of the gradients of its outputs; or Π(G).
       mean_U: Tr U / fan_in.
       mean_G: Tr G / fan_out.
       transposed: Of a kernel that the model also uses as its transpose (tied embeddings): the

@@ -48,12 +48,14 @@ class Eigenbases(NamedTuple):
       C: Eigenvectors on the output side, (fan_out, fan_out).
       values_K: Their eigenvalues, (fan_in,).
       values_C: Likewise, (fan_out,).
+      damping: λ, added to the products of eigenvalues.
     """
 
     K: StructuredMatrix
     C: StructuredMatrix
     values_K: jax.Array
     values_C: jax.Array
+    damping: jax.Array
 
 
 class Statistics(NamedTuple):

@@ -2,6 +2,7 @@
 
 from singd_optax.rules._base import DampingMode, FactorStepNorm, Hyperparameter, Rule
 from singd_optax.rules._ikfac import IKFAC
+from singd_optax.rules._kfac import KFAC
 from singd_optax.rules._singd import SINGD
 
-__all__ = ["IKFAC", "SINGD", "DampingMode", "FactorStepNorm", "Hyperparameter", "Rule"]
+__all__ = ["IKFAC", "KFAC", "SINGD", "DampingMode", "FactorStepNorm", "Hyperparameter", "Rule"]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from singd_optax.capture._linen import Probe, Sighting, box_value, sightings
+from singd_optax.capture._mistakes import check_not_variables
 from singd_optax.capture._params import insert_entries
 from singd_optax.capture._taint import reaches_output
 from singd_optax.layers import (
@@ -65,8 +66,9 @@ def find_layers(
       The layers, static and hashable. Change some by ``layers.replace(pattern, ...)``.
 
     Raises:
-      ValueError: The model has no Kronecker layer, an option is not legal, or the loss function
-        goes over all leaves of its params (see ``plain_params``).
+      ValueError: The model has no Kronecker layer, an option is not legal, the loss function goes
+        over all leaves of its params (see ``plain_params``), or ``params`` are all variables of
+        the model.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -86,6 +88,7 @@ def find_layers(
         loss_average=loss_average,
         factor_dtype=factor_dtype,
     )
+    check_not_variables(params)
     options["factor_dtype"] = factor_dtype  # depends on the dtype of each kernel
     groups = _parameter_groups(params)
     if not groups:

@@ -1,7 +1,16 @@
 """What a Kronecker layer is, and what is measured of it. No optax, no flax modules."""
 
-from singd_optax.layers._check import check_layers, check_params
+from singd_optax.layers._check import (
+    check_layers,
+    check_not_flat,
+    check_params,
+    warn_of_unknown,
+    whole_layers,
+)
+from singd_optax.layers._check_state import check_factors, describe_factor
+from singd_optax.layers._curvature import Curvature
 from singd_optax.layers._exchange import (
+    AccumulatedState,
     CurvatureState,
     Factors,
     Statistics,
@@ -21,6 +30,8 @@ from singd_optax.layers._stacking import Stacking
 from singd_optax.layers._tree import Leaves, path_name
 
 __all__ = [
+    "AccumulatedState",
+    "Curvature",
     "CurvatureState",
     "Factors",
     "KFACApprox",
@@ -31,12 +42,17 @@ __all__ = [
     "OtherParameter",
     "Stacking",
     "Statistics",
+    "check_factors",
     "check_layers",
+    "check_not_flat",
     "check_params",
     "curvature_states",
+    "describe_factor",
     "factors",
     "join_path",
     "layer_statistics",
     "parse_options",
     "path_name",
+    "warn_of_unknown",
+    "whole_layers",
 ]

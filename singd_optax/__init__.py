@@ -1,6 +1,6 @@
 """Structured inverse-free natural gradient descent for JAX: optax optimizers for Flax models."""
 
-from singd_optax import layers, rules, structures, transforms
+from singd_optax import diagnostics, layers, rules, structures, training, transforms
 from singd_optax.alias import ikfac, ingd, singd
 from singd_optax.capture import find_layers, plain_params, value_and_grad
 from singd_optax.layers import Layers, LayerSpec, factors
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "LayerSpec",
     "Layers",
+    "diagnostics",
     "factors",
     "find_layers",
     "ikfac",
@@ -33,6 +34,7 @@ __all__ = [
     "scale_by_singd",
     "singd",
     "structures",
+    "training",
     "transforms",
     "value_and_grad",
 ]

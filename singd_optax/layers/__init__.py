@@ -27,6 +27,7 @@ from singd_optax.layers._spec import (
     parse_options,
 )
 from singd_optax.layers._stacking import Stacking
+from singd_optax.layers._table import align_columns, format_bytes
 from singd_optax.layers._tree import Leaves, path_name
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "OtherParameter",
     "Stacking",
     "Statistics",
+    "align_columns",
     "check_factors",
     "check_layers",
     "check_not_flat",
@@ -49,6 +51,7 @@ __all__ = [
     "curvature_states",
     "describe_factor",
     "factors",
+    "format_bytes",
     "join_path",
     "layer_statistics",
     "parse_options",

@@ -220,7 +220,7 @@ def test_freezing_behind_the_optimizer_keeps_the_preconditioner():
 
 
 def test_everything_frozen():
-    params, layers, x, y = problem()
+    params, layers, *_ = problem()
     tx = optax.masked(TRANSFORMATIONS["scale_by_singd"](layers), False)
     state = tx.init(params)
     updates, _ = tx.update(params, state, params)
@@ -303,7 +303,7 @@ def test_lookahead_with_bound_curvature(reset_state):
 
 
 def test_wrappers_that_drop_arguments_are_refused_with_the_remedy():
-    params, layers, x, y = problem()
+    params, layers, *_ = problem()
     tx = TRANSFORMATIONS["singd"](layers)
     looking = optax.lookahead(tx, 2, 0.5)
     pair = optax.LookaheadParams.init_synced(params)

@@ -2,7 +2,14 @@
 
 from singd_optax import diagnostics, layers, rules, structures, training, transforms
 from singd_optax.alias import ikfac, ingd, singd
-from singd_optax.capture import find_layers, plain_params, value_and_grad
+from singd_optax.capture import (
+    find_layers,
+    plain_params,
+    position_weights,
+    tag,
+    tag_distribution,
+    value_and_grad,
+)
 from singd_optax.layers import Layers, LayerSpec, factors
 from singd_optax.structures import parse_structure
 from singd_optax.transforms import (
@@ -26,6 +33,7 @@ __all__ = [
     "layers",
     "parse_structure",
     "plain_params",
+    "position_weights",
     "refresh_schedule",
     "rules",
     "scale_by_consistent_rms",
@@ -34,6 +42,8 @@ __all__ = [
     "scale_by_singd",
     "singd",
     "structures",
+    "tag",
+    "tag_distribution",
     "training",
     "transforms",
     "value_and_grad",

@@ -58,8 +58,7 @@ def moments(a, g, *, bias, kfac_approx="expand", loss_average="batch"):
 
 def randomized(opt_state, seed=0):
     """The state with random factors, so that whitening shows."""
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, Factors))
-    keys = iter(jax.random.split(jax.random.key(seed), len(leaves)))
+    keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(opt_state))))
 
     def randomize(node):
         if not isinstance(node, Factors):

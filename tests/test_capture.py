@@ -572,7 +572,7 @@ def test_reasons_in_the_table():
         @nn.compact
         def __call__(self, x):
             x = nn.LayerNorm()(x)
-            own = nn.DenseGeneral(WIDTH)(x)
+            own = nn.ConvLocal(WIDTH, (1,))(x[..., None])[..., 0]
             return dense(CLASSES, name="head")(own) + self.param("gain", nn.initializers.ones, ())
 
     x, y = data(6)
@@ -581,7 +581,7 @@ def test_reasons_in_the_table():
     assert list(layers) == ["head"]
     reasons = {path: reason for path, _, reason in layers.others}
     assert "LayerNorm" in reasons["LayerNorm_0/scale"]
-    assert "DenseGeneral" in reasons["DenseGeneral_0/kernel"]
+    assert "not shared" in reasons["ConvLocal_0/kernel"]
     assert "Mixed" in reasons["gain"]
     assert "not used" in reasons["unused/kernel"]
     printed = repr(layers)

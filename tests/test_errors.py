@@ -51,8 +51,8 @@ def test_no_kronecker_layer():
 
 
 @pytest.mark.parametrize("bad", [{}, [jnp.ones(3)], jnp.ones(3), None])
-def test_params_without_dicts(bad):
-    with raises(ValueError, "no Kronecker layer", "model.init"):
+def test_params_without_layers(bad):
+    with raises(ValueError, "no Kronecker layer", "params of"):
         singd_optax.find_layers(lambda params, x: 0.0, bad, X)
 
 

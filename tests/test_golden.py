@@ -25,6 +25,8 @@ NAMES = [
     "mlp_rankk_triangular",
     "seq_expand",
     "seq_reduce",
+    "conv_expand",
+    "conv_reduce_block_diag",
 ]
 
 
@@ -44,6 +46,38 @@ class MLP(nn.Module):
             if i == 0 and self.pool_after_first:
                 x = x.mean(axis=1)
         return x
+
+
+class ConvNet(nn.Module):
+    """Conv, relu, ..., mean over space, Dense; ``specs`` are PyTorch's arguments."""
+
+    specs: tuple[dict, ...]
+    out: int
+
+    @nn.compact
+    def __call__(self, x):
+        for i, spec in enumerate(self.specs):
+            layer = nn.Conv(
+                spec["out_channels"],
+                (spec["kernel_size"],) * 2,
+                strides=spec.get("stride", 1),
+                padding=spec["padding"],
+                kernel_dilation=spec.get("dilation", 1),
+                name=f"Conv_{i}",
+                param_dtype=float,
+            )
+            x = nn.relu(layer(x))
+        return nn.Dense(self.out, name="Dense_0", param_dtype=float)(x.mean(axis=(1, 2)))
+
+
+def model_of(meta):
+    if meta["kind"] == "conv":
+        return ConvNet(tuple(meta["model"]["specs"]), meta["model"]["out"])
+    return MLP(
+        tuple(meta["model"]["dims"][1:]),
+        meta["model"]["bias"],
+        meta["model"].get("pool") == "mean_after_first",
+    )
 
 
 def load(name):
@@ -86,11 +120,7 @@ def paper_optimizer(layers, hyper):
 def test_trajectory(name):
     meta, arrays = load(name)
     hyper = meta["hyper"]
-    model = MLP(
-        tuple(meta["model"]["dims"][1:]),
-        meta["model"]["bias"],
-        meta["model"].get("pool") == "mean_after_first",
-    )
+    model = model_of(meta)
 
     def loss_fn(params, x, y):
         output = model.apply({"params": params}, x)

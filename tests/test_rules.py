@@ -18,8 +18,8 @@ def make_spec(fan_in=6, fan_out=4, structures="dense", factor_dtype="float64"):
     return LayerSpec(
         path="layer",
         kind="dense",
+        kernel_path="layer/kernel",
         kernel_shape=(fan_in, fan_out),
-        bias_shape=None,
         dtype="float64",
         structures=parse_structures(structures),
         factor_dtype=(factor_dtype, factor_dtype),

@@ -1,7 +1,17 @@
 """Find Kronecker layers and measure them while gradients are taken."""
 
+from singd_optax.capture._distribution import tag_distribution
 from singd_optax.capture._find import find_layers
 from singd_optax.capture._grad import value_and_grad
 from singd_optax.capture._params import plain_params
+from singd_optax.capture._tag import tag
+from singd_optax.capture._weights import position_weights
 
-__all__ = ["find_layers", "plain_params", "value_and_grad"]
+__all__ = [
+    "find_layers",
+    "plain_params",
+    "position_weights",
+    "tag",
+    "tag_distribution",
+    "value_and_grad",
+]

@@ -1,22 +1,28 @@
 """Find the Kronecker layers of a model from one abstract evaluation of its loss."""
 
+import dataclasses
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from singd_optax.capture._linen import Probe, Sighting, box_value, sightings
+from singd_optax.capture._linen import Probe, sightings
 from singd_optax.capture._mistakes import check_not_variables
-from singd_optax.capture._params import insert_entries
+from singd_optax.capture._params import insert_entries, split_path
+from singd_optax.capture._sighting import Sighting
+from singd_optax.capture._tag import Found, tags
 from singd_optax.capture._taint import reaches_output
+from singd_optax.capture._use import Use, is_transposed
 from singd_optax.layers import (
+    EMBED,
     KFACApprox,
     Layers,
     LayerSpec,
+    Leaves,
     LossAverage,
     OtherParameter,
     Stacking,
@@ -38,6 +44,7 @@ def find_layers(
     kfac_approx: KFACApprox = "expand",
     loss_average: LossAverage = "batch",
     factor_dtype: DTypeLike | tuple[DTypeLike | None, DTypeLike | None] | None = None,
+    strict: bool = False,
     **kwargs: Any,
 ) -> Layers:
     """The Kronecker layers of a model: which kernels they are, and how each is treated.
@@ -47,8 +54,8 @@ def find_layers(
     that are no Kronecker layer with the reason.
 
     Args:
-      loss_fn: ``loss_fn(params, *args, **kwargs)``, which applies Flax Linen modules. What it
-        returns does not matter here.
+      loss_fn: ``loss_fn(params, *args, **kwargs)``, which applies Flax Linen modules, or marks
+        products with ``tag``. What it returns does not matter here.
       params: Dicts, FrozenDicts or other containers of arrays, boxed (``nn.Partitioned``) or not.
       *args: As for ``loss_fn``; shapes matter only where the model depends on them.
       structures: Structures of K and C of every layer, see ``parse_structure``; ``"auto"`` is
@@ -60,6 +67,7 @@ def find_layers(
         too), or None for a sum.
       factor_dtype: In which dtype K and C are kept: ``float32``, ``bfloat16``, ``float64`` or None
         (float32, or float64 for float64 kernels); or a pair.
+      strict: Whether to raise if there is a parameter of rank >= 2 that no layer took.
       **kwargs: As for ``loss_fn``.
 
     Returns:
@@ -68,7 +76,7 @@ def find_layers(
     Raises:
       ValueError: The model has no Kronecker layer, an option is not legal, the loss function goes
         over all leaves of its params (see ``plain_params``), or ``params`` are all variables of
-        the model.
+        the model; or ``strict``, and a parameter of rank >= 2 is left over.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -93,47 +101,51 @@ def find_layers(
     groups = _parameter_groups(params)
     if not groups:
         raise ValueError(
-            "`params` hold no Kronecker layer: there is no dict with arrays in it, got "
-            f"{type(params).__name__}. Pass the params of a Flax model, for example "
+            "`params` hold no Kronecker layer: there are no arrays in them, got a "
+            f"{type(params).__name__}. Pass the params of a model, for example "
             "model.init(key, x)['params']."
         )
     calls = _trace(loss_fn, params, groups, args, kwargs)
     specs, others = [], []
     for index, (path, group) in enumerate(groups.items()):
-        spec, reason = _describe(path, group, calls[index], options)
-        if spec is not None:
-            specs.append(spec)
-        used = () if spec is None else (spec.kernel, spec.bias)
+        found, reasons = _describe(path, group, calls[index], options)
+        specs += found
         others += [
-            OtherParameter(join_path(path, name), leaf.shape, reason)
-            for name, leaf in group.items()
-            if name not in used
+            OtherParameter(join_path(path, name), group[name].shape, reason)
+            for name, reason in reasons.items()
         ]
     if not specs:
-        reasons = "\n".join(f"  {path} {shape}: {reason}" for path, shape, reason in others)
+        lines = "\n".join(f"  {path} {shape}: {reason}" for path, shape, reason in others)
         raise ValueError(
             "`params` hold no Kronecker layer that `loss_fn` uses. Parameters and why:\n"
-            f"{reasons}\nUse optax.adamw alone for this model, or pass the loss function and the "
+            f"{lines}\nUse optax.adamw alone for this model, or pass the loss function and the "
             "params of the model that you train."
         )
+    if strict:
+        _check_all_taken(others)
     return Layers(tuple(specs), tuple(others))
 
 
+def _check_all_taken(others: Sequence[OtherParameter]) -> None:
+    left = [other for other in others if len(other.shape) >= 2]
+    if left:
+        reasons = "\n".join(f"  {path} {shape}: {reason}" for path, shape, reason in left)
+        raise ValueError(
+            f"strict=True: no Kronecker layer took these parameters of rank >= 2:\n{reasons}\n"
+            "Mark their products with singd_optax.tag, or leave strict out, and the fallback "
+            "updates them."
+        )
+
+
 def _parameter_groups(params: Any) -> dict[str, Group]:
-    """Path -> the arrays that are direct entries of the mapping there."""
+    """Path -> the arrays that have this path and one more key."""
+    leaves = Leaves(params)
     groups: dict[str, Group] = {}
-
-    def collect(path: str, content: Mapping[str, Any]) -> None:
-        leaves = {str(key): box_value(value) for key, value in content.items()}
-        arrays = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-            for name, leaf in leaves.items()
-            if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-        }
-        if arrays:
-            groups[path] = arrays
-
-    insert_entries(params, collect)
+    for path in leaves:
+        leaf = leaves[path]
+        if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+            group, name = split_path(path)
+            groups.setdefault(group, {})[name] = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
     return groups
 
 
@@ -155,6 +167,8 @@ def _trace(
     is_array = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
     arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
 
+    seen: list[Sighting] = []
+
     def traced(values: dict[str, Any], params: Any, arrays: list[Any]) -> Any:
         def probe(path: str, _: Any) -> Probe | None:
             return Probe(values[path], index_of[path], token) if path in values else None
@@ -164,10 +178,11 @@ def _trace(
             next(supply) if array else leaf for leaf, array in zip(leaves, is_array, strict=True)
         ]
         args, kwargs = jax.tree.unflatten(treedef, full)
-        output = loss_fn(insert_entries(params, probe), *args, **kwargs)
+        with tags(params, _see_tagged(seen, index_of, token)):
+            output = loss_fn(insert_entries(params, probe), *args, **kwargs)
         return [leaf for leaf in jax.tree.leaves(output) if hasattr(leaf, "dtype")]
 
-    with sightings(token) as seen:
+    with sightings(token, seen):
         jaxpr = jax.make_jaxpr(traced)(values, params, arrays)
     if reaches_output(jaxpr, [i < len(values) for i in range(len(jaxpr.jaxpr.invars))]):
         raise ValueError(
@@ -183,6 +198,34 @@ def _trace(
     return calls
 
 
+def _see_tagged(seen: list[Sighting], index_of: dict[str, int], token: int) -> Any:
+    """The listener for ``tag`` that notes what it sees."""
+
+    def listener(
+        found: Found, use: Use, kernel: Any, inputs: jax.Array, outputs: jax.Array
+    ) -> jax.Array:
+        use.weights(inputs, outputs, found.path)
+        if isinstance(found.entry, Probe) and found.entry.token == token:
+            probe = found.entry
+            seen.append(Sighting(probe.index, probe.removed, kernel.shape, "tag", use, found.path))
+        elif found.entry is None:
+            group, name = split_path(found.path)
+            bias = use.bias
+            if bias is not None:
+                bias_group, bias = split_path(bias)
+                if bias_group != group:
+                    raise ValueError(
+                        f"tag: the bias {use.bias!r} is not beside its kernel {found.path!r}. Tag "
+                        "the product alone, before the bias is added."
+                    )
+            shape = () if isinstance(kernel, str) else kernel.shape
+            named = dataclasses.replace(use, kernel=name, bias=bias)
+            seen.append(Sighting(index_of[group], (), shape, "tag", named, name))
+        return outputs
+
+    return listener
+
+
 def _representative(group: Group) -> jax.ShapeDtypeStruct:
     """The kernel, or else an array of the highest rank: any transform slices the probe like it."""
     return group.get("kernel") or max(group.values(), key=lambda leaf: leaf.ndim)
@@ -190,35 +233,84 @@ def _representative(group: Group) -> jax.ShapeDtypeStruct:
 
 def _describe(
     path: str, group: Group, calls: list[Sighting], options: dict[str, Any]
-) -> tuple[LayerSpec | None, str]:
-    """The layer that a group of parameters is, or the reason why it is none."""
-    if not calls:
-        return None, "not used by any Flax module that the loss function calls"
+) -> tuple[list[LayerSpec], dict[str, str]]:
+    """The layers that a group of parameters makes, and why its other arrays are in none."""
+    tagged = {call.array for call in calls if call.tagged}
+    by_kernel: dict[str, list[Sighting]] = defaultdict(list)
+    reason = next((call.use for call in calls if isinstance(call.use, str)), None)
     for call in calls:
-        if call.kind is None:
-            return None, call.reason
-    full = _representative(group).shape
-    stackings = {infer_stacking(full, call.removed, call.value_shape) for call in calls}
-    names = ", ".join(sorted({call.module for call in calls}))
-    if len(stackings) > 1 or None in stackings:
-        return None, f"{names}: used with different or unknown axes taken off by vmap or scan"
-    stacking, kind = stackings.pop(), calls[0].kind
-    if stacking is None or kind is None or "kernel" not in group:
-        return None, f"{names}: has no kernel"
-    if not jnp.issubdtype(group["kernel"].dtype, jnp.floating):
-        return None, f"{names}: its kernel is {group['kernel'].dtype.name}, not real floating"
-    bias = group.get("bias")
-    dtype = group["kernel"].dtype.name
-    spec = LayerSpec(
-        path=path,
-        kind=kind,
-        kernel_shape=full,
+        if isinstance(call.use, Use) and (call.tagged or call.use.kernel not in tagged):
+            by_kernel[call.use.kernel].append(call)
+    if reason is not None:
+        # A module that does more with its parameters than layers do: only tags are trusted.
+        by_kernel = defaultdict(list, {k: v for k, v in by_kernel.items() if k in tagged})
+    specs: list[LayerSpec] = []
+    reasons: dict[str, str] = {}
+    for kernel, uses in by_kernel.items():
+        spec = _spec(path, group, kernel, uses, options)
+        if isinstance(spec, str):
+            reasons[kernel] = spec
+        else:
+            specs.append(spec)
+    if reason is None:
+        reason = (
+            f"{calls[0].caller}: beside a kernel, but not its bias"
+            if specs
+            else next(iter(reasons.values()), "not used by any layer that the loss function calls")
+        )
+    taken = {split_path(name)[1] for spec in specs for name in spec.shapes}
+    return specs, {n: reasons.get(n, reason) for n in group if n not in taken}
+
+
+def _spec(
+    path: str, group: Group, kernel: str, calls: list[Sighting], options: dict[str, Any]
+) -> LayerSpec | str:
+    """The layer of one kernel, or the reason why it is none."""
+    callers = ", ".join(sorted({call.caller for call in calls}))
+    if kernel not in group:
+        return f"{callers}: has no {kernel}"
+    array = group[kernel]
+    stackings = {
+        infer_stacking(
+            group[call.array].shape if call.array else _representative(group).shape,
+            call.removed,
+            call.seen_shape if call.seen_shape or not call.tagged else array.shape,
+        )
+        for call in calls
+    }
+    stacking = stackings.pop()
+    if stackings or stacking is None:
+        return f"{callers}: used with different or unknown axes taken off by vmap or scan"
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return f"{callers}: its kernel is {array.dtype.name}, not real floating"
+    uses = [call.use for call in calls if isinstance(call.use, Use)]
+    own = next((use for use in uses if use.kind == EMBED), uses[0])
+    tied = any(is_transposed(use.layout, own.layout) for use in uses)
+    if any(use.layout != own.layout and not is_transposed(use.layout, own.layout) for use in uses):
+        return f"{callers}: its kernel is used as different matrices"
+    biases = {use.bias for use in uses}
+    if len(biases) > 1 or (tied and biases != {None}):
+        return f"{callers}: used with and without its bias, or as a transpose with a bias"
+    if len(own.layout.inputs + own.layout.outputs + own.layout.batch) != (
+        len(stacking.split(array.shape)[1])
+    ):
+        return f"{callers}: its kernel has axes that its product does not name"
+    bias = None if own.bias is None else group[own.bias]
+    kernel_path = join_path(path, kernel)
+    dtype = array.dtype.name
+    return LayerSpec(
+        path=kernel_path if calls[0].tagged else path,
+        kind=own.kind + (", tied" if tied and own.kind != EMBED else ""),
+        kernel_path=kernel_path,
+        kernel_shape=array.shape,
+        bias_path=None if own.bias is None else join_path(path, own.bias),
         bias_shape=None if bias is None else bias.shape,
         dtype=dtype,
         stacking=stacking,
+        layout=own.layout,
+        tied=tied,
         **parse_options(dtype, **options),
     )
-    return spec, f"{names}: beside a kernel, but not its bias"
 
 
 def infer_stacking(

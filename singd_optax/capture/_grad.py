@@ -7,15 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from singd_optax.capture._linen import tapped
-from singd_optax.capture._loss_scale import (
-    check_loss_scale,
-    scaled_loss,
-    unscaled,
-    with_scaled_factors,
+from singd_optax._validate import check_choice
+from singd_optax.capture._fisher import (
+    FISHERS,
+    Fisher,
+    Sampling,
+    common_loss_average,
+    differentiate,
 )
+from singd_optax.capture._linen import tapped
+from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unscaled
 from singd_optax.capture._mistakes import check_accumulation, check_not_deleted
-from singd_optax.capture._params import insert_entries
+from singd_optax.capture._params import insert_entries, split_path
+from singd_optax.capture._tag import tags, tap_tagged
 from singd_optax.capture._tap import Tap
 from singd_optax.layers import (
     Curvature,
@@ -38,6 +42,8 @@ def value_and_grad(
     *,
     has_aux: bool = False,
     precision: Precision = "highest",
+    fisher: Fisher = "empirical",
+    seed: int = 0,
 ) -> Callable[..., tuple[Any, Any, Curvature]]:
     """``jax.value_and_grad`` that also returns the curvature of the Kronecker layers.
 
@@ -50,6 +56,15 @@ def value_and_grad(
       layers: From ``find_layers``, for the same loss function.
       has_aux: Whether ``loss_fn`` returns a pair.
       precision: Of the products that form statistics.
+      fisher: Of which output gradients the curvature is made. ``"empirical"``: those of the loss,
+        which one backward pass gives for nothing; at a good fit, they are small where the model
+        is right, and so is the curvature. ``"mc"``: those at labels drawn from the model's own
+        prediction, an unbiased estimate of the Fisher information (here the Gauss-Newton matrix),
+        for one more backward pass on refresh steps only; worth its price with few updates
+        between, noisy labels, or curvature that is used for itself (Laplace approximations).
+        ``"ggn"``: that matrix exactly, for one backward pass for each output of a position; for
+        tests and very small models. Both need ``tag_distribution`` in the loss function.
+      seed: Of the labels that ``"mc"`` draws.
 
     Returns:
       ``grad_fn(params, *args, opt_state=opt_state, loss_scale=None, **kwargs)`` ->
@@ -62,7 +77,8 @@ def value_and_grad(
 
     Raises:
       TypeError: ``layers`` is something else.
-      ValueError: When called: ``params`` or ``opt_state`` do not match ``layers``.
+      ValueError: ``fisher`` is none of the three. When called: ``params`` or ``opt_state`` do not
+        match ``layers``, or no distribution was named.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
@@ -80,6 +96,7 @@ def value_and_grad(
       (6, 6)
     """
     check_layers(layers)
+    check_choice("fisher", fisher, FISHERS)
 
     @functools.wraps(loss_fn)
     def value_grad_and_curvature(
@@ -89,30 +106,49 @@ def value_and_grad(
         check_not_deleted(params, "params")
         check_not_deleted(opt_state, "opt_state")
         check_accumulation(opt_state)
-        states = with_scaled_factors(_states_by_layer(layers, opt_state), loss_scale)
+        states = _states_by_layer(layers, opt_state)
         specs = {path: layers[path] for path in states}
         check_params(specs.values(), Leaves(params), "params")
         slots = {path: Statistics.zeros(spec) for path, spec in specs.items()}
 
         def tapped_loss(params: Any, slots: dict[str, Statistics]) -> Any:
-            taps = {path: _tap(specs[path], slots[path], states[path], precision) for path in slots}
-            entries = insert_entries(params, lambda path, _: taps.get(path))
-            with tapped():
+            taps = [_tap(specs[path], slots[path], states[path], precision) for path in slots]
+            beside: dict[str, tuple[Tap, ...]] = {}
+            for tap in taps:
+                group, _ = split_path(tap.spec.kernel_path)
+                beside[group] = (*beside.get(group, ()), tap)
+            entries = insert_entries(params, lambda path, _: beside.get(path))
+            by_kernel = {tap.spec.kernel_path: tap for tap in taps}
+            with tapped(), tags(params, tap_tagged(by_kernel)):
                 result = loss_fn(entries, *args, **kwargs)
             return scaled_loss(result, has_aux, loss_scale)
 
-        value, (grads, statistics) = jax.value_and_grad(tapped_loss, (0, 1), has_aux=has_aux)(
-            params, slots
+        sampling = _sampling(states, specs, seed, fisher)._replace(loss_scale=loss_scale)
+        value, grads, statistics = unscaled(
+            *differentiate(tapped_loss, params, slots, has_aux, fisher, sampling),
+            has_aux,
+            loss_scale,
         )
-        value, grads, statistics = unscaled(value, grads, statistics, has_aux, loss_scale)
         counts = {path: state.curvature_count for path, state in states.items()}
         return value, grads, Curvature(statistics, counts)
 
     return value_grad_and_curvature
 
 
+def _sampling(
+    states: dict[str, CurvatureState], specs: dict[str, LayerSpec], seed: int, fisher: Fisher
+) -> Sampling:
+    due = [state.refresh_due for state in states.values()]
+    count = next((state.curvature_count for state in states.values()), jnp.zeros([], jnp.int32))
+    return Sampling(
+        due=functools.reduce(jnp.logical_or, due, jnp.zeros([], bool)),
+        key=jax.random.fold_in(jax.random.key(seed), count),
+        loss_average=None if fisher == "empirical" else common_loss_average(specs.values()),
+    )
+
+
 def _tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision) -> Tap:
-    refresh = jnp.broadcast_to(state.refresh_due, spec.stack_shape)
+    refresh = jnp.broadcast_to(state.refresh_due, spec.scan_shape)
     riding = (slot, state.factors[spec.path], refresh)
     slot, factors, refresh = spec.stacking.spread(riding)
     return Tap(slot, factors, refresh, spec, precision)

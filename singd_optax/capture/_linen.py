@@ -1,17 +1,17 @@
 """Flax Linen: which module calls are Kronecker layers, and how to tap them."""
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
-import jax
 import jax.numpy as jnp
 
+from singd_optax.capture._linen_kinds import multiplied, read
 from singd_optax.capture._params import ENTRY
-from singd_optax.capture._tap import Tap, attach
+from singd_optax.capture._sighting import Sighting
+from singd_optax.capture._use import Use, tap_named
 
 
 @flax.struct.dataclass
@@ -47,36 +47,9 @@ class Probe(nn.meta.AxisMetadata):
         return self.replace(removed=(*self.removed, index))  # type: ignore[attr-defined]
 
 
-@dataclasses.dataclass(frozen=True)
-class Sighting:
-    """One call of a module that owns parameters, seen while layers are found.
-
-    Attributes:
-      index: Of the probe beside its parameters.
-      removed: Axes that lifted transforms took off before the call.
-      value_shape: The shape of the probe's array inside the call.
-      module: The class, by name.
-      kind: The kind of Kronecker layer, or None if the module is none.
-      reason: Why it is none.
-    """
-
-    index: int
-    removed: tuple[int, ...]
-    value_shape: tuple[int, ...]
-    module: str
-    kind: str | None
-    reason: str = ""
-
-
-def box_value(leaf: Any) -> Any:
-    """A parameter without the box around it."""
-    return leaf.unbox() if isinstance(leaf, nn.meta.AxisMetadata) else leaf
-
-
 @contextlib.contextmanager
-def sightings(token: int) -> Iterator[list[Sighting]]:
+def sightings(token: int, seen: list[Sighting]) -> Iterator[None]:
     """Collect the calls of modules whose parameters have a probe with this token beside them."""
-    seen: list[Sighting] = []
 
     def interceptor(
         next_fun: Callable[..., Any],
@@ -84,26 +57,28 @@ def sightings(token: int) -> Iterator[list[Sighting]]:
         kwargs: dict[str, Any],
         context: Any,
     ) -> Any:
-        probe = _entry(context.module)
-        if not isinstance(probe, Probe) or probe.token != token:
-            return next_fun(*args, **kwargs)
         module = context.module
+        probe = _entry(module)
+        if (
+            not isinstance(probe, Probe)
+            or probe.token != token
+            or not _is_call(context, args, kwargs)
+        ):
+            return next_fun(*args, **kwargs)
         output = next_fun(*args, **kwargs)
-        kind, reason = _classify(module, context.method_name, args, kwargs, output)
-        seen.append(
-            Sighting(
-                probe.index,
-                probe.removed,
-                jnp.shape(probe.value),
-                type(module).__name__,
-                kind,
-                reason,
-            )
-        )
+        inputs, others = _split(args, kwargs)
+        use = read(module, context.method_name, inputs, others)
+        name = type(module).__name__
+        if isinstance(use, Use):
+            if not use.fits(jnp.asarray(inputs), output):
+                use = f"{name}: its outputs are no product of its inputs with the kernel"
+            else:
+                use.weights(jnp.asarray(inputs), output, name)
+        seen.append(Sighting(probe.index, probe.removed, jnp.shape(probe.value), name, use))
         return output
 
     with nn.intercept_methods(interceptor):
-        yield seen
+        yield
 
 
 @contextlib.contextmanager
@@ -116,11 +91,18 @@ def tapped() -> Iterator[None]:
         kwargs: dict[str, Any],
         context: Any,
     ) -> Any:
-        tap = _entry(context.module)
-        if not isinstance(tap, Tap) or _kind(context.module, context.method_name) is None:
+        module = context.module
+        taps = _entry(module)
+        if not isinstance(taps, tuple) or not _is_call(context, args, kwargs):
             return next_fun(*args, **kwargs)
-        inputs = _multiplied(context.module, _first(args, kwargs))
-        return attach(tap.squeeze(), inputs, next_fun(inputs))
+        inputs, (others, named) = _split(args, kwargs)
+        use = read(module, context.method_name, inputs, (others, named))
+        tap = tap_named(taps, use.kernel) if isinstance(use, Use) else None
+        if tap is None or isinstance(use, str):
+            return next_fun(*args, **kwargs)
+        inputs = multiplied(module, use, inputs)
+        outputs = next_fun(inputs, *others, **named)
+        return use.attach(tap, inputs, outputs, type(module).__name__)
 
     with nn.intercept_methods(interceptor):
         yield
@@ -132,35 +114,17 @@ def _entry(module: nn.Module) -> Any:
     return module.get_variable("params", ENTRY, None)
 
 
-def _kind(module: nn.Module, method: str) -> str | None:
-    # A sub-class that keeps Dense.__call__ is a Dense layer; one that has its own may be anything.
-    if method == "__call__" and getattr(type(module), method) is nn.Dense.__call__:
-        return "dense"
-    return None
+def _is_call(context: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether this is a method that is called with inputs, and no setup or private helper."""
+    name = context.method_name
+    public = name == "__call__" or not name.startswith("_")
+    return public and name != "setup" and bool(args or kwargs)
 
 
-def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[0] if args else kwargs["inputs"]
-
-
-def _classify(
-    module: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-) -> tuple[str | None, str]:
-    name = type(module).__name__
-    kind = _kind(module, method)
-    if kind is None:
-        call = name if method == "__call__" else f"{name}.{method}"
-        return None, f"{call}: not a kind of layer that has Kronecker factors here"
-    inputs = _first(args, kwargs)
-    if jnp.shape(output) != (*jnp.shape(inputs)[:-1], module.features):
-        return None, f"{name}: its outputs are no product of its inputs with the kernel"
-    return kind, ""
-
-
-def _multiplied(module: Any, inputs: Any) -> jax.Array:
-    """The inputs in the dtype in which the module multiplies them with its kernel."""
-    kernel = jnp.asarray(box_value(module.get_variable("params", "kernel")))
-    bias = module.get_variable("params", "bias", None)
-    bias = None if bias is None else jnp.asarray(box_value(bias))
-    promoted, *_ = module.promote_dtype(jnp.asarray(inputs), kernel, bias, dtype=module.dtype)
-    return promoted
+def _split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, Any]]:
+    """The inputs, which come first by place or by name, and (other args, other kwargs)."""
+    if args:
+        return args[0], (args[1:], kwargs)
+    named = dict(kwargs)
+    name = next((n for n in ("inputs", "query") if n in named), next(iter(named)))
+    return named.pop(name), ((), named)

@@ -1,8 +1,8 @@
 """Losses that are scaled for a backward pass in float16, and statistics that are not.
 
-With the loss times s, every gradient is s times larger, and G = Σ g gᵀ even s² times. Squared first
-and divided afterwards, that overflows. So the division goes into the factor that whitens:
-Π((C/s)ᵀ (s² G) (C/s)) = Π(Cᵀ G C), whose products see g/s and no square of s.
+With the loss times s, every gradient g is s times larger. G = Σ g gᵀ is formed in float32 whatever
+the dtype of g, so that of gradients that fit into float16 (below 2^16) it is far from overflow; it
+is then divided by s twice.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._validate import check_number
-from singd_optax.layers import CurvatureState, Statistics
+from singd_optax.layers import Statistics
 
 
 def check_loss_scale(loss_scale: Any) -> None:
@@ -28,21 +28,6 @@ def check_loss_scale(loss_scale: Any) -> None:
         check_number("loss_scale", loss_scale, strict=True, schedule=False)
 
 
-def with_scaled_factors(
-    states: dict[str, CurvatureState], loss_scale: Any
-) -> dict[str, CurvatureState]:
-    """The states with C/s in place of C, in at least float32."""
-    if loss_scale is None:
-        return states
-    inverse = 1 / jnp.asarray(loss_scale, jnp.float32)
-    scaled = {}
-    for path, state in states.items():
-        pair = state.factors[path]
-        C = pair.C.astype(jnp.promote_types(pair.C.dtype, jnp.float32)) * inverse
-        scaled[path] = state._replace(factors=state.factors | {path: pair._replace(C=C)})
-    return scaled
-
-
 def scaled_loss(result: Any, has_aux: bool, loss_scale: Any) -> Any:
     """What the loss function returned, with the loss times s."""
     if loss_scale is None:
@@ -55,11 +40,7 @@ def scaled_loss(result: Any, has_aux: bool, loss_scale: Any) -> Any:
 def unscaled(
     value: Any, grads: Any, statistics: dict[str, Statistics], has_aux: bool, loss_scale: Any
 ) -> tuple[Any, Any, dict[str, Statistics]]:
-    """Value, gradients and statistics as if the loss had not been scaled.
-
-    Only the traces of G are still s² times too large: they are sums in float32, so that they
-    overflow later than any gradient in float16 does.
-    """
+    """Value, gradients and statistics as if the loss had not been scaled."""
     if loss_scale is None:
         return value, grads, statistics
 
@@ -68,8 +49,9 @@ def unscaled(
         return (leaf.astype(wide) / jnp.asarray(loss_scale, wide)).astype(leaf.dtype)
 
     value = (divide(value[0]), value[1]) if has_aux else divide(value)
+    inverse = 1 / jnp.asarray(loss_scale, jnp.float32)
     statistics = {
-        path: measured._replace(mean_G=divide(divide(measured.mean_G)))
+        path: measured.scaled(gradients=inverse).scaled(gradients=inverse)
         for path, measured in statistics.items()
     }
     return value, jax.tree.map(divide, grads), statistics

@@ -10,6 +10,17 @@ from singd_optax.layers import join_path, path_name
 #: The key under which a probe or a tap rides beside a kernel.
 ENTRY = "singd_optax_entry"
 
+
+def split_path(path: str) -> tuple[str, str]:
+    """A parameter's path as (path of what holds it, its name there).
+
+    >>> split_path("encoder/dense/kernel"), split_path("w")
+    (('encoder/dense', 'kernel'), ('', 'w'))
+    """
+    group, _, name = path.rpartition("/")
+    return group, name
+
+
 Entry = Callable[[str, Mapping[str, Any]], Any]
 
 

@@ -8,14 +8,14 @@ iteration reduces its own rows, and no activations of several layers are kept fo
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from singd_optax.layers import Factors, LayerSpec, Statistics, layer_statistics
+from singd_optax.layers import Factors, LayerSpec, Operation, Statistics, layer_statistics
 from singd_optax.structures import Precision
 
 
@@ -40,26 +40,47 @@ class Tap:
         return self.replace(slot=slot, factors=factors, refresh=refresh)  # type: ignore[attr-defined]
 
 
-def attach(tap: Tap, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
+class Call(NamedTuple):
+    """How one call uses its kernel; static.
+
+    Attributes:
+      operation: The product.
+      transposed: Whether it uses the kernel as its transpose.
+    """
+
+    operation: Operation
+    transposed: bool = False
+
+
+def attach(
+    tap: Tap,
+    call: Call,
+    inputs: jax.Array,
+    outputs: jax.Array,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """The outputs, tapped.
 
     Args:
       tap: Of one layer, squeezed.
-      inputs: (..., inputs), in the dtype in which the layer multiplies them: any other makes the
+      call: How the kernel is used.
+      inputs: Of the call, in the dtype in which the layer multiplies them: any other makes the
         backward pass keep a second copy.
-      outputs: (..., outputs).
+      outputs: Of the call.
+      weights: How many positions each one counts for, of the shape of the first leading axes.
     """
     return _tap(
-        (tap.spec, tap.precision),
+        (tap.spec, call, tap.precision),
         outputs,
         tap.slot,
-        inputs,
+        (inputs, weights),
         tap.factors,
         tap.refresh.astype(bool),
     )
 
 
-Static = tuple[LayerSpec, Precision]
+Static = tuple[LayerSpec, Call, Precision]
+Data = tuple[jax.Array, jax.Array | None]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -67,11 +88,11 @@ def _tap(
     static: Static,
     outputs: jax.Array,
     slot: Statistics,
-    inputs: jax.Array,
+    data: Data,
     factors: Factors,
     refresh: jax.Array,
 ) -> jax.Array:
-    del static, slot, inputs, factors, refresh
+    del static, slot, data, factors, refresh
     return outputs
 
 
@@ -79,22 +100,31 @@ def _tap_forward(
     static: Static,
     outputs: jax.Array,
     slot: Statistics,
-    inputs: jax.Array,
+    data: Data,
     factors: Factors,
     refresh: jax.Array,
 ) -> tuple[jax.Array, Any]:
     del static
     # The mean is the smallest part of the slot: it tells vmap whether the kernel is mapped.
-    return outputs, (slot.mean_U, inputs, factors, refresh)
+    return outputs, (slot.mean_U, data, factors, refresh)
 
 
 def _tap_backward(static: Static, residuals: Any, gradient: jax.Array) -> tuple[Any, ...]:
-    mean_U, inputs, factors, refresh = residuals
+    mean_U, (inputs, weights), factors, refresh = residuals
+    spec, call, _ = static
     # A loss may itself take gradients (of a network that solves an equation, say), and so
     # differentiate this pass: through the gradient that is handed on, never through statistics.
-    arguments = jax.lax.stop_gradient((inputs, gradient, factors, mean_U, refresh))
+    arranged = (*call.operation.arrange(inputs, gradient), weights)
+    arguments = jax.lax.stop_gradient((arranged, factors, mean_U, refresh))
     statistics = _gated_statistics(static, 0)(*arguments)
+    if spec.tied:
+        unused = jax.tree.map(jnp.zeros_like, statistics)
+        uses = (unused, statistics) if call.transposed else (statistics, unused)
+        statistics = uses[0]._replace(transposed=uses[1])
     return gradient, statistics, None, None, None
+
+
+Arranged = tuple[jax.Array, jax.Array, jax.Array | None]
 
 
 def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
@@ -104,52 +134,57 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
     by one flag so that it stays a branch; an axis that maps only the data (per-example models)
     is one more leading axis of the data, as if the model had been written for batches.
     """
-    spec, precision = static
+    spec, call, precision = static
 
-    def form(inputs: jax.Array, gradient: jax.Array, factors: Factors) -> Statistics:
-        return layer_statistics(spec, inputs, gradient, factors, precision)
+    def form(data: Arranged, factors: Factors) -> Statistics:
+        inputs, gradient, weights = data
+        return layer_statistics(
+            spec,
+            call.operation,
+            inputs,
+            gradient,
+            weights,
+            factors,
+            precision,
+            transposed=call.transposed,
+        )
 
     for _ in range(mapped):
         form = jax.vmap(form)
 
     @custom_vmap
     def gated(
-        inputs: jax.Array,
-        gradient: jax.Array,
-        factors: Factors,
-        mean_U: jax.Array,
-        refresh: jax.Array,
+        data: Arranged, factors: Factors, mean_U: jax.Array, refresh: jax.Array
     ) -> Statistics:
         del mean_U
         zeros = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-            jax.eval_shape(form, inputs, gradient, factors),
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(form, data, factors)
         )
-        return jax.lax.cond(refresh, form, lambda *_: zeros, inputs, gradient, factors)
+        return jax.lax.cond(refresh, form, lambda *_: zeros, data, factors)
 
     @gated.def_vmap
     def gated_vmap(size: int, batched: list[Any], *arguments: Any) -> tuple[Statistics, Any]:
-        _, _, factors_batched, kernel_batched, refresh_batched = batched
-        inputs, gradient, factors, mean_U, refresh = arguments
+        data_batched, factors_batched, kernel_batched, refresh_batched = batched
+        data, factors, mean_U, refresh = arguments
         refresh = jnp.any(refresh) if refresh_batched else refresh
-        inputs = _broadcast(inputs, batched[0], size)
-        gradient = _broadcast(gradient, batched[1], size)
+        data = _broadcast(data, data_batched, size)
         if kernel_batched or any(jax.tree.leaves(factors_batched)):
-            factors = jax.tree.map(lambda x, b: _broadcast(x, b, size), factors, factors_batched)
+            factors = _broadcast(factors, factors_batched, size)
             mean_U = _broadcast(mean_U, kernel_batched, size)
-            result = _gated_statistics(static, mapped + 1)(
-                inputs, gradient, factors, mean_U, refresh
-            )
+            result = _gated_statistics(static, mapped + 1)(data, factors, mean_U, refresh)
             return result, jax.tree.map(lambda _: True, result)
-        inputs, gradient = (jnp.moveaxis(x, 0, mapped) for x in (inputs, gradient))
-        result = gated(inputs, gradient, factors, mean_U, refresh)
+        data = jax.tree.map(lambda x: jnp.moveaxis(x, 0, mapped), data)
+        result = gated(data, factors, mean_U, refresh)
         return result, jax.tree.map(lambda _: False, result)
 
     return gated
 
 
-def _broadcast(x: jax.Array, is_batched: bool, size: int) -> jax.Array:
-    return x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
+def _broadcast(tree: Any, is_batched: Any, size: int) -> Any:
+    def broadcast(leaf: jax.Array, batched: bool) -> jax.Array:
+        return leaf if batched else jnp.broadcast_to(leaf, (size, *leaf.shape))
+
+    return jax.tree.map(broadcast, tree, is_batched)
 
 
 _tap.defvjp(_tap_forward, _tap_backward)

@@ -8,6 +8,7 @@ from singd_optax.layers._check import (
     whole_layers,
 )
 from singd_optax.layers._check_state import check_factors, describe_factor
+from singd_optax.layers._convolution import Convolution
 from singd_optax.layers._curvature import Curvature
 from singd_optax.layers._exchange import (
     AccumulatedState,
@@ -18,8 +19,13 @@ from singd_optax.layers._exchange import (
     factors,
 )
 from singd_optax.layers._layers import Layers, OtherParameter
+from singd_optax.layers._layout import Layout
+from singd_optax.layers._lookup import Lookup
+from singd_optax.layers._operation import Operation
+from singd_optax.layers._product import Product, parse_product
 from singd_optax.layers._rows import layer_statistics
 from singd_optax.layers._spec import (
+    EMBED,
     KFACApprox,
     LayerSpec,
     LossAverage,
@@ -31,16 +37,22 @@ from singd_optax.layers._table import align_columns, format_bytes
 from singd_optax.layers._tree import Leaves, path_name
 
 __all__ = [
+    "EMBED",
     "AccumulatedState",
+    "Convolution",
     "Curvature",
     "CurvatureState",
     "Factors",
     "KFACApprox",
     "LayerSpec",
     "Layers",
+    "Layout",
     "Leaves",
+    "Lookup",
     "LossAverage",
+    "Operation",
     "OtherParameter",
+    "Product",
     "Stacking",
     "Statistics",
     "align_columns",
@@ -55,6 +67,7 @@ __all__ = [
     "join_path",
     "layer_statistics",
     "parse_options",
+    "parse_product",
     "path_name",
     "warn_of_unknown",
     "whole_layers",

@@ -92,12 +92,11 @@ def warn_of_unknown(layers: Layers, leaves: Leaves) -> None:
     """
     known = {path for spec in layers.values() for path in spec.shapes}
     known |= {other.path for other in layers.others}
-    # Arrays in lists are not listed by find_layers; a mask may end above the parameters.
+    # A mask may end above the parameters.
     unknown = [
         path
         for path in leaves.paths
         if path not in known
-        and not path.rsplit("/", 1)[-1].isdigit()
         and not any(name.startswith(f"{path}/") for name in known)
     ]
     if unknown:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from singd_optax.layers._spec import LayerSpec
 from singd_optax.structures import StructuredMatrix
@@ -35,24 +36,60 @@ class Statistics(NamedTuple):
       H_C: Π(Cᵀ G C), with G the second moment of the gradients of its outputs.
       mean_U: Tr U / fan_in.
       mean_G: Tr G / fan_out.
+      transposed: Of a kernel that the model also uses as its transpose (tied embeddings): the
+        same of those uses, in which the output gradients are on the side of K, and the inputs on
+        the side of C. None for all others.
     """
 
     H_K: StructuredMatrix
     H_C: StructuredMatrix
     mean_U: jax.Array
     mean_G: jax.Array
+    transposed: "Statistics | None" = None
 
     @classmethod
     def zeros(cls, spec: LayerSpec) -> "Statistics":
         """Zeros of the shapes and dtypes that the layer's statistics have."""
         shape, dtype = spec.stack_shape, spec.statistics_dtype
         (structure_K, structure_C), (fan_in, fan_out) = spec.structures, spec.dims
-        return cls(
+        zeros = cls(
             H_K=structure_K.zeros(fan_in, dtype, shape),
             H_C=structure_C.zeros(fan_out, dtype, shape),
             mean_U=jnp.zeros(shape, dtype),
             mean_G=jnp.zeros(shape, dtype),
         )
+        return zeros._replace(transposed=zeros) if spec.tied else zeros
+
+    def scaled(self, *, inputs: ArrayLike = 1, gradients: ArrayLike = 1) -> "Statistics":
+        """The statistics with all that is made of inputs, or of output gradients, scaled."""
+        return Statistics(
+            H_K=self.H_K * inputs,
+            H_C=self.H_C * gradients,
+            mean_U=self.mean_U * inputs,
+            mean_G=self.mean_G * gradients,
+            transposed=self.transposed
+            and self.transposed.scaled(inputs=gradients, gradients=inputs),
+        )
+
+    def merged(self) -> "Statistics":
+        """The statistics of both uses of a tied kernel as one.
+
+        Inputs and output gradients have different units, and each side gets some of both: so each
+        use is first scaled to (s U) ⊗ (G / s), which is the same curvature, with s such that
+        both means are equal.
+        """
+        if self.transposed is None:
+            return self
+        return jax.tree.map(
+            jnp.add, _balanced(self._replace(transposed=None)), _balanced(self.transposed)
+        )
+
+
+def _balanced(use: Statistics) -> Statistics:
+    empty = (use.mean_U == 0) | (use.mean_G == 0)
+    scale = jnp.where(empty, 0, jnp.sqrt(use.mean_G / jnp.where(empty, 1, use.mean_U)))
+    inverse = jnp.where(empty, 0, 1 / jnp.where(empty, 1, scale))
+    return Statistics(use.H_K * scale, use.H_C * inverse, use.mean_U * scale, use.mean_G * inverse)
 
 
 class CurvatureState(NamedTuple):

@@ -8,63 +8,99 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax.layers._exchange import Factors, Statistics
+from singd_optax.layers._operation import Operation, PlainRows, Rows, batch_and_shared, safe_inverse
 from singd_optax.layers._spec import LayerSpec
-from singd_optax.structures import Precision, StructuredMatrix, contract
+from singd_optax.structures import Precision, StructuredMatrix
 
 
 def layer_statistics(
     spec: LayerSpec,
+    operation: Operation,
     inputs: jax.Array,
     output_gradients: jax.Array,
+    weights: jax.Array | None,
     factors: Factors,
     precision: Precision,
+    *,
+    transposed: bool = False,
 ) -> Statistics:
     """The statistics of one call of one layer.
 
     With a for inputs and g for gradients of the loss with respect to outputs, U = mean a aᵀ and
     G = c Σ g gᵀ, where c undoes the averaging of the loss: the batch size N for ``"batch"``,
     N times the number of positions S for ``"batch+sequence"``, 1 for a sum (arXiv 2311.00636).
+    With weights, positions of weight 0 count neither in the sums nor in N and N S.
 
     Args:
       spec: The layer.
-      inputs: (..., inputs); the first axis is the batch, all others are shared positions.
-      output_gradients: (..., outputs), with the same leading axes.
+      operation: How the call used the kernel.
+      inputs: As ``operation.arrange`` returns them.
+      output_gradients: Likewise.
+      weights: How many positions each one counts for, of the shape of the first leading axes; or
+        None, for one each.
       factors: K and C to whiten with.
       precision: Of the products.
+      transposed: Whether the call used the kernel as its transpose.
 
     Returns:
       Π(Kᵀ U K), Π(Cᵀ G C), and the average traces of U and G.
     """
-    a, g = _shared_format(inputs), _shared_format(output_gradients)
-    batch, shared, _ = a.shape
-    if spec.kfac_approx == "reduce":
-        dtype = spec.statistics_dtype
-        a = jnp.mean(a, axis=1, dtype=dtype)
-        g = jnp.sum(g, axis=1, dtype=dtype)
+    leading = operation.leading(output_gradients)
+    batch, shared = batch_and_shared(leading)
+    if weights is not None:
+        rest = (1,) * (len(leading) - weights.ndim)
+        weights = jnp.broadcast_to(weights.reshape(weights.shape + rest), leading)
+        weights = weights.reshape(batch, shared).astype(spec.statistics_dtype)
+
+    def form(rows: Rows, gradients: jax.Array, factors: Factors) -> Statistics:
+        return _statistics(spec, rows, gradients, weights, factors, precision, transposed)
+
+    for _ in spec.layout.batch:
+        form = jax.vmap(form)
+    return form(operation.input_rows(inputs), operation.output_rows(output_gradients), factors)
+
+
+def _statistics(
+    spec: LayerSpec,
+    rows: Rows,
+    gradients: jax.Array,
+    weights: jax.Array | None,
+    factors: Factors,
+    precision: Precision,
+    transposed: bool,
+) -> Statistics:
+    dtype = spec.statistics_dtype
+    batch, shared, _ = gradients.shape
+    if weights is None:
+        examples, positions = jnp.asarray(batch, dtype), jnp.asarray(batch * shared, dtype)
     else:
-        a, g = a.reshape(batch * shared, -1), g.reshape(batch * shared, -1)
-    if spec.bias_shape is not None:
-        a = jnp.concatenate([a, jnp.ones_like(a, shape=(a.shape[0], 1))], axis=1)
-    gradient_scale = {"batch": batch, "batch+sequence": batch * shared, None: 1}[spec.loss_average]
-    H_K, mean_U = _moment(a, factors.K, 1 / a.shape[0], spec, precision)
-    H_C, mean_G = _moment(g, factors.C, float(gradient_scale), spec, precision)
+        present = jnp.any(weights > 0, axis=1)
+        examples, positions = present.sum(dtype=dtype), weights.sum()
+        gradients = gradients * (weights > 0)[..., None].astype(gradients.dtype)
+    count = positions
+    if spec.kfac_approx == "reduce":
+        rows = rows.averaged(weights)
+        gradients = jnp.sum(gradients, axis=1, dtype=dtype, keepdims=True)
+        weights = None if weights is None else present.astype(dtype)[:, None]
+        count = examples
+    undo = {"batch": examples, "batch+sequence": positions, None: jnp.ones((), dtype)}
+    bias = spec.bias_shape is not None
+    of_inputs = (rows, weights, bias, safe_inverse(count))
+    of_gradients = (PlainRows(gradients), None, False, undo[spec.loss_average])
+    sides = (of_gradients, of_inputs) if transposed else (of_inputs, of_gradients)
+    (H_K, mean_U), (H_C, mean_G) = (
+        _moment(side, factor, spec, precision) for side, factor in zip(sides, factors, strict=True)
+    )
     return Statistics(H_K, H_C, mean_U, mean_G)
 
 
-def _shared_format(rows: jax.Array) -> jax.Array:
-    batch = rows.shape[0] if rows.ndim > 1 else 1
-    return rows.reshape(batch, -1, rows.shape[-1])
-
-
 def _moment(
-    rows: jax.Array,
+    side: tuple[Rows, jax.Array | None, bool, jax.Array],
     factor: StructuredMatrix,
-    scale: float,
     spec: LayerSpec,
     precision: Precision,
 ) -> tuple[StructuredMatrix, jax.Array]:
-    moment = factor.gram(rows, precision=precision)
-    squares = contract("ni,ni->", rows, rows, precision=precision)
+    rows, weights, bias, scale = side
+    moment, squares = rows.gram(factor, weights, bias, precision)
     dtype = spec.statistics_dtype
-    trace = squares.astype(dtype) * (scale / rows.shape[-1])
-    return moment.astype(dtype) * scale, trace
+    return moment.astype(dtype) * scale, squares.astype(dtype) * (scale / factor.dim)

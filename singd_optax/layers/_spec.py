@@ -1,7 +1,6 @@
 """What a Kronecker layer is: one kernel, and how its numbers make a (fan-in, fan-out) matrix."""
 
 import dataclasses
-import math
 from typing import Any, Literal
 
 import jax
@@ -9,14 +8,18 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from singd_optax._validate import check_choice
+from singd_optax.layers._layout import Layout
 from singd_optax.layers._stacking import Stacking
-from singd_optax.structures import Structure, parse_structures
+from singd_optax.structures import Diagonal, Structure, parse_structures
 
 KFACApprox = Literal["expand", "reduce"]
 LossAverage = Literal["batch", "batch+sequence"] | None
 
 KFAC_APPROXES: tuple[KFACApprox, ...] = ("expand", "reduce")
 LOSS_AVERAGES: tuple[LossAverage, ...] = ("batch", "batch+sequence", None)
+
+#: The kind of a layer whose inputs are indices.
+EMBED = "embed"
 
 #: What ``Layers.replace`` and ``find_layers`` may set; the rest follows from the model.
 OPTIONS = ("structures", "kfac_approx", "loss_average", "factor_dtype")
@@ -30,11 +33,16 @@ class LayerSpec:
     outputs), with the bias, if there is one, as its last row.
 
     Attributes:
-      path: Keys that lead to the sub-tree that holds the kernel, joined by slashes.
-      kind: What the layer is, ``"dense"``.
+      path: The layer's name: the keys that lead to the sub-tree that holds the kernel, joined by
+        slashes; for a kernel that was marked by ``tag``, those that lead to the kernel.
+      kind: What the layer is: ``"dense"``, ``"conv"``, ``"embed"``, ...
+      kernel_path: The path of the kernel.
       kernel_shape: The kernel's shape, stacked axes included.
+      bias_path: The path of the bias, or None without one.
       bias_shape: The bias's shape, or None without one.
       dtype: The kernel's dtype, by name.
+      layout: Which axes of the kernel are inputs, outputs, or run over matrices.
+      tied: Whether the model also uses the kernel as its transpose.
       stacking: Which axes of the kernel run over layers (scan over layers) and not over the layer.
       kfac_approx: How shared positions (tokens, pixels) are collapsed: ``"expand"`` treats them
         as more data, ``"reduce"`` averages inputs and sums output gradients over them first
@@ -42,57 +50,61 @@ class LayerSpec:
       loss_average: Over what the loss is a mean: ``"batch"``, ``"batch+sequence"``, or None for
         a sum.
       structures: The structures of K (input side) and C (output side), choices (``Auto``)
-        resolved for their dims.
+        resolved for their dims. K of an embedding is always diagonal, as its U is.
       factor_dtype: The dtypes, by name, in which K and C are kept.
-      kernel: The kernel's name.
-      bias: The bias's name.
     """
 
     path: str
     kind: str
+    kernel_path: str
     kernel_shape: tuple[int, ...]
-    bias_shape: tuple[int, ...] | None
+    bias_path: str | None = None
+    bias_shape: tuple[int, ...] | None = None
     dtype: str
     structures: tuple[Structure, Structure]
     factor_dtype: tuple[str, str]
     kfac_approx: KFACApprox = "expand"
     loss_average: LossAverage = "batch"
     stacking: Stacking = dataclasses.field(default_factory=Stacking)
-    kernel: str = "kernel"
-    bias: str = "bias"
+    layout: Layout = dataclasses.field(default_factory=Layout)
+    tied: bool = False
 
     def __post_init__(self) -> None:
         K, C = (s.resolve(dim) for s, dim in zip(self.structures, self.dims, strict=True))
-        object.__setattr__(self, "structures", (K, C))
-
-    @property
-    def kernel_path(self) -> str:
-        """The path of the kernel itself."""
-        return join_path(self.path, self.kernel)
+        object.__setattr__(self, "structures", (Diagonal() if self.kind == EMBED else K, C))
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Path -> shape of the layer's parameters: the kernel, and the bias if there is one."""
         shapes = {self.kernel_path: self.kernel_shape}
-        if self.bias_shape is not None:
-            shapes[join_path(self.path, self.bias)] = self.bias_shape
+        if self.bias_path is not None and self.bias_shape is not None:
+            shapes[self.bias_path] = self.bias_shape
         return shapes
 
     @property
-    def stack_shape(self) -> tuple[int, ...]:
-        """How many layers are stacked, outermost first; ``()`` for a single layer."""
+    def scan_shape(self) -> tuple[int, ...]:
+        """How many layers are stacked in one kernel, outermost first; ``()`` for one."""
         return self.stacking.split(self.kernel_shape)[0]
+
+    @property
+    def own_shape(self) -> tuple[int, ...]:
+        """The kernel's shape in one layer of the stack."""
+        return self.stacking.split(self.kernel_shape)[1]
+
+    @property
+    def stack_shape(self) -> tuple[int, ...]:
+        """How many matrices there are: layers of a stack, then the kernel's own batch axes."""
+        return self.scan_shape + self.layout.sizes(self.own_shape)[0]
 
     @property
     def fan_in(self) -> int:
         """Rows of the gradient matrix: inputs, and one more if there is a bias."""
-        *inputs, _ = self.stacking.split(self.kernel_shape)[1]
-        return math.prod(inputs) + (self.bias_shape is not None)
+        return self.layout.sizes(self.own_shape)[1] + (self.bias_shape is not None)
 
     @property
     def fan_out(self) -> int:
         """Columns of the gradient matrix: outputs."""
-        return self.stacking.split(self.kernel_shape)[1][-1]
+        return self.layout.sizes(self.own_shape)[2]
 
     @property
     def dims(self) -> tuple[int, int]:
@@ -110,22 +122,23 @@ class LayerSpec:
 
     def to_matrix(self, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
         """Kernel and bias (values or gradients) as one matrix (*stack_shape, fan_in, fan_out)."""
-        parts = [kernel] if bias is None else [kernel, bias]
-        fronts = [self.stacking.to_front(part) for part in parts]
-        rows = [front.reshape(*self.stack_shape, -1, self.fan_out) for front in fronts]
-        dtype = jnp.result_type(*rows)
-        return jnp.concatenate([row.astype(dtype) for row in rows], axis=-2)
+        stacked = len(self.scan_shape)
+        parts = [self.layout.to_matrix(self.stacking.to_front(kernel), stacked)]
+        if bias is not None:
+            front = self.stacking.to_front(bias)
+            parts.append(self.layout.bias_to_row(front, self.own_shape, stacked))
+        dtype = jnp.result_type(*parts)
+        return jnp.concatenate([part.astype(dtype) for part in parts], axis=-2)
 
     def from_matrix(self, matrix: jax.Array) -> tuple[jax.Array, ...]:
         """The inverse of ``to_matrix``: the kernel, and the bias if there is one."""
-        parts, row = [], 0
-        for shape in self.shapes.values():
-            layer_shape = self.stacking.split(shape)[1]
-            rows = math.prod(layer_shape) // self.fan_out
-            part = matrix[..., row : row + rows, :].reshape(*self.stack_shape, *layer_shape)
-            parts.append(self.stacking.from_front(part))
-            row += rows
-        return tuple(parts)
+        stacked = len(self.scan_shape)
+        rows = self.layout.sizes(self.own_shape)[1]
+        parts = [self.layout.from_matrix(matrix[..., :rows, :], self.own_shape, stacked)]
+        if self.bias_shape is not None:
+            own = self.stacking.split(self.bias_shape)[1]
+            parts.append(self.layout.bias_from_row(matrix[..., rows:, :], own, stacked))
+        return tuple(self.stacking.from_front(part) for part in parts)
 
 
 def join_path(*parts: str) -> str:

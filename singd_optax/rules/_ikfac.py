@@ -70,10 +70,11 @@ class IKFAC(Rule):
         """One step on K and C."""
         damping = hyperparameter_at(self.damping, count)
         step_size = hyperparameter_at(self.factor_learning_rate, count)
-        H_K, H_C, *means = statistics
+        moments = (statistics.H_K, statistics.H_C)
+        means = (statistics.mean_U, statistics.mean_G)
         new = []
         for factor, H, mean, name, k in zip(
-            factors, (H_K, H_C), means, spec.factor_dtype, jax.random.split(key, 2), strict=True
+            factors, moments, means, spec.factor_dtype, jax.random.split(key, 2), strict=True
         ):
             factor = factor.astype(spec.statistics_dtype)
             own_damping = damping * mean if self.damping_mode == "relative" else damping

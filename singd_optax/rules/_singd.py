@@ -77,7 +77,8 @@ class SINGD(Rule):
         """One step on K and C."""
         dtype = spec.statistics_dtype
         K, C, m_K, m_C = (matrix.astype(dtype) for matrix in (*factors, *memory))
-        H_K, H_C, mean_U, mean_G = statistics
+        H_K, H_C = statistics.H_K, statistics.H_C
+        mean_U, mean_G = statistics.mean_U, statistics.mean_G
         damping = hyperparameter_at(self.damping, count)
         if self.damping_mode == "relative":
             damping = damping * mean_U * mean_G

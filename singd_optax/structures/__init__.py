@@ -6,6 +6,7 @@ They know nothing of layers, optax or flax modules.
 from singd_optax.structures._auto import Auto
 from singd_optax.structures._base import Structure, StructuredMatrix
 from singd_optax.structures._block_diagonal import BlockDiagonal, BlockDiagonalMatrix
+from singd_optax.structures._columns import Columns
 from singd_optax.structures._dense import Dense, DenseMatrix
 from singd_optax.structures._diagonal import Diagonal, DiagonalMatrix
 from singd_optax.structures._fallback import PerformanceWarning
@@ -21,6 +22,7 @@ __all__ = [
     "Auto",
     "BlockDiagonal",
     "BlockDiagonalMatrix",
+    "Columns",
     "Dense",
     "DenseMatrix",
     "Diagonal",

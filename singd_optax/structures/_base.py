@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
+from singd_optax.structures._columns import Columns
 from singd_optax.structures._fallback import read_entries, warn_dense
 from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dtype, contract
 from singd_optax.structures._spectral import power_iteration_bound
@@ -173,6 +174,10 @@ class StructuredMatrix(abc.ABC):
         return jnp.sqrt(contract("...ij,...ij->...", entries, entries))
 
     # -- what follows ----------------------------------------------------------------------
+
+    def gram_by_columns(self, columns: Columns, *, precision: Precision = HIGHEST) -> Self:
+        """``gram(rows)`` for rows that are formed on demand; not for a batch of matrices."""
+        return columns.accumulate(lambda rows: self.gram(rows, precision=precision))
 
     @property
     def dtype(self) -> jnp.dtype:

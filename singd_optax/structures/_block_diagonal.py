@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 
 from singd_optax._validate import check_size
 from singd_optax.structures._base import Structure, StructuredMatrix
+from singd_optax.structures._columns import Columns
 from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dtype, contract
 
 
@@ -170,6 +171,25 @@ class BlockDiagonalMatrix(StructuredMatrix):
                 for block, half in zip(self._groups(), halves._groups(), strict=True)
             ]
         )
+
+    def gram_by_columns(
+        self, columns: Columns, *, precision: Precision = HIGHEST
+    ) -> "BlockDiagonalMatrix":
+        """The gram of each block, from the columns of one block at a time."""
+
+        def block_gram(start_and_block: tuple[jax.Array, jax.Array]) -> jax.Array:
+            start, block = start_and_block
+            own = BlockDiagonalMatrix(block[None], None, self.block_size)
+            rows = columns.take(start, block.shape[-1])
+            return own.gram(rows, precision=precision).blocks[0]
+
+        groups, start = [], 0
+        for group in self._groups():
+            count, size = group.shape[-3], group.shape[-1]
+            starts = start + size * jnp.arange(count)
+            groups.append(jax.lax.map(block_gram, (starts, group)))
+            start += count * size
+        return self.structure._from_groups(groups)
 
     def average_trace(self) -> jax.Array:
         """The mean of the blocks' diagonals."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from singd_optax.structures._base import Structure, StructuredMatrix, expand_scale
+from singd_optax.structures._columns import Columns
 from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dtype, contract
 
 
@@ -89,7 +90,16 @@ class DenseMatrix(StructuredMatrix):
         if rows.shape[-2] <= 2 * self.dim:
             turned = contract("...ni,...ij->...nj", rows, self.entries, precision=precision)
             return Dense().project_gram(turned, precision=precision)
-        moment = Dense().project_gram(rows, precision=precision)
+        return self._turn(Dense().project_gram(rows, precision=precision), precision)
+
+    def gram_by_columns(self, columns: Columns, *, precision: Precision = HIGHEST) -> "DenseMatrix":
+        """The same choice; with many rows, A is applied once, to the sum over them."""
+        if columns.shape[0] <= 2 * self.dim:
+            return super().gram_by_columns(columns, precision=precision)
+        moment = columns.accumulate(lambda rows: Dense().project_gram(rows, precision=precision))
+        return self._turn(moment, precision)
+
+    def _turn(self, moment: "DenseMatrix", precision: Precision) -> "DenseMatrix":
         half = moment.matmul(self.entries, precision=precision)
         return DenseMatrix(self.transpose_matmul(half, precision=precision))
 

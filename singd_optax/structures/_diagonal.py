@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from singd_optax.structures._base import Structure, StructuredMatrix, expand_scale
+from singd_optax.structures._columns import Columns
 from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dtype, contract
 
 
@@ -94,6 +95,13 @@ class DiagonalMatrix(StructuredMatrix):
         return squares.multiply(
             Diagonal().project_gram(rows, precision=precision), precision=precision
         )
+
+    def gram_by_columns(
+        self, columns: Columns, *, precision: Precision = HIGHEST
+    ) -> "DiagonalMatrix":
+        """Squares of the diagonal, times the sums of squares of the columns."""
+        squares = DiagonalMatrix(columns.squares(precision=precision))
+        return self.multiply(self, precision=precision).multiply(squares, precision=precision)
 
     def add_identity(self, scale: ArrayLike) -> "DiagonalMatrix":
         """A + scale I."""

@@ -12,6 +12,7 @@ from singd_optax._validate import check_size
 from singd_optax.layers import (
     Curvature,
     Layers,
+    LayerSpec,
     Statistics,
     check_layers,
     curvature_states,
@@ -39,7 +40,9 @@ def microbatch(
     mean over i of G_i is G = N Σ g gᵀ of the whole, and likewise for U. For a sum loss
     (``loss_average=None``) value, gradients and G add up, and U is averaged. In both cases this is
     the full batch's result up to rounding, also after K and C whitened it, which is linear.
-    Gradients are accumulated in at least float32. Micro-batches of one call must be equally large.
+    Gradients are accumulated in at least float32. Micro-batches of one call are equally large; with
+    ``position_weights``, and with losses that are a mean over a number of tokens that varies, the
+    mean over micro-batches is not the mean over the whole.
 
     Args:
       grad_fn: From ``singd_optax.value_and_grad``.
@@ -76,7 +79,7 @@ def microbatch(
     check_layers(layers)
     check_size("microbatch_size", microbatch_size)
     total = Accumulation.SUM if is_sum_loss(layers) else Accumulation.MEAN
-    statistics = Statistics(Accumulation.MEAN, total, Accumulation.MEAN, total)
+    statistics = {path: by_origin(spec, Accumulation.MEAN, total) for path, spec in layers.items()}
 
     @functools.wraps(grad_fn)
     def accumulated(params: Any, *args: Any, opt_state: Any = None, **kwargs: Any) -> Any:
@@ -94,7 +97,11 @@ def microbatch(
             wide,
             argnums,
             microbatch_size,
-            ((total, aux) if has_aux else total, total, dict.fromkeys(sorted(counts), statistics)),
+            (
+                (total, aux) if has_aux else total,
+                total,
+                {path: statistics[path] for path in sorted(counts)},
+            ),
             argnames=argnames,
             in_axes=in_axes,
         )
@@ -103,6 +110,23 @@ def microbatch(
         return value, grads, Curvature(curvature, counts)
 
     return accumulated
+
+
+def by_origin(spec: LayerSpec, inputs: Any, gradients: Any) -> Statistics:
+    """Statistics with one thing for all that is made of inputs, another for that of gradients.
+
+    Args:
+      spec: The layer; if it is tied, its transposed use has inputs and gradients exchanged.
+      inputs: For U.
+      gradients: For G.
+
+    Returns:
+      A prefix of the layer's statistics.
+    """
+    plain = Statistics(inputs, gradients, inputs, gradients)
+    if not spec.tied:
+        return plain
+    return plain._replace(transposed=Statistics(gradients, inputs, gradients, inputs))
 
 
 def is_sum_loss(layers: Layers) -> bool:

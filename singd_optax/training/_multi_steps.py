@@ -16,7 +16,7 @@ from singd_optax.layers import (
     check_layers,
     curvature_states,
 )
-from singd_optax.training._microbatch import is_sum_loss
+from singd_optax.training._microbatch import by_origin, is_sum_loss
 
 
 class MultiSteps:
@@ -153,13 +153,8 @@ class MultiSteps:
         def total(old: Any, new: Any) -> Any:
             return jax.tree.map(jnp.add, old, new)
 
-        of_gradients = total if self._is_sum else mean
-        return {
-            path: Statistics(
-                H_K=mean(old[path].H_K, given[path].H_K),
-                H_C=of_gradients(old[path].H_C, given[path].H_C),
-                mean_U=mean(old[path].mean_U, given[path].mean_U),
-                mean_G=of_gradients(old[path].mean_G, given[path].mean_G),
-            )
+        rules = {
+            path: by_origin(self._layers[path], mean, total if self._is_sum else mean)
             for path in old
         }
+        return jax.tree.map(lambda rule, a, b: rule(a, b), rules, old, given)

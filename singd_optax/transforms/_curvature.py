@@ -134,9 +134,9 @@ def _refresh_all(
     for index, spec in enumerate(specs):
         path = spec.path
         old = (factors[path], memory[path])
-        new = rule.refresh(spec, *old, statistics[path], count, jax.random.fold_in(key, index))
+        measured = statistics[path].merged()
+        new = rule.refresh(spec, *old, measured, count, jax.random.fold_in(key, index))
         stack = len(spec.stack_shape)
-        measured = statistics[path]
         good = (measured.mean_U > 0) & (measured.mean_G > 0)
         good &= _all_finite(measured, stack) & _all_finite(new, stack)
         good &= jnp.logical_not(statistics.is_stale(path, count))

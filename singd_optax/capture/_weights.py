@@ -1,0 +1,74 @@
+"""Weights of positions: padding does not count."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+#: What is in force while a loss function is traced, innermost last.
+_stack: list[tuple[jax.Array, ...]] = []
+
+
+@contextlib.contextmanager
+def position_weights(*weights: jax.Array) -> Iterator[None]:
+    """Say which positions count, for the layers that are called inside.
+
+    With weights w, the second moment of a layer's inputs is U = Σ w a aᵀ / Σ w, and N (or N S) in
+    front of that of its output gradients counts positions with w > 0 (sums w) only, instead of
+    all. So padded tokens, or the padding nodes of a batch of graphs, leave no trace.
+
+    Use it inside the loss function, around the model or a part of it; an inner one replaces an
+    outer one. Elsewhere it does nothing.
+
+    Args:
+      *weights: Arrays of 0 and 1 (or >= 0: how many positions each one counts for), each of the
+        shape of the first leading axes of a layer's outputs: (batch,), (batch, tokens), (nodes,).
+        Each layer takes the one that fits; with ranks higher than a layer has leading axes, as
+        after pooling, an example counts if any of its positions does. None at all: every position
+        counts.
+
+    Raises:
+      ValueError: From a layer inside: no weight fits its outputs, or several do. Give such a layer
+        a ``position_weights`` of its own.
+
+    Example:
+      >>> import flax.linen as nn, singd_optax
+      >>> model = nn.Dense(3)
+      >>> x, mask = jnp.ones((8, 6, 5)), jnp.arange(6) < jnp.array([[4]] * 8)
+      >>> params = model.init(jax.random.key(0), x)
+      >>> def loss_fn(params, x, mask):
+      ...     with singd_optax.position_weights(mask):
+      ...         y = model.apply(params, x)
+      ...     return jnp.sum(mask[..., None] * y**2) / jnp.sum(mask)
+      >>> len(singd_optax.find_layers(loss_fn, params, x, mask, loss_average="batch+sequence"))
+      1
+    """
+    _stack.append(tuple(jnp.asarray(weight) for weight in weights))
+    try:
+        yield
+    finally:
+        _stack.pop()
+
+
+def current_weights(leading: tuple[int, ...], layer: str) -> jax.Array | None:
+    """The weights of a call with these leading axes of its outputs, or None if all count alike."""
+    if not _stack or not _stack[-1]:
+        return None
+    fitting = [w for w in _stack[-1] if w.shape == leading[: w.ndim]]
+    if not fitting:
+        fitting = [
+            jnp.any(w > 0, axis=tuple(range(len(leading), w.ndim)))
+            for w in _stack[-1]
+            if leading and w.shape[: len(leading)] == leading
+        ]
+    most = max((w.ndim for w in fitting), default=0)
+    fitting = [w for w in fitting if w.ndim == most]
+    if len(fitting) != 1:
+        found = "no weight fits" if not fitting else "several weights fit"
+        raise ValueError(
+            f"position_weights: {found} the outputs of {layer}, whose leading axes are {leading}; "
+            f"the weights have shapes {[w.shape for w in _stack[-1]]}. Call the layer in a "
+            "position_weights(...) of its own; position_weights() without any counts all alike."
+        )
+    return jax.lax.stop_gradient(fitting[0])

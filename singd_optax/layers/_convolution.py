@@ -1,0 +1,272 @@
+"""Convolutions of any rank: inputs are patches, which are never formed all at once."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from singd_optax.layers._operation import (
+    Operation,
+    PlainRows,
+    Rows,
+    batch_and_shared,
+    safe_inverse,
+)
+from singd_optax.structures import Columns, Precision, StructuredMatrix, contract
+
+Sizes = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution(Operation):
+    """A convolution of (leading, spatial, channels) with a kernel (window, channels, outputs).
+
+    Fan-in is ordered (channel, window). With groups, channels are averaged over the groups before
+    patches are taken, as in the authors' package.
+
+    Attributes:
+      window: The kernel's spatial sizes.
+      padding: (low, high) for each spatial axis; negative ones crop.
+      strides: Of the window.
+      kernel_dilation: Steps between the window's entries.
+      input_dilation: Steps between the inputs' entries, zeros between (transposed convolutions).
+      groups: Feature groups.
+      padding_mode: ``"constant"`` (zeros), ``"wrap"`` or ``"reflect"``.
+      flipped: Whether the kernel's spatial axes run backwards.
+    """
+
+    window: Sizes
+    padding: tuple[tuple[int, int], ...]
+    strides: Sizes
+    kernel_dilation: Sizes
+    input_dilation: Sizes
+    groups: int = 1
+    padding_mode: str = "constant"
+    flipped: bool = False
+
+    def leading(self, gradient: jax.Array) -> Sizes:
+        """All axes but the channels."""
+        return gradient.shape[:-1]
+
+    def expected_leading(self, inputs: jax.Array) -> Sizes:
+        """The images' axes, and the output's pixels."""
+        split = inputs.ndim - len(self.window) - 1
+        padded = [
+            (size - 1) * step + 1 + sum(pad)
+            for size, step, pad in zip(
+                inputs.shape[split:-1], self.input_dilation, self.padding, strict=True
+            )
+        ]
+        return (*inputs.shape[:split], *self.output_sizes(tuple(padded)))
+
+    def input_rows(self, inputs: jax.Array) -> "PatchRows":
+        """Patches, formed later, of the padded inputs."""
+        rank = len(self.window)
+        split = inputs.ndim - rank - 1
+        batch, shared = batch_and_shared(inputs.shape[:split])
+        images = inputs.reshape(batch, shared, *inputs.shape[split:])
+        if self.groups > 1:
+            channels = images.shape[-1] // self.groups
+            images = images.reshape(*images.shape[:-1], self.groups, channels)
+            images = images.mean(-2, dtype=jnp.promote_types(jnp.float32, images.dtype))
+            images = images.astype(inputs.dtype)
+        return PatchRows(self._padded(images), self)
+
+    def output_rows(self, gradient: jax.Array) -> jax.Array:
+        """The gradient at each pixel."""
+        return gradient.reshape(*batch_and_shared(gradient.shape[:-1]), gradient.shape[-1])
+
+    def _padded(self, images: jax.Array) -> jax.Array:
+        if self.padding_mode != "constant":
+            pads = [(0, 0), (0, 0), *self.padding, (0, 0)]
+            return jnp.pad(images, pads, mode=self.padding_mode)
+        pairs = zip(self.padding, self.input_dilation, strict=True)
+        config = [(0, 0, 0), (0, 0, 0), *((*pad, step - 1) for pad, step in pairs), (0, 0, 0)]
+        return jax.lax.pad(images, jnp.zeros((), images.dtype), config)
+
+    def offsets(self) -> list[Sizes]:
+        """Where in the padded inputs each entry of the window starts, in the kernel's order."""
+        ranges = [range(size) for size in self.window]
+        if self.flipped:
+            ranges = [entries[::-1] for entries in ranges]
+        return [
+            tuple(entry * step for entry, step in zip(entries, self.kernel_dilation, strict=True))
+            for entries in itertools.product(*ranges)
+        ]
+
+    def output_sizes(self, padded: Sizes) -> Sizes:
+        """The outputs' spatial sizes, from those of the padded inputs."""
+        return tuple(
+            (size - (window - 1) * dilation - 1) // stride + 1
+            for size, window, dilation, stride in zip(
+                padded, self.window, self.kernel_dilation, self.strides, strict=True
+            )
+        )
+
+
+@flax.struct.dataclass
+class PatchRows(Rows):
+    """Patches of images (batch, shared, spatial, channels), which are padded already."""
+
+    images: jax.Array
+    convolution: Convolution = flax.struct.field(pytree_node=False)
+
+    def gram(
+        self, factor: StructuredMatrix, weights: jax.Array | None, bias: bool, precision: Precision
+    ) -> tuple[StructuredMatrix, jax.Array]:
+        """In the way that the factor's structure needs: see ``PatchColumns``."""
+        images = self.images.reshape(-1, *self.images.shape[2:])
+        columns = PatchColumns(images, self._pixel_weights(weights), bias, self.convolution)
+        squares = columns.squares(precision=precision).sum()
+        return factor.gram_by_columns(columns, precision=precision), squares
+
+    def averaged(self, weights: jax.Array | None) -> PlainRows:
+        """Mean patches, by averaging once for each entry of the window."""
+        batch, shared = self.images.shape[:2]
+        images = self.images.reshape(-1, *self.images.shape[2:])
+        columns = PatchColumns(images, self._pixel_weights(weights), False, self.convolution)
+        sums = columns.sums().reshape(batch, shared, -1).sum(1)
+        total = columns.totals().reshape(batch, shared).sum(1)
+        return PlainRows((sums * safe_inverse(total)[:, None])[:, None])
+
+    def _pixel_weights(self, weights: jax.Array | None) -> jax.Array | None:
+        if weights is None:
+            return None
+        sizes = self.convolution.output_sizes(self.images.shape[2:-1])
+        return weights.reshape(-1, *sizes)
+
+
+@flax.struct.dataclass
+class PatchColumns(Columns):
+    """Patches as rows: one for each image and output pixel, a column for each input of the kernel.
+
+    Attributes:
+      images: (images, spatial, channels), padded.
+      weights: (images, output spatial), or None; each row is times the root of its weight.
+      bias: Whether there is a last column of ones.
+      convolution: The geometry.
+    """
+
+    images: jax.Array
+    weights: jax.Array | None
+    bias: bool = flax.struct.field(pytree_node=False)
+    convolution: Convolution = flax.struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(images x output pixels, channels x window, and one more with a bias)."""
+        window = math.prod(self.convolution.window)
+        rows = self.images.shape[0] * math.prod(self._sizes)
+        return rows, self.images.shape[-1] * window + self.bias
+
+    @property
+    def _sizes(self) -> Sizes:
+        return self.convolution.output_sizes(self.images.shape[1:-1])
+
+    def _shifted(self, images: jax.Array) -> list[jax.Array]:
+        """For each entry of the window: what it sees, (images, output spatial, channels)."""
+        strides = self.convolution.strides
+        shifted = []
+        for offsets in self.convolution.offsets():
+            limits = [
+                start + (size - 1) * stride + 1
+                for start, size, stride in zip(offsets, self._sizes, strides, strict=True)
+            ]
+            shifted.append(
+                jax.lax.slice(
+                    images,
+                    (0, *offsets, 0),
+                    (images.shape[0], *limits, images.shape[-1]),
+                    (1, *strides, 1),
+                )
+            )
+        return shifted
+
+    def squares(self, *, precision: Precision = "highest") -> jax.Array:
+        """Sums of squares, one slice of the images at a time."""
+        columns = []
+        for view in self._shifted(self.images):
+            view = view.reshape(-1, view.shape[-1])
+            if self.weights is None:
+                columns.append(contract("nc,nc->c", view, view, precision=precision))
+            else:
+                weights = self.weights.reshape(-1).astype(view.dtype)
+                columns.append(contract("nc,nc,n->c", view, view, weights, precision=precision))
+        squares = jnp.stack(columns, axis=-1).reshape(-1)
+        if not self.bias:
+            return squares
+        return jnp.concatenate([squares, self.totals().sum(keepdims=True).astype(squares.dtype)])
+
+    def sums(self) -> jax.Array:
+        """Weighted sums over pixels, (images, channels x window), at least float32."""
+        columns = []
+        for view in self._shifted(self.images):
+            view = view.reshape(view.shape[0], -1, view.shape[-1])
+            if self.weights is None:
+                dtype = jnp.promote_types(jnp.float32, view.dtype)
+                columns.append(view.sum(1, dtype=dtype))
+            else:
+                weights = self.weights.reshape(view.shape[:2]).astype(view.dtype)
+                columns.append(contract("npc,np->nc", view, weights))
+        return jnp.stack(columns, axis=-1).reshape(self.images.shape[0], -1)
+
+    def totals(self) -> jax.Array:
+        """The sum of weights over the pixels of each image."""
+        count = self.images.shape[0]
+        if self.weights is None:
+            return jnp.full(count, float(math.prod(self._sizes)))
+        return self.weights.reshape(count, -1).sum(1)
+
+    def take(self, start: jax.Array | int, size: int) -> jax.Array:
+        """Some columns, from the channels that they belong to."""
+        window, channels = math.prod(self.convolution.window), self.images.shape[-1]
+        width = min(channels, -(-(size + window - 1) // window))
+        # The last channels bring the column of ones with them, as one more after theirs.
+        first = jnp.minimum(start // window, channels - width)
+        images = jax.lax.dynamic_slice_in_dim(self.images, first, width, axis=-1)
+        patches = self._patches(images)
+        if self.bias:
+            patches = jnp.concatenate([patches, jnp.ones_like(patches[:, :1])], axis=1)
+        offset = start - first * window
+        return self._weighted(jax.lax.dynamic_slice_in_dim(patches, offset, size, axis=1))
+
+    def accumulate(self, form: Callable[[jax.Array], Any]) -> Any:
+        """Sums over parts of at most a quarter of the images, so that no part holds many rows."""
+        count = self.images.shape[0]
+        part = max(d for d in range(1, max(1, count // 4) + 1) if count % d == 0)
+
+        def form_part(arrays: tuple[jax.Array, jax.Array | None]) -> Any:
+            columns = PatchColumns(*arrays, self.bias, self.convolution)
+            rows = columns._patches(columns.images)
+            if self.bias:
+                rows = jnp.concatenate([rows, jnp.ones_like(rows[:, :1])], axis=1)
+            return form(columns._weighted(rows))
+
+        if part == count:
+            return form_part((self.images, self.weights))
+        parts = jax.tree.map(
+            lambda x: x.reshape(count // part, part, *x.shape[1:]), (self.images, self.weights)
+        )
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype),
+            jax.eval_shape(form_part, jax.tree.map(lambda x: x[0], parts)),
+        )
+
+        def step(total: Any, arrays: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, form_part(arrays)), None
+
+        return jax.lax.scan(step, zeros, parts)[0]
+
+    def _patches(self, images: jax.Array) -> jax.Array:
+        stacked = jnp.stack(self._shifted(images), axis=-1)
+        return stacked.reshape(-1, stacked.shape[-2] * stacked.shape[-1])
+
+    def _weighted(self, rows: jax.Array) -> jax.Array:
+        if self.weights is None:
+            return rows
+        return rows * jnp.sqrt(self.weights).reshape(-1, 1).astype(rows.dtype)

@@ -1,0 +1,81 @@
+"""Which axes of a kernel make the rows, and which the columns, of its matrix."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a kernel is a matrix of fan-in x fan-out, or several.
+
+    Axes are those of the kernel of one layer, without the axes of a stack of layers.
+
+    Attributes:
+      inputs: Axes that are summed over with the inputs, in the order that makes the rows.
+      outputs: Axes that are left in the outputs, in the order that makes the columns.
+      batch: Axes that inputs, kernel and outputs share: one matrix for each index.
+      bias: The axes of the bias in the order (batch, outputs); empty if they are in that order.
+
+    >>> layout = Layout(inputs=(2, 0, 1), outputs=(3,))  # a convolution: channel, row, column
+    >>> layout.to_matrix(jnp.zeros((3, 5, 8, 16))).shape
+    (120, 16)
+    """
+
+    inputs: tuple[int, ...] = (0,)
+    outputs: tuple[int, ...] = (1,)
+    batch: tuple[int, ...] = ()
+    bias: tuple[int, ...] = ()
+
+    @property
+    def transposed(self) -> "Layout":
+        """The layout with its sides exchanged, of a kernel that is used as its transpose."""
+        return Layout(inputs=self.outputs, outputs=self.inputs, batch=self.batch)
+
+    def sizes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
+        """(sizes of the batch axes, product of the inputs', product of the outputs')."""
+        return (
+            tuple(shape[axis] for axis in self.batch),
+            math.prod(shape[axis] for axis in self.inputs),
+            math.prod(shape[axis] for axis in self.outputs),
+        )
+
+    def to_matrix(self, kernel: jax.Array, stacked: int = 0) -> jax.Array:
+        """The kernel (*stack, ...) as (*stack, *batch, inputs, outputs)."""
+        stack, shape = kernel.shape[:stacked], kernel.shape[stacked:]
+        batch, rows, columns = self.sizes(shape)
+        return _permute(kernel, self._order, stacked).reshape(*stack, *batch, rows, columns)
+
+    def from_matrix(self, matrix: jax.Array, shape: tuple[int, ...], stacked: int = 0) -> jax.Array:
+        """The inverse of ``to_matrix``, for a kernel of this ``shape`` in each layer."""
+        permuted = tuple(shape[axis] for axis in self._order)
+        parts = matrix.reshape(*matrix.shape[:stacked], *permuted)
+        return _permute(parts, _inverse(self._order), stacked)
+
+    def bias_to_row(self, bias: jax.Array, kernel: tuple[int, ...], stacked: int = 0) -> jax.Array:
+        """The bias (*stack, ...) as (*stack, *batch, 1, outputs), for a kernel of this shape."""
+        batch, _, columns = self.sizes(kernel)
+        own = _permute(bias, self.bias, stacked)
+        return own.reshape(*bias.shape[:stacked], *batch, 1, columns)
+
+    def bias_from_row(self, row: jax.Array, shape: tuple[int, ...], stacked: int = 0) -> jax.Array:
+        """The inverse of ``bias_to_row``, for a bias of this ``shape`` in each layer."""
+        permuted = tuple(shape[axis] for axis in self.bias) or shape
+        parts = row.reshape(*row.shape[:stacked], *permuted)
+        return _permute(parts, _inverse(self.bias), stacked)
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        return (*self.batch, *self.inputs, *self.outputs)
+
+
+def _permute(array: jax.Array, axes: tuple[int, ...], stacked: int) -> jax.Array:
+    if not axes:
+        return array
+    return jnp.transpose(array, (*range(stacked), *(stacked + axis for axis in axes)))
+
+
+def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))

@@ -1,0 +1,247 @@
+"""Every kind of layer: statistics from explicit inputs and output gradients, by plain autodiff.
+
+A layer is linear in its kernel, so its inputs are read off the Jacobian: the derivative of output
+o at a position with respect to column o of the kernel is the input vector of that position.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracle import randomized
+
+import singd_optax
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+BATCH = 4
+F64 = {"param_dtype": jnp.float64}
+
+
+def conv(*args, **kwargs):
+    return nn.Conv(*args, **kwargs, **F64)
+
+
+def transpose(*args, **kwargs):
+    return nn.ConvTranspose(*args, **kwargs, **F64)
+
+
+def general(*args, **kwargs):
+    return nn.DenseGeneral(*args, **kwargs, **F64)
+
+
+def einsum(*args, **kwargs):
+    return nn.Einsum(*args, **kwargs, **F64)
+
+
+#: name -> module, input shape, axes of the kernel that run over matrices, their axes in the output
+CASES = {
+    "dense": (nn.Dense(3, **F64), (BATCH, 5, 4)),
+    "conv1": (conv(3, 3), (BATCH, 7, 2)),
+    "conv1_int_stride": (conv(3, (4,), strides=2), (BATCH, 7, 2)),
+    "conv1_causal": (conv(3, (3,), padding="CAUSAL", kernel_dilation=2), (BATCH, 7, 2)),
+    "conv2": (conv(3, (3, 2)), (BATCH, 5, 4, 2)),
+    "conv2_valid_nobias": (conv(3, (2, 3), padding="VALID", use_bias=False), (BATCH, 4, 5, 2)),
+    "conv2_strides": (conv(3, (3, 3), strides=(2, 1)), (BATCH, 6, 5, 2)),
+    "conv2_dilation": (conv(2, (3, 2), kernel_dilation=(1, 2)), (BATCH, 5, 5, 2)),
+    "conv2_circular": (conv(3, (3, 2), padding="CIRCULAR", strides=2), (BATCH, 5, 4, 2)),
+    "conv2_reflect": (conv(3, (3, 3), padding="REFLECT"), (BATCH, 4, 4, 2)),
+    "conv2_pads": (conv(3, (3, 3), padding=((2, 0), (1, 1))), (BATCH, 4, 4, 2)),
+    "conv2_int_pad": (conv(3, (2, 2), padding=1), (BATCH, 3, 3, 2)),
+    "conv2_crop": (conv(3, (2, 2), padding=((-1, 0), (0, 1))), (BATCH, 4, 3, 2)),
+    "conv2_groups": (conv(6, (3, 3), feature_group_count=2), (BATCH, 4, 4, 4)),
+    "conv2_depthwise": (conv(8, (3, 3), feature_group_count=4), (BATCH, 4, 4, 4)),
+    "conv2_frames": (conv(2, (2, 2)), (BATCH, 3, 3, 3, 2)),
+    "conv3": (conv(2, (2, 3, 2)), (BATCH, 3, 4, 3, 2)),
+    "transpose1": (transpose(3, (3,), strides=(2,)), (BATCH, 5, 2)),
+    "transpose2_valid": (transpose(3, (3, 2), strides=(2, 3), padding="VALID"), (BATCH, 3, 3, 2)),
+    "transpose2_flipped": (
+        transpose(3, (4, 3), strides=(2, 2), transpose_kernel=True),
+        (BATCH, 3, 4, 2),
+    ),
+    "transpose2_pads": (
+        transpose(2, (3, 3), padding=((1, 2), (2, 1)), kernel_dilation=(2, 1)),
+        (BATCH, 4, 4, 2),
+    ),
+    "general_out": (general((2, 3)), (BATCH, 5, 4)),
+    "general_in": (general(3, axis=(-2, -1)), (BATCH, 5, 2, 2)),
+    "general_middle": (general((2, 2), axis=(1, 3)), (BATCH, 2, 3, 2)),
+    "general_batch": (general((2,), axis=-1, batch_dims=(0, 1)), (2, 3, BATCH, 5, 4)),
+    "general_batch_nobias": (general(2, batch_dims=(0,), use_bias=False), (2, BATCH, 3, 4)),
+    "einsum": (einsum((4, 2, 3), "...i,ihd->...hd"), (BATCH, 5, 4)),
+    "einsum_in": (einsum((2, 4, 3), "nthi,hio->nto"), (BATCH, 5, 2, 4)),
+    "einsum_batch": (einsum((2, 4, 3), "nthi,hio->ntho"), (BATCH, 5, 2, 4)),
+    "einsum_bias_order": (einsum((3, 2, 4), "nthi,ohi->noth"), (BATCH, 5, 2, 4)),
+    "embed": (nn.Embed(7, 3, **F64), (BATCH, 5)),
+}
+
+#: The matrices' axis in the kernel's matrix comes first; here, where it is in the outputs.
+KERNEL_BATCH = {
+    "general_batch": (0, 1),
+    "general_batch_nobias": (0,),
+    "einsum_batch": (2,),
+    "einsum_bias_order": (3,),
+}
+#: Where the outputs are, if not last.
+OUTPUTS = {
+    "general_out": (-2, -1),
+    "general_middle": (-2, -1),
+    "einsum": (-2, -1),
+    "einsum_bias_order": (1,),
+}
+
+
+def loss_of(y):
+    weights = jnp.cos(jnp.arange(y.size)).reshape(y.shape)
+    return jnp.sum(jnp.sin(y) * weights) / BATCH
+
+
+def rows_of(y, name):
+    """(matrices, batch, shared, outputs) from outputs."""
+    batch = KERNEL_BATCH.get(name, ())
+    outputs = [axis % y.ndim for axis in OUTPUTS.get(name, (-1,))]
+    leading = [axis for axis in range(y.ndim) if axis not in (*batch, *outputs)]
+    y = jnp.transpose(y, (*batch, *leading, *outputs))
+    matrices = int(np.prod(y.shape[: len(batch)]))
+    examples = y.shape[len(batch)]
+    features = int(np.prod(y.shape[y.ndim - len(outputs) :]))
+    return y.reshape(matrices, examples, -1, features)
+
+
+def inputs_by_autodiff(module, params, x, spec, name):
+    """(matrices, batch, shared, fan_in): the same for all outputs, or their mean over groups."""
+    names = [path.split("/")[-1] for path in spec.shapes]
+
+    def of_kernel(*arrays):
+        return rows_of(module.apply({"params": dict(zip(names, arrays, strict=True))}, x), name)
+
+    arrays = tuple(params[n] for n in names)
+    jacobians = jax.jacobian(of_kernel, argnums=tuple(range(len(arrays))))(*arrays)
+    positions = jacobians[0].shape[:4]
+    flat = [j.reshape(-1, *array.shape) for j, array in zip(jacobians, arrays, strict=True)]
+    matrices = jax.vmap(spec.to_matrix)(*flat)
+    matrices = np.asarray(matrices).reshape(*positions, positions[0], spec.fan_in, spec.fan_out)
+    own = np.einsum("mnsomio->mnsoi", matrices)
+    if spec.kind != "conv":  # groups see different inputs
+        np.testing.assert_allclose(own, own[:, :, :, :1].repeat(own.shape[3], 3), atol=1e-12)
+    others = np.einsum("mnsomip->mnsoip", matrices).sum(-1) - own
+    np.testing.assert_allclose(others, 0, atol=1e-12)
+    return own.mean(3)
+
+
+def expected(a, g, weights, spec, K, C):
+    """Statistics of one matrix from (batch, shared, features), by the table of scalings."""
+    w = np.ones(a.shape[:2]) if weights is None else weights
+    n, ns = (w > 0).any(1).sum(), w.sum()
+    g = g * (w > 0)[..., None]
+    if spec.kfac_approx == "reduce":
+        keep = (w > 0).any(1)
+        a = (np.einsum("ns,nsi->ni", w, a)[keep] / w.sum(1)[keep, None])[:, None]
+        g, w, count = g.sum(1, keepdims=True), np.ones((keep.sum(), 1)), n
+    else:
+        count = ns
+    U = np.einsum("nsi,nsj,ns->ij", a, a, w) / count
+    G = np.einsum("nsi,nsj->ij", g, g)
+    G = G * {"batch": n, "batch+sequence": ns, None: 1}[spec.loss_average]
+    return K.T @ U @ K, C.T @ G @ C, np.trace(U) / len(U), np.trace(G) / len(G)
+
+
+def close(got, want, scale=None, tolerance=1e-10):
+    scale = np.abs(want).max() if scale is None else scale
+    np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * max(scale, 1e-12))
+
+
+def check(name, module, shape, weights=None, **options):
+    key = jax.random.key(0)
+    embed = isinstance(module, nn.Embed)
+    x = jax.random.randint(key, shape, 0, 7) if embed else jax.random.normal(key, shape)
+    params = jax.tree.map(
+        lambda p: p + 0.1, module.init(jax.random.key(1), x)["params"]
+    )  # biases too
+
+    def loss_fn(params, x):
+        with singd_optax.position_weights(*([] if weights is None else [jnp.asarray(weights)])):
+            return loss_of(module.apply({"params": params["layer"]}, x))
+
+    tree = {"layer": params}
+    layers = singd_optax.find_layers(loss_fn, tree, x, strict=True, **options)
+    spec = layers["layer"]
+    state = randomized(singd_optax.scale_by_singd(layers).init(tree))
+    grad_fn = jax.jit(singd_optax.value_and_grad(loss_fn, layers))
+    value, grads, curvature = grad_fn(tree, x, opt_state=state)
+    plain = jax.value_and_grad(loss_fn)(tree, x)
+    jax.tree.map(lambda got, want: close(got, want, 1.0), (value, grads), plain)
+
+    a = inputs_by_autodiff(module, params, x, spec, name)
+    y = module.apply({"params": params}, x)
+    g = np.asarray(rows_of(jax.grad(loss_of)(y), name))
+    got = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[len(spec.stack_shape) :]), curvature["layer"]
+    )
+    factors = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[len(spec.stack_shape) :]), state.factors["layer"]
+    )
+    rest = g.shape[1:3]
+    w = (
+        None
+        if weights is None
+        else np.broadcast_to(
+            np.reshape(weights, (*np.shape(weights), *[1] * (2 - np.ndim(weights)))), rest
+        )
+    )
+    for i in range(len(a)):
+        K, C = (np.asarray(factor.to_dense()[i]) for factor in factors)
+        H_K, H_C, mean_U, mean_G = expected(a[i], g[i], w, spec, K, C)
+        for matrix, full, structure in zip(got[:2], (H_K, H_C), spec.structures, strict=True):
+            projected = structure.project(jnp.asarray(full)).to_dense()
+            close(matrix.to_dense()[i], projected, np.abs(full).max())
+        close(got.mean_U[i], mean_U)
+        close(got.mean_G[i], mean_G)
+
+    # The sum over positions of a gᵀ is the gradient of the kernel: to_matrix and rows agree.
+    if "groups" not in name and "depthwise" not in name:
+        matrix = spec.to_matrix(*(grads["layer"][p.split("/")[-1]] for p in spec.shapes))
+        close(matrix.reshape(-1, *matrix.shape[-2:]), np.einsum("mnsi,mnso->mio", a, g))
+    parts = spec.from_matrix(spec.to_matrix(*(params[p.split("/")[-1]] for p in spec.shapes)))
+    for part, path in zip(parts, spec.shapes, strict=True):
+        np.testing.assert_array_equal(part, params[path.split("/")[-1]])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_statistics(name):
+    check(name, *CASES[name])
+
+
+@pytest.mark.parametrize("loss_average", ["batch", "batch+sequence", None])
+@pytest.mark.parametrize("name", ["conv2_strides", "transpose1", "einsum_batch", "embed"])
+def test_reduce_and_averages(name, loss_average):
+    check(name, *CASES[name], kfac_approx="reduce", loss_average=loss_average)
+
+
+@pytest.mark.parametrize(
+    "structures", ["diagonal", "block_diagonal:4", "block_diagonal:50", "hierarchical:2,3"]
+)
+@pytest.mark.parametrize("name", ["conv2", "conv2_valid_nobias", "conv2_groups", "conv3"])
+def test_convolution_by_columns(name, structures):
+    check(name, *CASES[name], structures=structures)
+
+
+@pytest.mark.parametrize("kfac_approx", ["expand", "reduce"])
+@pytest.mark.parametrize("name", ["dense", "conv2", "general_out", "embed"])
+def test_position_weights(name, kfac_approx):
+    module, shape = CASES[name]
+    weights = np.ones((BATCH, 5))
+    weights[0, 3:] = weights[2, 1:] = weights[3] = 0
+    if name == "conv2":
+        weights = np.array([1.0, 0.0, 1.0, 1.0])
+    for structures in ("dense", ("diagonal", "diagonal"), ("block_diagonal:4", "dense")):
+        check(
+            name,
+            module,
+            shape,
+            weights,
+            structures=structures,
+            kfac_approx=kfac_approx,
+            loss_average="batch+sequence",
+        )

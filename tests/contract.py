@@ -70,7 +70,8 @@ ALIASES = ("singd", "ingd", "ikfac")
 def make_step(tx, layers, loss_fn=loss_fn, **jit_options):
     """A jitted step (params, opt_state, x, y) -> (params, opt_state, value)."""
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
-    tx = optax.with_extra_args_support(tx)
+    if isinstance(tx, optax.GradientTransformation):
+        tx = optax.with_extra_args_support(tx)
 
     def step(params, opt_state, x, y):
         value, grads, curvature = grad_fn(params, x, y, opt_state=opt_state)

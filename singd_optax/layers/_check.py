@@ -96,8 +96,7 @@ def warn_of_unknown(layers: Layers, leaves: Leaves) -> None:
     unknown = [
         path
         for path in leaves.paths
-        if path not in known
-        and not any(name.startswith(f"{path}/") for name in known)
+        if path not in known and not any(name.startswith(f"{path}/") for name in known)
     ]
     if unknown:
         warnings.warn(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from singd_optax.layers._spec import LayerSpec
@@ -32,8 +33,18 @@ def check_factors(spec: LayerSpec, factors: Any) -> None:
 
 
 def describe_factor(factor: Any) -> str:
-    """Structure, size and dtype of a factor, in words."""
-    return _describe(factor.structure, factor.dim, factor.batch_shape, jnp.dtype(factor.dtype).name)
+    """Structure, size and dtype of a factor, of arrays or of shapes, in words."""
+    found: list[str] = []
+
+    def describe(factor: Any) -> None:
+        dtype = jnp.dtype(factor.dtype).name
+        found.append(_describe(factor.structure, factor.dim, factor.batch_shape, dtype))
+
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(factor)):
+        jax.eval_shape(describe, factor)
+    else:
+        describe(factor)
+    return found[0]
 
 
 def _describe(structure: Any, dim: int, stack: tuple[int, ...], dtype: str) -> str:

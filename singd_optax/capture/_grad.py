@@ -19,6 +19,7 @@ from singd_optax.capture._linen import tapped
 from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unscaled
 from singd_optax.capture._mistakes import check_accumulation, check_not_deleted
 from singd_optax.capture._params import insert_entries, split_path
+from singd_optax.capture._reached import Reached
 from singd_optax.capture._tag import tags, tap_tagged
 from singd_optax.capture._tap import Tap
 from singd_optax.layers import (
@@ -72,8 +73,8 @@ def value_and_grad(
       maps paths to ``Statistics``; hand it to
       ``tx.update(grads, opt_state, params, curvature=curvature)`` with the same ``opt_state``.
       With a ``loss_scale``, for models that compute in float16, the backward pass is that of
-      the loss times this number, which may be traced; value, gradients and statistics come out
-      as without it, unless gradients overflow: then they are not finite.
+      the loss (which is to be float32) times this number, which may be traced; value, gradients
+      and statistics come out as without it, unless gradients overflow: then they are not finite.
 
     Raises:
       TypeError: ``layers`` is something else.
@@ -110,8 +111,10 @@ def value_and_grad(
         specs = {path: layers[path] for path in states}
         check_params(specs.values(), Leaves(params), "params")
         slots = {path: Statistics.zeros(spec) for path, spec in specs.items()}
+        reached = Reached()
 
         def tapped_loss(params: Any, slots: dict[str, Statistics]) -> Any:
+            slots = reached.watch(slots)
             taps = [_tap(specs[path], slots[path], states[path], precision) for path in slots]
             beside: dict[str, tuple[Tap, ...]] = {}
             for tap in taps:
@@ -129,6 +132,7 @@ def value_and_grad(
             has_aux,
             loss_scale,
         )
+        reached.warn_of_others(slots)
         counts = {path: state.curvature_count for path, state in states.items()}
         return value, grads, Curvature(statistics, counts)
 

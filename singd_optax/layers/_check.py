@@ -56,7 +56,7 @@ def check_params(specs: Iterable[LayerSpec], leaves: Leaves, what: str) -> None:
 
 
 def _advice(path: str, leaves: Leaves) -> str:
-    if f"params/{path}" in leaves:
+    if f"params/{path}" in leaves.paths:
         return (
             "This is the whole dict of variables that model.init returned, and `layers` were found "
             "for its params alone: pass variables['params']."

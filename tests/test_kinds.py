@@ -245,3 +245,69 @@ def test_position_weights(name, kfac_approx):
             kfac_approx=kfac_approx,
             loss_average="batch+sequence",
         )
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (nn.Conv(3, (2,), mask=jnp.ones((2, 2, 3))), "masked"),
+        (nn.Conv(3, (2,), input_dilation=2, padding=((0, 0),)), "input dilation"),
+        (nn.ConvLocal(3, (2,)), "not shared among positions"),
+        (nn.ConvTranspose(3, (2,), strides=(1,), padding="CIRCULAR"), "circular"),
+        (nn.ConvTranspose(3, (2,), mask=jnp.ones((2, 2, 3))), "masked"),
+        (nn.Einsum((2, 3), "nti,io->no"), "sums over"),
+        (nn.Einsum((4, 2), "nti,ti->nti", use_bias=False), "no matrix"),
+    ],
+    ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else None,
+)
+def test_reasons(module, reason):
+    """What is refused is in the table with the reason; strict raises it."""
+    head = nn.Dense(2)
+    x = jnp.ones((BATCH, 4, 2))
+    y, params = module.init_with_output(jax.random.key(0), x)
+    params = {"layer": params["params"], "head": head.init(jax.random.key(1), y)["params"]}
+
+    def loss_fn(params, x):
+        y = module.apply({"params": params["layer"]}, x)
+        return head.apply({"params": params["head"]}, y).mean()
+
+    layers = singd_optax.find_layers(loss_fn, params, x)
+    assert list(layers) == ["head"]
+    reasons = {path: why for path, _, why in layers.others}
+    assert reason in reasons["layer/kernel"]
+    assert type(module).__name__ in reasons["layer/kernel"]
+    assert reasons["layer/kernel"] in repr(layers)
+    if np.ndim(params["layer"]["kernel"]) >= 2:
+        with pytest.raises(
+            ValueError, match=rf"(?s)strict=True.*rank >= 2:\n.*layer/kernel.*{reason}"
+        ):
+            singd_optax.find_layers(loss_fn, params, x, strict=True)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.SelfAttention(2, deterministic=True),
+        nn.MultiHeadDotProductAttention(2, normalize_qk=True),
+        nn.MultiHeadAttention(2, use_bias=False),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_attention_by_its_projections(module):
+    x = jax.random.normal(jax.random.key(0), (BATCH, 5, 4), jnp.float32)
+    mask = nn.make_causal_mask(jnp.ones((BATCH, 5)))
+    params = module.init(jax.random.key(1), x, mask=mask)["params"]
+    loss_fn = lambda params, x: (module.apply({"params": params}, x, mask=mask) ** 2).mean()
+    layers = singd_optax.find_layers(loss_fn, params, x, strict=True)
+    assert set(layers) == {"query", "key", "value", "out"}
+    assert {spec.kind for spec in layers.values()} == {"dense_general"}
+    bias = getattr(module, "use_bias", True)
+    assert {spec.dims for spec in layers.values()} == {(4 + bias, 4)}
+    state = singd_optax.scale_by_singd(layers).init(params)
+    grad_fn = jax.jit(singd_optax.value_and_grad(loss_fn, layers))
+    _, grads, curvature = grad_fn(params, x, opt_state=state)
+    plain = jax.jit(jax.grad(loss_fn))(params, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), grads, plain)
+    rows = np.asarray(x).reshape(-1, 4)
+    rows = np.append(rows, np.ones((len(rows), 1)), 1) if bias else rows
+    np.testing.assert_allclose(curvature["key"].H_K.to_dense(), rows.T @ rows / len(rows), 1e-5)

@@ -10,30 +10,26 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from singd_optax.capture._describe import Group, describe, representative
 from singd_optax.capture._linen import Probe, sightings
 from singd_optax.capture._mistakes import check_not_variables
 from singd_optax.capture._params import insert_entries, split_path
 from singd_optax.capture._sighting import Sighting
 from singd_optax.capture._tag import Found, tags
 from singd_optax.capture._taint import reaches_output
-from singd_optax.capture._use import Use, is_transposed
+from singd_optax.capture._use import Use
 from singd_optax.layers import (
-    EMBED,
     KFACApprox,
     Layers,
-    LayerSpec,
     Leaves,
     LossAverage,
     OtherParameter,
-    Stacking,
     join_path,
     parse_options,
 )
 from singd_optax.structures import Structure
 
 _tokens = itertools.count()
-
-Group = dict[str, jax.ShapeDtypeStruct]
 
 
 def find_layers(
@@ -85,7 +81,7 @@ def find_layers(
       >>> params = model.init(jax.random.key(0), x)
       >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
       >>> find_layers(loss_fn, params, x, structures=("dense", "diagonal"))
-      1 Kronecker layers, 156 B of factors
+      1 Kronecker layers, 156 B of factors (AdamW's moments of the same parameters: 144 B)
         layer   kind          kernel  K                  C                     sharing ...
         params  dense + bias  (5, 3)  6 Dense() float32  3 Diagonal() float32  expand, ...
     """
@@ -108,7 +104,7 @@ def find_layers(
     calls = _trace(loss_fn, params, groups, args, kwargs)
     specs, others = [], []
     for index, (path, group) in enumerate(groups.items()):
-        found, reasons = _describe(path, group, calls[index], options)
+        found, reasons = describe(path, group, calls[index], options)
         specs += found
         others += [
             OtherParameter(join_path(path, name), group[name].shape, reason)
@@ -160,7 +156,7 @@ def _trace(
     token = next(_tokens)
     index_of = {path: index for index, path in enumerate(groups)}
     values = {
-        path: jax.ShapeDtypeStruct(_representative(group).shape, jnp.float32)
+        path: jax.ShapeDtypeStruct(representative(group).shape, jnp.float32)
         for path, group in groups.items()
     }
     leaves, treedef = jax.tree.flatten((args, kwargs))
@@ -224,111 +220,3 @@ def _see_tagged(seen: list[Sighting], index_of: dict[str, int], token: int) -> A
         return outputs
 
     return listener
-
-
-def _representative(group: Group) -> jax.ShapeDtypeStruct:
-    """The kernel, or else an array of the highest rank: any transform slices the probe like it."""
-    return group.get("kernel") or max(group.values(), key=lambda leaf: leaf.ndim)
-
-
-def _describe(
-    path: str, group: Group, calls: list[Sighting], options: dict[str, Any]
-) -> tuple[list[LayerSpec], dict[str, str]]:
-    """The layers that a group of parameters makes, and why its other arrays are in none."""
-    tagged = {call.array for call in calls if call.tagged}
-    by_kernel: dict[str, list[Sighting]] = defaultdict(list)
-    reason = next((call.use for call in calls if isinstance(call.use, str)), None)
-    for call in calls:
-        if isinstance(call.use, Use) and (call.tagged or call.use.kernel not in tagged):
-            by_kernel[call.use.kernel].append(call)
-    if reason is not None:
-        # A module that does more with its parameters than layers do: only tags are trusted.
-        by_kernel = defaultdict(list, {k: v for k, v in by_kernel.items() if k in tagged})
-    specs: list[LayerSpec] = []
-    reasons: dict[str, str] = {}
-    for kernel, uses in by_kernel.items():
-        spec = _spec(path, group, kernel, uses, options)
-        if isinstance(spec, str):
-            reasons[kernel] = spec
-        else:
-            specs.append(spec)
-    if reason is None:
-        reason = (
-            f"{calls[0].caller}: beside a kernel, but not its bias"
-            if specs
-            else next(iter(reasons.values()), "not used by any layer that the loss function calls")
-        )
-    taken = {split_path(name)[1] for spec in specs for name in spec.shapes}
-    return specs, {n: reasons.get(n, reason) for n in group if n not in taken}
-
-
-def _spec(
-    path: str, group: Group, kernel: str, calls: list[Sighting], options: dict[str, Any]
-) -> LayerSpec | str:
-    """The layer of one kernel, or the reason why it is none."""
-    callers = ", ".join(sorted({call.caller for call in calls}))
-    if kernel not in group:
-        return f"{callers}: has no {kernel}"
-    array = group[kernel]
-    stackings = {
-        infer_stacking(
-            group[call.array].shape if call.array else _representative(group).shape,
-            call.removed,
-            call.seen_shape if call.seen_shape or not call.tagged else array.shape,
-        )
-        for call in calls
-    }
-    stacking = stackings.pop()
-    if stackings or stacking is None:
-        return f"{callers}: used with different or unknown axes taken off by vmap or scan"
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        return f"{callers}: its kernel is {array.dtype.name}, not real floating"
-    uses = [call.use for call in calls if isinstance(call.use, Use)]
-    own = next((use for use in uses if use.kind == EMBED), uses[0])
-    tied = any(is_transposed(use.layout, own.layout) for use in uses)
-    if any(use.layout != own.layout and not is_transposed(use.layout, own.layout) for use in uses):
-        return f"{callers}: its kernel is used as different matrices"
-    biases = {use.bias for use in uses}
-    if len(biases) > 1 or (tied and biases != {None}):
-        return f"{callers}: used with and without its bias, or as a transpose with a bias"
-    if len(own.layout.inputs + own.layout.outputs + own.layout.batch) != (
-        len(stacking.split(array.shape)[1])
-    ):
-        return f"{callers}: its kernel has axes that its product does not name"
-    bias = None if own.bias is None else group[own.bias]
-    kernel_path = join_path(path, kernel)
-    dtype = array.dtype.name
-    return LayerSpec(
-        path=kernel_path if calls[0].tagged else path,
-        kind=own.kind + (", tied" if tied and own.kind != EMBED else ""),
-        kernel_path=kernel_path,
-        kernel_shape=array.shape,
-        bias_path=None if own.bias is None else join_path(path, own.bias),
-        bias_shape=None if bias is None else bias.shape,
-        dtype=dtype,
-        stacking=stacking,
-        layout=own.layout,
-        tied=tied,
-        **parse_options(dtype, **options),
-    )
-
-
-def infer_stacking(
-    full: tuple[int, ...], removed: tuple[int, ...], seen: tuple[int, ...]
-) -> Stacking | None:
-    """The axes between a parameter's full shape and the shape that a layer saw.
-
-    Args:
-      full: The shape in the params tree.
-      removed: What lifted Flax transforms announced.
-      seen: The shape inside the call.
-
-    Returns:
-      The stacking, or None if it cannot be told. Axes that plain ``jax.vmap`` or ``jax.lax.scan``
-      took off announce nothing: they are taken to be leading, and outside of Flax's.
-    """
-    silent = len(full) - len(removed) - len(seen)
-    if silent < 0:
-        return None
-    stacking = Stacking((0,) * silent + removed)
-    return stacking if stacking.split(full)[1] == seen else None

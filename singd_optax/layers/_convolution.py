@@ -9,6 +9,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from singd_optax.layers._operation import (
     Operation,
@@ -168,52 +169,48 @@ class PatchColumns(Columns):
     def _sizes(self) -> Sizes:
         return self.convolution.output_sizes(self.images.shape[1:-1])
 
-    def _shifted(self, images: jax.Array) -> list[jax.Array]:
-        """For each entry of the window: what it sees, (images, output spatial, channels)."""
+    def _view(self, images: jax.Array, offsets: jax.Array) -> jax.Array:
+        """What one entry of the window sees, (images, output pixels, channels)."""
         strides = self.convolution.strides
-        shifted = []
-        for offsets in self.convolution.offsets():
-            limits = [
-                start + (size - 1) * stride + 1
-                for start, size, stride in zip(offsets, self._sizes, strides, strict=True)
-            ]
-            shifted.append(
-                jax.lax.slice(
-                    images,
-                    (0, *offsets, 0),
-                    (images.shape[0], *limits, images.shape[-1]),
-                    (1, *strides, 1),
-                )
-            )
-        return shifted
+        spans = [(n - 1) * step + 1 for n, step in zip(self._sizes, strides, strict=True)]
+        zero = jnp.zeros((), offsets.dtype)
+        shape = (images.shape[0], *spans, images.shape[-1])
+        view = jax.lax.dynamic_slice(images, (zero, *offsets, zero), shape)
+        view = jax.lax.slice(view, (0,) * view.ndim, view.shape, (1, *strides, 1))
+        return view.reshape(images.shape[0], -1, images.shape[-1])
+
+    def _each_view(self, form: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """``form`` (..., channels) of each view, one after the other, (..., channels x window)."""
+        offsets = jnp.asarray(self.convolution.offsets(), jnp.int32)
+        columns = jax.lax.map(lambda entry: form(self._view(self.images, entry)), offsets)
+        columns = jnp.moveaxis(columns, 0, -1)
+        return columns.reshape(*columns.shape[:-2], -1)
 
     def squares(self, *, precision: Precision = "highest") -> jax.Array:
-        """Sums of squares, one slice of the images at a time."""
-        columns = []
-        for view in self._shifted(self.images):
-            view = view.reshape(-1, view.shape[-1])
-            if self.weights is None:
-                columns.append(contract("nc,nc->c", view, view, precision=precision))
-            else:
-                weights = self.weights.reshape(-1).astype(view.dtype)
-                columns.append(contract("nc,nc,n->c", view, view, weights, precision=precision))
-        squares = jnp.stack(columns, axis=-1).reshape(-1)
+        """Sums of squares, from one view at a time."""
+        weights = None if self.weights is None else self.weights.reshape(self.images.shape[0], -1)
+
+        def form(view: jax.Array) -> jax.Array:
+            if weights is None:
+                return contract("npc,npc->c", view, view, precision=precision)
+            scale = weights.astype(view.dtype)
+            return contract("npc,npc,np->c", view, view, scale, precision=precision)
+
+        squares = self._each_view(form)
         if not self.bias:
             return squares
         return jnp.concatenate([squares, self.totals().sum(keepdims=True).astype(squares.dtype)])
 
     def sums(self) -> jax.Array:
         """Weighted sums over pixels, (images, channels x window), at least float32."""
-        columns = []
-        for view in self._shifted(self.images):
-            view = view.reshape(view.shape[0], -1, view.shape[-1])
-            if self.weights is None:
-                dtype = jnp.promote_types(jnp.float32, view.dtype)
-                columns.append(view.sum(1, dtype=dtype))
-            else:
-                weights = self.weights.reshape(view.shape[:2]).astype(view.dtype)
-                columns.append(contract("npc,np->nc", view, weights))
-        return jnp.stack(columns, axis=-1).reshape(self.images.shape[0], -1)
+        weights = None if self.weights is None else self.weights.reshape(self.images.shape[0], -1)
+
+        def form(view: jax.Array) -> jax.Array:
+            if weights is None:
+                return view.sum(1, dtype=jnp.promote_types(jnp.float32, view.dtype))
+            return contract("npc,np->nc", view, weights.astype(view.dtype))
+
+        return self._each_view(form)
 
     def totals(self) -> jax.Array:
         """The sum of weights over the pixels of each image."""
@@ -222,49 +219,44 @@ class PatchColumns(Columns):
             return jnp.full(count, float(math.prod(self._sizes)))
         return self.weights.reshape(count, -1).sum(1)
 
-    def take(self, start: jax.Array | int, size: int) -> jax.Array:
-        """Some columns, from the channels that they belong to."""
+    def accumulate(
+        self,
+        form: Callable[[jax.Array], Any],
+        start: jax.Array | int = 0,
+        size: int | None = None,
+    ) -> Any:
+        """Sums over parts of at most an eighth of the images, if there are as many."""
+        count = self.images.shape[0]
+        part = max(d for d in range(1, max(1, count // 8) + 1) if count % d == 0)
+        parts = jax.tree.map(lambda x: x.reshape(count // part, part, *x.shape[1:]), self)
+
+        def form_part(columns: PatchColumns) -> Any:
+            return form(columns._rows(start, self.shape[1] if size is None else size))
+
+        def step(total: Any, columns: PatchColumns) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, form_part(columns)), None
+
+        one = jax.tree.map(lambda x: x[0], parts)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(form_part, one))
+        return jax.lax.scan(step, zeros, parts)[0]
+
+    def _rows(self, start: jax.Array | int, size: int) -> jax.Array:
+        """Columns ``start`` to ``start + size`` of all rows, from the channels they belong to."""
         window, channels = math.prod(self.convolution.window), self.images.shape[-1]
         width = min(channels, -(-(size + window - 1) // window))
         # The last channels bring the column of ones with them, as one more after theirs.
         first = jnp.minimum(start // window, channels - width)
         images = jax.lax.dynamic_slice_in_dim(self.images, first, width, axis=-1)
-        patches = self._patches(images)
+        views = [
+            self._view(images, entry) for entry in np.asarray(self.convolution.offsets(), np.int32)
+        ]
+        views = [view.reshape(-1, width) for view in views]
+        rows = jnp.stack(views, axis=-1).reshape(-1, width * window)
         if self.bias:
-            patches = jnp.concatenate([patches, jnp.ones_like(patches[:, :1])], axis=1)
-        offset = start - first * window
-        return self._weighted(jax.lax.dynamic_slice_in_dim(patches, offset, size, axis=1))
-
-    def accumulate(self, form: Callable[[jax.Array], Any]) -> Any:
-        """Sums over parts of at most a quarter of the images, so that no part holds many rows."""
-        count = self.images.shape[0]
-        part = max(d for d in range(1, max(1, count // 4) + 1) if count % d == 0)
-
-        def form_part(arrays: tuple[jax.Array, jax.Array | None]) -> Any:
-            columns = PatchColumns(*arrays, self.bias, self.convolution)
-            rows = columns._patches(columns.images)
-            if self.bias:
-                rows = jnp.concatenate([rows, jnp.ones_like(rows[:, :1])], axis=1)
-            return form(columns._weighted(rows))
-
-        if part == count:
-            return form_part((self.images, self.weights))
-        parts = jax.tree.map(
-            lambda x: x.reshape(count // part, part, *x.shape[1:]), (self.images, self.weights)
-        )
-        zeros = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype),
-            jax.eval_shape(form_part, jax.tree.map(lambda x: x[0], parts)),
-        )
-
-        def step(total: Any, arrays: Any) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, form_part(arrays)), None
-
-        return jax.lax.scan(step, zeros, parts)[0]
-
-    def _patches(self, images: jax.Array) -> jax.Array:
-        stacked = jnp.stack(self._shifted(images), axis=-1)
-        return stacked.reshape(-1, stacked.shape[-2] * stacked.shape[-1])
+            rows = jnp.concatenate([rows, jnp.ones_like(rows[:, :1])], axis=1)
+        if size != rows.shape[1]:
+            rows = jax.lax.dynamic_slice_in_dim(rows, start - first * window, size, axis=1)
+        return self._weighted(rows)
 
     def _weighted(self, rows: jax.Array) -> jax.Array:
         if self.weights is None:

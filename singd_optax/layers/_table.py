@@ -29,7 +29,10 @@ def render_table(
         rows.append(
             [
                 spec.path or "(root)",
-                spec.kind + stack + ("" if spec.bias_shape is None else " + bias"),
+                spec.kind
+                + (" (tied)" if spec.tied else "")
+                + stack
+                + ("" if spec.bias_shape is None else " + bias"),
                 str(spec.kernel_shape),
                 *(
                     f"{dim} {structure!r} {dtype}"
@@ -41,7 +44,15 @@ def render_table(
                 ", ".join(map(format_bytes, sizes)),
             ]
         )
-    lines = [f"{len(rows)} Kronecker layers, {format_bytes(total)} of factors"]
+    moments = sum(
+        2 * math.prod(shape) * jnp.dtype(spec.dtype).itemsize
+        for spec in specs
+        for shape in spec.shapes.values()
+    )
+    lines = [
+        f"{len(rows)} Kronecker layers, {format_bytes(total)} of factors "
+        f"(AdamW's moments of the same parameters: {format_bytes(moments)})"
+    ]
     lines += align_columns([header, *rows])
     remaining = [[path, str(shape), reason] for path, shape, reason in others]
     if remaining:

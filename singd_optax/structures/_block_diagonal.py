@@ -180,8 +180,11 @@ class BlockDiagonalMatrix(StructuredMatrix):
         def block_gram(start_and_block: tuple[jax.Array, jax.Array]) -> jax.Array:
             start, block = start_and_block
             own = BlockDiagonalMatrix(block[None], None, self.block_size)
-            rows = columns.take(start, block.shape[-1])
-            return own.gram(rows, precision=precision).blocks[0]
+
+            def form(rows: jax.Array) -> jax.Array:
+                return own.gram(rows, precision=precision).blocks[0]
+
+            return columns.accumulate(form, start, block.shape[-1])
 
         groups, start = [], 0
         for group in self._groups():

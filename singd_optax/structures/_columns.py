@@ -27,9 +27,16 @@ class Columns(abc.ABC):
         """The sum of squares of each column, (dim,), at least float32."""
 
     @abc.abstractmethod
-    def take(self, start: jax.Array | int, size: int) -> jax.Array:
-        """Columns ``start`` to ``start + size`` of all rows, (n, size); ``start`` may be traced."""
+    def accumulate(
+        self,
+        form: Callable[[jax.Array], Any],
+        start: jax.Array | int = 0,
+        size: int | None = None,
+    ) -> Any:
+        """The sum of ``form(rows)`` over parts of the rows, one after the other.
 
-    @abc.abstractmethod
-    def accumulate(self, form: Callable[[jax.Array], Any]) -> Any:
-        """The sum of ``form(rows)`` over parts (m, dim) of the rows, one after the other."""
+        Args:
+          form: From some of the rows, (m, size).
+          start: The first column; may be traced.
+          size: The number of columns; None for all from ``start`` 0 on.
+        """

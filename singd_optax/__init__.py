@@ -1,6 +1,6 @@
 """Structured inverse-free natural gradient descent for JAX: optax optimizers for Flax models."""
 
-from singd_optax import layers, rules, structures, transforms
+from singd_optax import diagnostics, layers, rules, structures, training, transforms
 from singd_optax.alias import ikfac, ingd, singd
 from singd_optax.capture import (
     find_layers,
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "LayerSpec",
     "Layers",
+    "diagnostics",
     "factors",
     "find_layers",
     "ikfac",
@@ -43,6 +44,7 @@ __all__ = [
     "structures",
     "tag",
     "tag_distribution",
+    "training",
     "transforms",
     "value_and_grad",
 ]

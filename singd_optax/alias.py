@@ -6,7 +6,7 @@ from typing import Any
 import optax
 
 from singd_optax._validate import check_number
-from singd_optax.layers import Layers, Leaves, check_layers
+from singd_optax.layers import Layers, Leaves, check_layers, check_not_flat, whole_layers
 from singd_optax.rules import DampingMode, FactorStepNorm, Hyperparameter
 from singd_optax.structures import Dense, Precision
 from singd_optax.transforms import (
@@ -111,14 +111,41 @@ def singd(
 
 
 def ingd(
-    learning_rate: Hyperparameter, layers: Layers, **options: Any
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    momentum: float = 0.8,
+    weight_decay: Hyperparameter = 1e-4,
+    mask: Any = None,
+    damping: Hyperparameter = 0.03,
+    damping_mode: DampingMode = "relative",
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_momentum: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = "spectral",
+    refresh_every: Interval = _DEFAULT_REFRESH,
+    consistent_rms: float | None = 0.2,
+    fallback: optax.GradientTransformation | None = None,
+    precision: Precision = "highest",
+    seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """INGD: SINGD with dense factors (arXiv 2302.09738).
 
     Args:
-      learning_rate: As for ``singd``.
+      learning_rate: As for ``singd``, and so are all others.
       layers: From ``find_layers`` with dense structures.
-      **options: As for ``singd``.
+      momentum: As for ``singd``.
+      weight_decay: As for ``singd``.
+      mask: As for ``singd``.
+      damping: As for ``singd``.
+      damping_mode: As for ``singd``.
+      factor_learning_rate: As for ``singd``.
+      factor_momentum: As for ``singd``.
+      factor_step_norm: As for ``singd``.
+      refresh_every: As for ``singd``.
+      consistent_rms: As for ``singd``.
+      fallback: As for ``singd``.
+      precision: As for ``singd``.
+      seed: As for ``singd``.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -133,7 +160,23 @@ def ingd(
             f"INGD has dense factors, got other structures for the layers {other}. Find layers "
             "with structures='dense', or use singd, which takes all structures."
         )
-    return singd(learning_rate, layers, **options)
+    return singd(
+        learning_rate,
+        layers,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        mask=mask,
+        damping=damping,
+        damping_mode=damping_mode,
+        factor_learning_rate=factor_learning_rate,
+        factor_momentum=factor_momentum,
+        factor_step_norm=factor_step_norm,
+        refresh_every=refresh_every,
+        consistent_rms=consistent_rms,
+        fallback=fallback,
+        precision=precision,
+        seed=seed,
+    )
 
 
 def ikfac(
@@ -221,5 +264,10 @@ def _recipe(
 
 
 def _labels(layers: Layers) -> Callable[[Any], Any]:
-    labels = {path: "kronecker" for spec in layers.values() for path in spec.shapes}
-    return lambda params: Leaves(params).labelled(labels, "fallback")
+    def labels(params: Any) -> Any:
+        leaves = Leaves(params)
+        check_not_flat(leaves, "params")
+        whole = [path for spec in whole_layers(layers, leaves, warn=True) for path in spec.shapes]
+        return leaves.labelled(dict.fromkeys(whole, "kronecker"), "fallback")
+
+    return labels

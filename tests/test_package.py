@@ -19,6 +19,8 @@ ALLOWED = {
     "transforms": {"rules", "layers", "structures"},
     "capture": {"layers", "structures"},
     "alias": {"transforms", "rules", "layers", "structures"},
+    "training": {"layers"},
+    "diagnostics": {"layers", "structures"},
     "testing": {"rules", "layers", "structures"},
     "_validate": set(),
 }
@@ -26,6 +28,7 @@ ALLOWED = {
 PUBLIC = [
     "LayerSpec",
     "Layers",
+    "diagnostics",
     "factors",
     "find_layers",
     "ikfac",
@@ -44,6 +47,7 @@ PUBLIC = [
     "structures",
     "tag",
     "tag_distribution",
+    "training",
     "transforms",
     "value_and_grad",
 ]
@@ -81,7 +85,9 @@ def test_no_private_modules_of_others(file):
         if names[0] == "flax" and names[1:2] == ["linen"]:
             assert file.name in ("_linen.py", "_linen_kinds.py"), f"{file} imports {module}"
         if names[0] == "optax":
-            assert part_of(file.relative_to(ROOT).parts) in ("transforms", "alias"), file
+            assert part_of(file.relative_to(ROOT).parts) in ("transforms", "alias", "training"), (
+                file
+            )
 
 
 def test_small_files():
@@ -101,6 +107,8 @@ def test_every_public_name_is_documented():
         singd_optax.layers,
         singd_optax.rules,
         singd_optax.transforms,
+        singd_optax.training,
+        singd_optax.diagnostics,
     ):
         for name in module.__all__:
             value = getattr(module, name)

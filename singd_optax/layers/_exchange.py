@@ -131,7 +131,8 @@ class CurvatureState(NamedTuple):
     Attributes:
       curvature_count: Updates made so far, int32.
       refresh_due: Whether the next update refreshes the factors, so that the gradient function
-        has to form statistics.
+        has to form statistics; int32, 0 or 1, as wrappers that blend states (``optax.lookahead``)
+        turn bools into numbers.
       factors: Path of a layer -> its factors.
       factor_memory: Path of a layer -> whatever else its rule keeps (momenta).
       skipped_refreshes: Path of a layer -> refreshes that were skipped because a statistic was not
@@ -143,6 +144,18 @@ class CurvatureState(NamedTuple):
     factors: dict[str, Factors]
     factor_memory: dict[str, Any]
     skipped_refreshes: dict[str, jax.Array]
+
+
+class AccumulatedState(NamedTuple):
+    """The state of a wrapper that accumulates gradients and statistics over micro-batches.
+
+    Attributes:
+      multi_steps: The state of ``optax.MultiSteps``, with the optimizer's inside.
+      accumulated_curvature: Path of a layer -> statistics of the micro-batches so far.
+    """
+
+    multi_steps: Any
+    accumulated_curvature: dict[str, Statistics]
 
 
 def curvature_states(opt_state: Any) -> list[CurvatureState]:

@@ -1,7 +1,7 @@
 """Structured inverse-free natural gradient descent for JAX: optax optimizers for Flax models."""
 
 from singd_optax import diagnostics, layers, rules, structures, training, transforms
-from singd_optax.alias import ikfac, ingd, singd
+from singd_optax.alias import ikfac, ingd, kfac, singd
 from singd_optax.capture import (
     find_layers,
     plain_params,
@@ -17,6 +17,7 @@ from singd_optax.transforms import (
     scale_by_consistent_rms,
     scale_by_curvature,
     scale_by_ikfac,
+    scale_by_kfac,
     scale_by_singd,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "find_layers",
     "ikfac",
     "ingd",
+    "kfac",
     "layers",
     "parse_structure",
     "plain_params",
@@ -39,6 +41,7 @@ __all__ = [
     "scale_by_consistent_rms",
     "scale_by_curvature",
     "scale_by_ikfac",
+    "scale_by_kfac",
     "scale_by_singd",
     "singd",
     "structures",

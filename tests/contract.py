@@ -49,6 +49,8 @@ TRANSFORMATIONS = {
     "singd": lambda layers: singd_optax.singd(0.05, layers),
     "ingd": lambda layers: singd_optax.ingd(0.05, layers),
     "ikfac": lambda layers: singd_optax.ikfac(0.05, layers),
+    "kfac": lambda layers: singd_optax.kfac(0.05, layers),
+    "scale_by_kfac": _scaled(singd_optax.scale_by_kfac),
     "scale_by_singd": _scaled(singd_optax.scale_by_singd),
     "scale_by_ikfac": _scaled(singd_optax.scale_by_ikfac),
     "scale_by_curvature": _scaled(
@@ -64,7 +66,7 @@ TRANSFORMATIONS = {
 }
 
 #: Aliases, for what takes a learning rate: name -> whether it takes any structure.
-ALIASES = ("singd", "ingd", "ikfac")
+ALIASES = ("singd", "ingd", "ikfac", "kfac")
 
 
 def make_step(tx, layers, loss_fn=loss_fn, **jit_options):

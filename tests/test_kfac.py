@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contract import loss_fn, problem
 
-from singd_optax.layers import Factors, LayerSpec, Stacking, Statistics
+import singd_optax
+from singd_optax.layers import Factors, LayerSpec, Leaves, Stacking, Statistics
 from singd_optax.rules import IKFAC, KFAC
 from singd_optax.structures import parse_structures
 
@@ -198,3 +200,26 @@ def test_singular_moments_and_errors(gradient):
         KFAC(damping=0.0)
     with pytest.raises(ValueError, match="inverse_method"):
         KFAC(damping=0.1, inverse_method="lu")
+
+
+def test_kl_clip_bounds_the_change_of_predictions():
+    """η² Σ ∇ᵀ P ∇ over all layers is the bound where it was above, and as it was where below."""
+    params, layers, x, y = problem()
+    grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+    changes = []
+    for bound in (None, 1e-4, 1e6):
+        tx = singd_optax.scale_by_kfac(layers, kl_clip=bound, kl_learning_rate=0.3)
+        state = tx.init(params)
+        _, grads, curvature = grad_fn(params, x, y, opt_state=state)
+        updates, _ = tx.update(grads, state, params, curvature=curvature)
+        paths = [path for spec in layers.values() for path in spec.shapes]
+        before, after = Leaves(grads), Leaves(updates)
+        changes.append(0.09 * sum(float(jnp.vdot(before[p], after[p])) for p in paths))
+        scale = np.asarray(updates["norm"]["scale"] / grads["norm"]["scale"])
+        np.testing.assert_allclose(scale, 1, rtol=1e-6)  # no Kronecker layer: passes through
+    free, clipped, loose = changes
+    # The products shrink with the scale once, their bound is on its square.
+    np.testing.assert_allclose(clipped / free, np.sqrt(1e-4 / free), rtol=1e-5)
+    np.testing.assert_allclose(loose, free)
+    with pytest.raises(ValueError, match="consistent_rms=None"):
+        singd_optax.kfac(1e-2, layers, kl_clip=1e-3)

@@ -22,13 +22,19 @@ from singd_optax.layers import (
 )
 from singd_optax.rules import Rule
 from singd_optax.transforms._check import checked_curvature, checked_specs
+from singd_optax.transforms._kl_clip import KLClip
 
 #: An int, or a schedule step -> int.
 Interval = int | Callable[[Any], Any]
 
 
 def scale_by_curvature(
-    rule: Rule, layers: Layers, *, refresh_every: Interval = 1, seed: int = 0
+    rule: Rule,
+    layers: Layers,
+    *,
+    refresh_every: Interval = 1,
+    kl_clip: KLClip | None = None,
+    seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Precondition the gradients of Kronecker layers by a rule; pass all others through.
 
@@ -44,6 +50,7 @@ def scale_by_curvature(
       rule: What to do for each layer, for example ``SINGD(damping=1e-3, ...)``.
       layers: From ``find_layers``.
       refresh_every: The interval T, or a schedule step -> T.
+      kl_clip: A bound on what a step does to the predictions, for all layers together; or None.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -109,6 +116,10 @@ def scale_by_curvature(
         changed: dict[str, jax.Array] = {}
         for spec in specs:
             changed |= _preconditioned(rule, spec, leaves, factors[spec.path])
+        if kl_clip is not None:
+            gradients = {path: leaves[path] for path in changed}
+            scale = kl_clip.scale(gradients, changed, state.curvature_count)
+            changed = {path: (g * scale).astype(g.dtype) for path, g in changed.items()}
         count = optax.safe_increment(state.curvature_count)
         new_state = CurvatureState(
             curvature_count=count,

@@ -18,7 +18,7 @@ def test_examples(capsys):
     exec(blocks[2], namespace)
     assert int(namespace["state"].step) == 2
     assert "Dense() 9 x 9 float32" in capsys.readouterr().out
-    assert len(namespace["figure"].axes) == 4
+    assert len(namespace["figure"].axes) == 3
     params = namespace["state"].params
     for name in ("accumulating", "lookahead"):
         assert namespace[name].init(params)

@@ -108,6 +108,23 @@ def test_stacked_layers_are_told_apart():
     assert not any("memory" in name for name in numbers)
 
 
+@pytest.mark.parametrize("inverse_method", ["cholesky", "eigh"])
+def test_kfac(inverse_method):
+    """Another kind of factors, and of what is beside them."""
+    params, layers, *_ = problem()
+    state = singd_optax.scale_by_kfac(layers, inverse_method=inverse_method).init(params)
+    numbers = diagnostics.layer_diagnostics(layers, state)["first"]
+    moments = {"memory_norm_S_K", "memory_norm_S_C"}
+    assert {name for name in numbers if name.startswith("memory")} == moments
+    assert numbers["condition_K"] == 1
+    assert "Dense() 6 x 6 float32" in diagnostics.summary(state)
+    assert len(diagnostics.plot_spectra(state).axes) == 2
+    tx = singd_optax.scale_by_kfac(layers, inverse_method=inverse_method)
+    singd_optax.training.check_opt_state(state, tx, params)
+    with pytest.raises(ValueError, match="memory"):
+        singd_optax.training.check_opt_state(state, singd_optax.scale_by_singd(layers), params)
+
+
 def test_summary_counts_every_byte(stepped):
     params, layers, *_ = problem()
     opt_state = stepped[1]

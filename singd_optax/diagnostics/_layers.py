@@ -33,9 +33,11 @@ def layer_diagnostics(
 
     For each layer that has factors (layers of a stack apart, kernel and bias together):
 
-    - ``norm_K``, ``norm_C``: Frobenius norms of the factors; √dim at the start.
+    - ``norm_K``, ``norm_C``: Frobenius norms of the factors (for KFAC, of the inverses or the
+      eigenvectors); √dim at the start.
     - ``condition_K``, ``condition_C``: see ``condition_number``.
-    - ``memory_norm_K``, ...: norms of what the rule keeps beside the factors; the momenta.
+    - ``memory_norm_K``, ...: norms of what the rule keeps beside the factors: the momenta, or
+      the averaged moments.
     - ``skipped_refreshes``: refreshes without effect since the start.
     - with ``grads``: ``gradient_rms``, the root mean square.
     - with ``updates``: ``update_rms``.
@@ -83,7 +85,8 @@ def layer_diagnostics(
         for spec in specs:
             path = spec.path
             found: dict[str, jax.Array] = {}
-            for side, factor in state.factors[path]._asdict().items():
+            pair = state.factors[path]
+            for side, factor in (("K", pair.K), ("C", pair.C)):
                 found[f"norm_{side}"] = factor.frobenius_norm()
                 found[f"condition_{side}"] = condition_number(factor, exact_dim=exact_dim)
             found |= _memory_norms(state.factor_memory[path], spec)
@@ -166,7 +169,7 @@ def _memory_norms(memory: Any, spec: LayerSpec) -> dict[str, jax.Array]:
         name = "_".join(filter(None, ("memory_norm", path_name(path).replace("/", "_"))))
         if is_matrix(part):
             found[name] = part.frobenius_norm()
-        else:
+        elif jnp.issubdtype(part.dtype, jnp.floating):
             own = tuple(range(len(spec.stack_shape), part.ndim))
             found[name] = jnp.sqrt(
                 jnp.sum(jnp.square(part.astype(spec.statistics_dtype)), axis=own)

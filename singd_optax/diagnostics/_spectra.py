@@ -51,7 +51,7 @@ def plot_spectra(opt_state: Any, pattern: str = "", *, columns: int = 4) -> Any:
     for axis in axes[len(pairs) :]:
         axis.set_axis_off()
     for axis, (path, pair) in zip(axes, pairs.items(), strict=False):
-        for color, (name, factor) in zip(("C0", "C1"), pair._asdict().items(), strict=True):
+        for color, name, factor in (("C0", "K", pair.K), ("C1", "C", pair.C)):
             dense = np.asarray(factor.to_dense().astype(jnp.float32))
             spectra = np.linalg.svd(dense, compute_uv=False).reshape(-1, factor.dim)
             for index, spectrum in enumerate(spectra):

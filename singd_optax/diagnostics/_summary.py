@@ -49,7 +49,8 @@ def summary(opt_state: Any) -> str:
         for path, pair in state.factors.items():
             sizes = [_bytes(pair), _bytes(state.factor_memory[path])]
             totals = [total + size for total, size in zip(totals, sizes, strict=True)]
-            rows.append([path or "(root)", *map(describe_factor, pair), *map(format_bytes, sizes)])
+            described = describe_factor(pair.K), describe_factor(pair.C)
+            rows.append([path or "(root)", *described, *map(format_bytes, sizes)])
     whole = _bytes(opt_state)
     rows.append(["all layers", "", "", *map(format_bytes, totals)])
     rows.append(["rest of the state", "", "", format_bytes(whole - sum(totals)), ""])

@@ -65,8 +65,9 @@ def _differing_factors(got: dict[str, Any], expected: dict[str, Any]) -> list[st
         elif path not in got:
             lines.append(f"layer {path!r}: has no factors, expected some")
         else:
-            for name, factor, other in zip("KC", got[path], expected[path], strict=True):
-                found, wanted = describe_factor(factor), describe_factor(other)
+            for name in ("K", "C"):
+                pair = (getattr(tree[path], name) for tree in (got, expected))
+                found, wanted = map(describe_factor, pair)
                 if found != wanted:
                     lines.append(f"layer {path!r}: {name} is {found}, expected {wanted}")
     return lines

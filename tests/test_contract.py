@@ -94,16 +94,15 @@ def test_scan_over_steps_of_an_ensemble(name):
     assert max(jax.tree.leaves(moved)) > 0
 
 
-@pytest.mark.parametrize("name", ["singd", "ikfac", "scale_by_singd"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(name, "float32") for name in ALIASES] + [("singd", "float64")]
+)
 def test_x64(name, dtype, x64):
     """With 64 bits enabled nothing widens, and float64 params stay so; schedules too."""
     params, layers, x, y = problem.__wrapped__(dtype)
-    if name in ALIASES:
-        schedule = optax.linear_schedule(0.05, 0.01, 5)
-        tx = getattr(singd_optax, name)(schedule, layers, damping=schedule)
-    else:
-        tx = TRANSFORMATIONS[name](layers)
+    schedule = lambda count: jnp.asarray(0.05 - 0.001 * count, jnp.float64)
+    options = {"damping": schedule, "factor_learning_rate": schedule, "weight_decay": schedule}
+    tx = getattr(singd_optax, name)(schedule, layers, **options)
     new_params, opt_state, values = run(tx, layers, params, x, y, 3)
     assert describe(new_params) == describe(params)
     assert values[-1] < values[0]

@@ -114,7 +114,10 @@ class KFAC(Rule):
         key: jax.Array,
     ) -> tuple[Any, Moments]:
         """New averages; new inverses if they are due."""
-        rate = hyperparameter_at(self.factor_learning_rate, count)
+        # With 64 bits enabled a schedule may return float64; the state keeps its dtype.
+        rate = jnp.asarray(
+            hyperparameter_at(self.factor_learning_rate, count), spec.statistics_dtype
+        )
         averaged = memory.averaged + 1
         S_K = memory.S_K * (1 - rate) + statistics.H_K * rate
         S_C = memory.S_C * (1 - rate) + statistics.H_C * rate

@@ -1,6 +1,6 @@
 """Structured inverse-free natural gradient descent for JAX: optax optimizers for Flax models."""
 
-from singd_optax import layers, rules, structures, transforms
+from singd_optax import layers, nnx, rules, structures, transforms
 from singd_optax.alias import ikfac, ingd, singd
 from singd_optax.capture import (
     find_layers,
@@ -30,6 +30,7 @@ __all__ = [
     "ikfac",
     "ingd",
     "layers",
+    "nnx",
     "parse_structure",
     "plain_params",
     "position_weights",

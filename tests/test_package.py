@@ -18,6 +18,7 @@ ALLOWED = {
     "rules": {"layers", "structures"},
     "transforms": {"rules", "layers", "structures"},
     "capture": {"layers", "structures"},
+    "nnx": {"capture"},
     "alias": {"transforms", "rules", "layers", "structures"},
     "testing": {"rules", "layers", "structures"},
     "_validate": set(),
@@ -31,6 +32,7 @@ PUBLIC = [
     "ikfac",
     "ingd",
     "layers",
+    "nnx",
     "parse_structure",
     "plain_params",
     "position_weights",
@@ -99,6 +101,7 @@ def test_every_public_name_is_documented():
         singd_optax,
         singd_optax.structures,
         singd_optax.layers,
+        singd_optax.nnx,
         singd_optax.rules,
         singd_optax.transforms,
     ):

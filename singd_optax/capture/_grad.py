@@ -96,13 +96,13 @@ def value_and_grad(
     def value_grad_and_curvature(
         params: Any, *args: Any, opt_state: Any = None, **kwargs: Any
     ) -> tuple[Any, Any, Curvature]:
-        states = _states_by_layer(layers, opt_state)
+        states = states_by_layer(layers, opt_state)
         specs = {path: layers[path] for path in states}
         check_params(specs.values(), Leaves(params), "params")
         slots = {path: Statistics.zeros(spec) for path, spec in specs.items()}
 
         def tapped_loss(params: Any, slots: Curvature) -> Any:
-            taps = [_tap(specs[path], slots[path], states[path], precision) for path in slots]
+            taps = [make_tap(specs[path], slots[path], states[path], precision) for path in slots]
             beside: dict[str, tuple[Tap, ...]] = {}
             for tap in taps:
                 group, _ = split_path(tap.spec.kernel_path)
@@ -130,14 +130,17 @@ def _sampling(
     )
 
 
-def _tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision) -> Tap:
+def make_tap(
+    spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision
+) -> Tap:
+    """What rides beside the kernel of a layer."""
     refresh = jnp.broadcast_to(state.refresh_due, spec.scan_shape)
     riding = (slot, state.factors[spec.path], refresh)
     slot, factors, refresh = spec.stacking.spread(riding)
     return Tap(slot, factors, refresh, spec, precision)
 
 
-def _states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState]:
+def states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState]:
     """Path of a layer -> the curvature state that holds its factors."""
     states = curvature_states(opt_state)
     if not states:

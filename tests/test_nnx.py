@@ -24,6 +24,11 @@ def trees_close(got, want, tolerance=1e-9):
     jax.tree.map(lambda a, b: close(a, b, tolerance), got, want)
 
 
+def values(model):
+    """All arrays but random keys, which have no tolerance."""
+    return nnx.as_pure(nnx.state(model, nnx.Not(nnx.RngKey)))
+
+
 def fingerprint(model):
     """All that is there beside values."""
     graphdef, state = nnx.split(model)
@@ -41,11 +46,11 @@ def measured(loss_fn, model, *args, **options):
     before = fingerprint(model)
     value, grads, curvature = grad_fn(model, *args, opt_state=state)
     assert fingerprint(model) == before
-    want_value, want_grads = nnx.jit(nnx.value_and_grad(loss_fn))(want_model, *args)
+    want_value, want_grads = nnx.value_and_grad(loss_fn)(want_model, *args)
     close(value, want_value)
     assert type(grads) is type(want_grads)
     trees_close(grads, want_grads)
-    trees_close(nnx.as_pure(nnx.state(model)), nnx.as_pure(nnx.state(want_model)))
+    trees_close(values(model), values(want_model))
     return layers, state, curvature
 
 
@@ -60,11 +65,6 @@ F64 = {"param_dtype": jnp.float64}
 #: name -> (the Linen module, the NNX module, input shape)
 CASES = {
     "linear": lambda: (nn.Dense(3, **F64), nnx.Linear(4, 3, **R), (BATCH, 5, 4)),
-    "linear_nobias": lambda: (
-        nn.Dense(3, use_bias=False, **F64),
-        nnx.Linear(4, 3, use_bias=False, **R),
-        (BATCH, 4),
-    ),
     "general_out": lambda: (
         nn.DenseGeneral((2, 3), **F64),
         nnx.LinearGeneral(4, (2, 3), **R),
@@ -95,11 +95,6 @@ CASES = {
         nnx.Conv(2, 3, (3, 2), strides=(2, 1), **R),
         (BATCH, 5, 4, 2),
     ),
-    "conv1_causal": lambda: (
-        nn.Conv(3, 3, padding="CAUSAL", kernel_dilation=2, **F64),
-        nnx.Conv(2, 3, 3, padding="CAUSAL", kernel_dilation=2, **R),
-        (BATCH, 7, 2),
-    ),
     "conv_circular": lambda: (
         nn.Conv(3, (3, 2), padding="CIRCULAR", **F64),
         nnx.Conv(2, 3, (3, 2), padding="CIRCULAR", **R),
@@ -117,9 +112,7 @@ CASES = {
     ),
     "transpose_flipped": lambda: (
         nn.ConvTranspose(3, (3,), strides=(2,), padding="VALID", transpose_kernel=True, **F64),
-        nnx.ConvTranspose(
-            2, 3, (3,), strides=(2,), padding="VALID", transpose_kernel=True, **R
-        ),
+        nnx.ConvTranspose(2, 3, (3,), strides=(2,), padding="VALID", transpose_kernel=True, **R),
         (BATCH, 4, 2),
     ),
     "embed": lambda: (nn.Embed(7, 3, **F64), nnx.Embed(7, 3, **R), (BATCH, 5)),
@@ -154,9 +147,7 @@ def test_statistics_equal_linens(name):
     layers, state, curvature = measured(lambda m, x: loss_of(m(x)), model, x, strict=True)
     want_layers = singd_optax.find_layers(linen_loss, params, x)
     assert layers == want_layers
-    want = jax.jit(singd_optax.value_and_grad(linen_loss, want_layers))(
-        params, x, opt_state=state
-    )
+    want = jax.jit(singd_optax.value_and_grad(linen_loss, want_layers))(params, x, opt_state=state)
     trees_close(curvature, want[2])
 
 
@@ -211,18 +202,14 @@ def test_batch_norm_and_dropout_state_propagates():
     layers = singd_optax.nnx.find_layers(supervised, model, x, y)
     assert list(layers) == ["blocks/0/linear", "blocks/1/linear", "head"]
     assert fingerprint(model) == before
-    trees_close(nnx.as_pure(nnx.state(model)), nnx.as_pure(nnx.state(want)), 0)  # nothing was run
+    trees_close(values(model), values(want), 0)  # nothing was run
     optimizer = nnx.Optimizer(model, singd_optax.singd(1e-2, layers), wrt=nnx.Param)
     grad_fn = singd_optax.nnx.value_and_grad(supervised, layers)
     value, grads, curvature = grad_fn(model, x, y, optimizer=optimizer)
     want_value, want_grads = nnx.value_and_grad(supervised)(want, x, y)
     close(value, want_value, 1e-6)
     trees_close(grads, want_grads, 1e-6)
-    trees_close(
-        nnx.as_pure(nnx.state(model, nnx.Not(nnx.RngKey))),
-        nnx.as_pure(nnx.state(want, nnx.Not(nnx.RngKey))),
-        1e-6,
-    )
+    trees_close(values(model), values(want), 1e-6)
     assert int(nnx.state(model, nnx.RngCount)["blocks"][0]["dropout"]["rngs"]["count"][...]) > 0
     assert float(curvature["head"].mean_U) > 0
     # Gradients and updates of all parameters, in the order that users have it.
@@ -253,7 +240,10 @@ def test_three_steps_under_jit_compile_once_and_leave_nothing():
     assert len(traces) == 1
     assert np.isfinite(values).all()
     assert fingerprint(model) == before
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(nnx.as_pure(nnx.state(model, nnx.Param))))
+    assert all(
+        np.isfinite(leaf).all()
+        for leaf in jax.tree.leaves(nnx.as_pure(nnx.state(model, nnx.Param)))
+    )
     assert set(singd_optax.factors(optimizer.opt_state)) == set(layers)
 
     # A second optimizer, and a checkpoint.
@@ -263,11 +253,12 @@ def test_three_steps_under_jit_compile_once_and_leave_nothing():
     arrays = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     restored = flax.serialization.from_bytes(arrays, flax.serialization.to_bytes(arrays))
     fresh = MLP(nnx.Rngs(1))
-    nnx.update(fresh, nnx.merge_state(nnx.state(fresh, nnx.Param)))
     state = nnx.state(fresh, nnx.Param)
     nnx.replace_by_pure_dict(state, restored)
     nnx.update(fresh, state)
-    trees_close(nnx.as_pure(nnx.state(fresh, nnx.Param)), nnx.as_pure(nnx.state(model, nnx.Param)), 0)
+    trees_close(
+        nnx.as_pure(nnx.state(fresh, nnx.Param)), nnx.as_pure(nnx.state(model, nnx.Param)), 0
+    )
 
 
 class Plain(nnx.Module):
@@ -320,7 +311,11 @@ def test_trajectory_equals_linens():
 
 def test_attention():
     attention = nnx.MultiHeadAttention(
-        num_heads=2, in_features=4, decode=False, dropout_rate=0.2, deterministic=False,
+        num_heads=2,
+        in_features=4,
+        decode=False,
+        dropout_rate=0.2,
+        deterministic=False,
         rngs=nnx.Rngs(0),
     )
     x = jax.random.normal(jax.random.key(0), (3, 5, 4))
@@ -342,11 +337,11 @@ def test_attention():
 WIDTH = DEPTH = 4  # equal, so that shapes tell nothing
 
 
-def stacked_block(axis, cls=nnx.Linear, stack=DEPTH):
-    @nnx.split_rngs(splits=stack)
+def stacked_block(axis, **options):
+    @nnx.split_rngs(splits=DEPTH)
     @nnx.vmap(in_axes=0, out_axes=axis)
     def create(rngs):
-        return Holder(cls(WIDTH, WIDTH, rngs=rngs, **F64))
+        return Holder(nnx.Linear(WIDTH, WIDTH, rngs=rngs, **F64, **options))
 
     return create(nnx.Rngs(0))
 
@@ -359,7 +354,9 @@ class Scanned(nnx.Module):
         self.blocks = stacked_block(axis)
 
     def __call__(self, x):
-        axes = nnx.StateAxes({nnx.Param: self.axis, ...: None}) if self.style == "axes" else self.axis
+        axes = (
+            nnx.StateAxes({nnx.Param: self.axis, ...: None}) if self.style == "axes" else self.axis
+        )
 
         @nnx.scan(in_axes=(axes, nnx.Carry), out_axes=nnx.Carry)
         def run(block, x):
@@ -432,12 +429,19 @@ def test_vmap(axis):
         close(curvature["blocks/layer"].H_C.to_dense()[i], C.T @ (g[i].T @ g[i] * BATCH) @ C)
 
 
+@pytest.mark.usefixtures("x64")
 def test_layers_in_axes_that_cannot_be_told_go_to_the_fallback():
-    model = nnx.Dict(first=stacked_block(0), second=stacked_block(2, lambda *a, **k: nnx.Linear(*a, use_bias=False, **k)), head=nnx.Linear(WIDTH, 3, rngs=nnx.Rngs(0)))
+    model = nnx.Dict(
+        first=stacked_block(0),
+        second=stacked_block(2, use_bias=False),
+        head=nnx.Linear(WIDTH, 3, rngs=nnx.Rngs(0)),
+    )
 
     def loss(model, x):
         for block, axis in ((model.first, 0), (model.second, -1)):
-            run = nnx.scan(lambda b, x: jnp.tanh(b(x)), in_axes=(axis, nnx.Carry), out_axes=nnx.Carry)
+            run = nnx.scan(
+                lambda b, x: jnp.tanh(b(x)), in_axes=(axis, nnx.Carry), out_axes=nnx.Carry
+            )
             x = run(block, x)
         return loss_of(model.head(x))
 
@@ -477,14 +481,12 @@ def test_tied_shared_and_custom_layers():
     optimizer = nnx.Optimizer(model, singd_optax.singd(1e-2, layers), wrt=nnx.Param)
     grad_fn = singd_optax.nnx.value_and_grad(loss, layers)
     before = fingerprint(model)
-    value, grads, curvature = nnx.jit(grad_fn)(model, tokens, optimizer=optimizer)
+    _, grads, curvature = nnx.jit(grad_fn)(model, tokens, optimizer=optimizer)
     optimizer.update(model, grads, curvature=curvature)
     assert fingerprint(model) == before
     assert model.again is model.mix
     assert float(curvature["embed"].transposed.mean_G) > 0
-    inputs = [x.reshape(-1, 4) for x in (model.embed(tokens),)]
     assert float(curvature["again"].mean_U) > 0
-    assert inputs
 
 
 def test_has_aux_keyword_arguments_and_other_modules():
@@ -516,8 +518,8 @@ def test_penalties_see_plain_params():
     bad = lambda m, x, y: supervised(m, x, y) + norm(nnx.state(m, nnx.Param))
     with pytest.raises(ValueError, match="plain_params"):
         singd_optax.nnx.find_layers(bad, model, x, y)
-    good = lambda m, x, y: supervised(m, x, y) + norm(
-        singd_optax.nnx.plain_params(nnx.state(m, nnx.Param))
+    good = lambda m, x, y: (
+        supervised(m, x, y) + norm(singd_optax.nnx.plain_params(nnx.state(m, nnx.Param)))
     )
     layers = singd_optax.nnx.find_layers(good, model, x, y)
     state = singd_optax.scale_by_singd(layers).init(nnx.state(model, nnx.Param))
@@ -540,9 +542,7 @@ def test_tag():
     layers = singd_optax.nnx.find_layers(supervised, model, x, y, structures="dense")
     assert list(layers) == ["w"]
     state = singd_optax.scale_by_singd(layers).init(nnx.state(model, nnx.Param))
-    *_, curvature = singd_optax.nnx.value_and_grad(supervised, layers)(
-        model, x, y, opt_state=state
-    )
+    *_, curvature = singd_optax.nnx.value_and_grad(supervised, layers)(model, x, y, opt_state=state)
     close(curvature["w"].H_K.to_dense(), x.T @ x / 8, 1e-5)
 
 

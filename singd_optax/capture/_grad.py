@@ -130,9 +130,7 @@ def _sampling(
     )
 
 
-def make_tap(
-    spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision
-) -> Tap:
+def make_tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision) -> Tap:
     """What rides beside the kernel of a layer."""
     refresh = jnp.broadcast_to(state.refresh_due, spec.scan_shape)
     riding = (slot, state.factors[spec.path], refresh)

@@ -22,7 +22,7 @@ from singd_optax.capture._nnx_axes import (
     stacked_axes,
 )
 from singd_optax.capture._nnx_kinds import read
-from singd_optax.capture._nnx_riders import riders_of, riding, variables_by_path
+from singd_optax.capture._nnx_riders import riders_of, riding, variables_by_path, without_riders
 from singd_optax.capture._params import split_path
 from singd_optax.capture._sighting import Sighting
 from singd_optax.capture._tag import tags
@@ -131,7 +131,9 @@ def find_layers(
     }
     variables = variables_by_path(model)
     plain = {
-        path: shape for path, shape in shapes.items() if path in variables and not variables[path].ref
+        path: shape
+        for path, shape in shapes.items()
+        if path in variables and not variables[path].ref
     }
     index_of = {path: index for index, path in enumerate(groups)}
     calls: list[Call] = []
@@ -201,7 +203,7 @@ def _trace(
         params = {path: variables[path].get_raw_value() for path in shapes if path in variables}
         marks = {path: Mark(value, path, token) for path, value in values.items()}
         with tags(params, see_tagged(tagged, index_of, token)), riding(rebuilt, marks, _see):
-            output = loss_fn(rebuilt, *args, **kwargs)
+            output = without_riders(loss_fn(rebuilt, *args, **kwargs))
             return [leaf for leaf in jax.tree.leaves(output) if hasattr(leaf, "dtype")]
 
     values = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in markers.items()}
@@ -214,7 +216,7 @@ def _trace(
     if reaches_output(jaxpr, [i < len(values) for i in range(len(jaxpr.jaxpr.invars))]):
         raise LossReadsAllLeavesError(
             "`loss_fn` goes over all leaves of the model's parameters, as an L2 penalty or a norm "
-            "does, or returns them. While layers are found and measured, parameters carry more "
+            "does. While layers are found and measured, parameters carry more "
             "than their arrays, which would be counted too. Inside loss_fn, use "
             "singd_optax.nnx.plain_params(nnx.state(model, nnx.Param)) there (or the optimizer's "
             "weight_decay)."

@@ -82,6 +82,8 @@ def test_no_private_modules_of_others(file):
             assert not module.startswith("jax.interpreters"), module
         if names[0] == "flax" and names[1:2] == ["linen"]:
             assert file.name in ("_linen.py", "_linen_kinds.py"), f"{file} imports {module}"
+        if names[0] == "flax" and part_of(file.relative_to(ROOT).parts) == "capture":
+            assert module == "flax.struct" or file.name.startswith(("_linen", "_nnx")), file
         if names[0] == "optax":
             assert part_of(file.relative_to(ROOT).parts) in ("transforms", "alias"), file
 

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -129,12 +129,8 @@ def find_layers(
         for path, group in groups.items()
         for name, leaf in group.items()
     }
-    variables = variables_by_path(model)
-    plain = {
-        path: shape
-        for path, shape in shapes.items()
-        if path in variables and not variables[path].ref
-    }
+    special = _special(variables_by_path(model), shapes)
+    plain = {path: shape for path, shape in shapes.items() if path not in special}
     index_of = {path: index for index, path in enumerate(groups)}
     calls: list[Call] = []
     tagged: list[Sighting] = []
@@ -156,7 +152,21 @@ def find_layers(
             by_group[sighting.index].append(sighting)
     for sighting in tagged:
         by_group[sighting.index].append(sighting)
+    for path, reason in special.items():
+        index = index_of[split_path(path)[0]]
+        by_group[index].append(Sighting(index, (), (), "nnx.Variable", reason))
     return layers_of(groups, by_group, options, strict)
+
+
+def _special(variables: Mapping[str, nnx.Variable], shapes: Shapes) -> dict[str, str]:
+    """Parameters that nothing can ride on, and why."""
+    reasons = {}
+    for path in shapes:
+        if path not in variables:
+            reasons[path] = "one of several arrays in one variable"
+        elif variables[path].ref or variables[path].hijax:
+            reasons[path] = "in a variable that is mutable in place (ref or hijax)"
+    return reasons
 
 
 def check_model(model: Any) -> None:

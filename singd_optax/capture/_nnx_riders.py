@@ -48,7 +48,7 @@ class _Carrier:
         plain = self._plain()
         plain.set_value(value, **options)
         raw, array = self.get_raw_value(), plain.get_raw_value()
-        self.set_raw_value(raw.replace(array=array) if isinstance(raw, Ridden) else array)
+        self.set_raw_value(Ridden(array, raw.rider) if isinstance(raw, Ridden) else array)
 
     def __getattr__(self: Any, name: str) -> Any:
         if self.has_metadata(name):
@@ -59,7 +59,8 @@ class _Carrier:
 @functools.cache
 def _carrying(base: type[nnx.Variable]) -> type[nnx.Variable]:
     """The class of variables of type ``base`` that carry."""
-    return type(base)(base.__name__, (_Carrier, base), {"__slots__": ()})
+    metaclass: Any = type(base)
+    return metaclass(base.__name__, (_Carrier, base), {"__slots__": ()})
 
 
 def plain_type(carrying: Any) -> Any:
@@ -92,7 +93,8 @@ def _calling(base: type[nnx.Module], is_pytree: bool, on_call: OnCall) -> type[n
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
     }
-    return type(base)(base.__name__, (base,), content, pytree=is_pytree)
+    metaclass: Any = type(base)
+    return metaclass(base.__name__, (base,), content, pytree=is_pytree)
 
 
 def variables_by_path(model: Any) -> dict[str, nnx.Variable]:
@@ -131,7 +133,7 @@ def riding(model: Any, riders: Mapping[str, Any], on_call: OnCall) -> Iterator[N
         if isinstance(node, nnx.Module)
         and any(id(value) in carriers for value in vars(node).values())
     ]
-    types = [(node, type(node)) for node in modules]
+    types: list[tuple[Any, type]] = [(node, type(node)) for node in modules]
     types += [(variable, type(variable)) for variable, _ in carriers.values()]
     try:
         for node in modules:

@@ -1,6 +1,6 @@
 """Structured inverse-free natural gradient descent for JAX: optax optimizers for Flax models."""
 
-from singd_optax import diagnostics, layers, rules, structures, training, transforms
+from singd_optax import diagnostics, layers, nnx, rules, structures, training, transforms
 from singd_optax.alias import ikfac, ingd, kfac, singd
 from singd_optax.capture import (
     find_layers,
@@ -33,6 +33,7 @@ __all__ = [
     "ingd",
     "kfac",
     "layers",
+    "nnx",
     "parse_structure",
     "plain_params",
     "position_weights",

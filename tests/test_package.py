@@ -18,6 +18,7 @@ ALLOWED = {
     "rules": {"layers", "structures"},
     "transforms": {"rules", "layers", "structures"},
     "capture": {"layers", "structures"},
+    "nnx": {"capture"},
     "alias": {"transforms", "rules", "layers", "structures"},
     "training": {"layers"},
     "diagnostics": {"layers", "structures"},
@@ -35,6 +36,7 @@ PUBLIC = [
     "ingd",
     "kfac",
     "layers",
+    "nnx",
     "parse_structure",
     "plain_params",
     "position_weights",
@@ -86,6 +88,8 @@ def test_no_private_modules_of_others(file):
             assert not module.startswith("jax.interpreters"), module
         if names[0] == "flax" and names[1:2] == ["linen"]:
             assert file.name in ("_linen.py", "_linen_kinds.py"), f"{file} imports {module}"
+        if names[0] == "flax" and part_of(file.relative_to(ROOT).parts) == "capture":
+            assert module == "flax.struct" or file.name.startswith(("_linen", "_nnx")), file
         if names[0] == "optax":
             assert part_of(file.relative_to(ROOT).parts) in ("transforms", "alias", "training"), (
                 file
@@ -107,6 +111,7 @@ def test_every_public_name_is_documented():
         singd_optax,
         singd_optax.structures,
         singd_optax.layers,
+        singd_optax.nnx,
         singd_optax.rules,
         singd_optax.transforms,
         singd_optax.training,

@@ -2,14 +2,20 @@
 
 from singd_optax import layers, rules, structures, transforms
 from singd_optax.alias import ikfac, ingd, singd
+from singd_optax.alias_gradients import caspr, inverse_free_shampoo, shampoo
 from singd_optax.capture import find_layers, plain_params, value_and_grad
 from singd_optax.layers import Layers, LayerSpec, factors
 from singd_optax.structures import parse_structure
 from singd_optax.transforms import (
     refresh_schedule,
+    scale_by_caspr,
     scale_by_consistent_rms,
     scale_by_curvature,
+    scale_by_gradient_rule,
     scale_by_ikfac,
+    scale_by_inverse_free_shampoo,
+    scale_by_matrix_rms,
+    scale_by_shampoo,
     scale_by_singd,
 )
 
@@ -18,19 +24,27 @@ __version__ = "0.1.0"
 __all__ = [
     "LayerSpec",
     "Layers",
+    "caspr",
     "factors",
     "find_layers",
     "ikfac",
     "ingd",
+    "inverse_free_shampoo",
     "layers",
     "parse_structure",
     "plain_params",
     "refresh_schedule",
     "rules",
+    "scale_by_caspr",
     "scale_by_consistent_rms",
     "scale_by_curvature",
+    "scale_by_gradient_rule",
     "scale_by_ikfac",
+    "scale_by_inverse_free_shampoo",
+    "scale_by_matrix_rms",
+    "scale_by_shampoo",
     "scale_by_singd",
+    "shampoo",
     "singd",
     "structures",
     "transforms",

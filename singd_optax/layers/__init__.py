@@ -9,6 +9,13 @@ from singd_optax.layers._exchange import (
     factors,
 )
 from singd_optax.layers._layers import Layers, OtherParameter
+from singd_optax.layers._matrices import (
+    MatrixAxes,
+    MatrixSpec,
+    check_matrix_axes,
+    default_matrix_axes,
+    matrix_specs,
+)
 from singd_optax.layers._rows import layer_statistics
 from singd_optax.layers._spec import (
     KFACApprox,
@@ -28,15 +35,20 @@ __all__ = [
     "Layers",
     "Leaves",
     "LossAverage",
+    "MatrixAxes",
+    "MatrixSpec",
     "OtherParameter",
     "Stacking",
     "Statistics",
     "check_layers",
+    "check_matrix_axes",
     "check_params",
     "curvature_states",
+    "default_matrix_axes",
     "factors",
     "join_path",
     "layer_statistics",
+    "matrix_specs",
     "parse_options",
     "path_name",
 ]

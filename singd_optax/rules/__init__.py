@@ -1,7 +1,27 @@
 """Rules: per layer, pure; how factors are made, refreshed and applied. No optax."""
 
 from singd_optax.rules._base import DampingMode, FactorStepNorm, Hyperparameter, Rule
+from singd_optax.rules._caspr import CASPR
+from singd_optax.rules._gradient_rule import GradientRule, choose
 from singd_optax.rules._ikfac import IKFAC
+from singd_optax.rules._inverse_free_shampoo import FactorInit, InverseFreeShampoo
+from singd_optax.rules._roots import RootMethod, inverse_root
+from singd_optax.rules._shampoo import Shampoo
 from singd_optax.rules._singd import SINGD
 
-__all__ = ["IKFAC", "SINGD", "DampingMode", "FactorStepNorm", "Hyperparameter", "Rule"]
+__all__ = [
+    "CASPR",
+    "IKFAC",
+    "SINGD",
+    "DampingMode",
+    "FactorInit",
+    "FactorStepNorm",
+    "GradientRule",
+    "Hyperparameter",
+    "InverseFreeShampoo",
+    "RootMethod",
+    "Rule",
+    "Shampoo",
+    "choose",
+    "inverse_root",
+]

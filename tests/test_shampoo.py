@@ -31,7 +31,7 @@ def relative_error(got, want):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("root", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("root", [1, 2, 3, 4])
 @pytest.mark.parametrize("method", METHODS)
 def test_roots_are_exact_in_float64(method, root):
     matrix = spectrum_matrix(np.geomspace(1e-3, 10, 12) * np.array([1.0, 1e-20, 1e20])[:, None])
@@ -43,13 +43,14 @@ def test_roots_are_exact_in_float64(method, root):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("rank", [1, 5, 40])
+@pytest.mark.parametrize("rank", [1, 40])
 @pytest.mark.parametrize("method", METHODS)
 def test_roots_of_singular_matrices_in_float32(method, rank):
     """Gradients of few examples: all eigenvalues but a few are zero, up to the ridge."""
     rows = np.random.default_rng(0).normal(size=(rank, 40))
     matrix = rows.T @ rows
-    got, good = inverse_root(jnp.asarray(matrix, jnp.float32), 4, ridge=1e-6, method=method)
+    root_of = jax.jit(lambda matrix: inverse_root(matrix, 4, ridge=1e-6, method=method))
+    got, good = root_of(jnp.asarray(matrix, jnp.float32))
     assert good
     # What float32 makes of zeros, 1e-7 λ_max, is next to the ridge.
     assert relative_error(got, numpy_root(matrix, 4, 1e-6)) < 0.05
@@ -58,10 +59,14 @@ def test_roots_of_singular_matrices_in_float32(method, rank):
 @pytest.mark.parametrize("method", METHODS)
 def test_bad_matrices_are_reported(method):
     bad = jnp.stack([jnp.eye(3), jnp.full((3, 3), jnp.nan), jnp.zeros((3, 3)), 4 * jnp.eye(3)])
-    root, good = inverse_root(bad, 2, ridge=0.0, method=method)
+    root, good = jax.jit(lambda bad: inverse_root(bad, 2, ridge=0.0, method=method))(bad)
     np.testing.assert_array_equal(good, [True, False, False, True])
     np.testing.assert_allclose(root[0], jnp.eye(3), atol=1e-5)
     np.testing.assert_allclose(root[3], jnp.eye(3) / 2, atol=1e-5)
+
+
+def compiled(tx):
+    return jax.jit(tx.init), jax.jit(tx.update)
 
 
 def random_gradients(shape, steps, dtype=np.float64):
@@ -74,11 +79,11 @@ def random_gradients(shape, steps, dtype=np.float64):
 def test_exact_against_explicit_roots(b2, method):
     eps = 1e-4
     gradients = random_gradients((5, 7), 6)
-    tx = singd_optax.scale_by_shampoo(b2=b2, eps=eps, root_method=method)
-    state = tx.init(jnp.asarray(gradients[0]))
+    init, update = compiled(singd_optax.scale_by_shampoo(b2=b2, eps=eps, root_method=method))
+    state = init(jnp.asarray(gradients[0]))
     L, R, weight = np.zeros((5, 5)), np.zeros((7, 7)), 0.0
     for gradient in gradients:
-        updates, state = tx.update(jnp.asarray(gradient), state)
+        updates, state = update(jnp.asarray(gradient), state)
         decay, fresh = (1, 1) if b2 is None else (b2, 1 - b2)
         L, R = decay * L + fresh * gradient @ gradient.T, decay * R + fresh * gradient.T @ gradient
         weight = 1 if b2 is None else decay * weight + fresh
@@ -93,10 +98,10 @@ def test_exact_against_explicit_roots(b2, method):
 @pytest.mark.usefixtures("x64")
 def test_blocks_have_moments_of_their_own():
     gradients = random_gradients((5, 3), 3)
-    tx = singd_optax.scale_by_shampoo(b2=None, eps=1e-6, block_size=2)
-    state = tx.init(jnp.asarray(gradients[0]))
+    init, update = compiled(singd_optax.scale_by_shampoo(b2=None, eps=1e-6, block_size=2))
+    state = init(jnp.asarray(gradients[0]))
     for gradient in gradients:
-        updates, state = tx.update(jnp.asarray(gradient), state)
+        updates, state = update(jnp.asarray(gradient), state)
     L, R = sum(g @ g.T for g in gradients), sum(g.T @ g for g in gradients)
 
     def blocks(matrix):
@@ -113,10 +118,11 @@ def test_blocks_have_moments_of_their_own():
 def test_other_roots_and_the_interval():
     gradients = random_gradients((4, 4), 5)
     tx = singd_optax.scale_by_shampoo(b2=None, eps=1e-6, root=2, refresh_every=2)
-    state = tx.init(jnp.asarray(gradients[0]))
+    init, update = compiled(tx)
+    state = init(jnp.asarray(gradients[0]))
     L = R = 0
     for step, gradient in enumerate(gradients):
-        updates, state = tx.update(jnp.asarray(gradient), state)
+        updates, state = update(jnp.asarray(gradient), state)
         L, R = L + gradient @ gradient.T, R + gradient.T @ gradient
         if step % 2 == 0:
             A, B = numpy_root(L, 2, 1e-6), numpy_root(R, 2, 1e-6)
@@ -140,15 +146,15 @@ def test_kernels_are_merged_and_stacks_kept_apart():
     for path, spec in specs.items():
         matrix = spec.to_matrix(params[path])
         np.testing.assert_array_equal(spec.from_matrix(matrix), params[path])
-    tx = singd_optax.scale_by_shampoo(matrix_axes=axes)
-    updates, _ = tx.update(params, tx.init(params))
+    init, update = compiled(singd_optax.scale_by_shampoo(matrix_axes=axes))
+    updates, _ = update(params, init(params))
     for path in ("conv", "out"):
         matrix = params[path].reshape(specs[path].dims)
-        alone, _ = tx.update(matrix, tx.init(matrix))
+        alone, _ = update(matrix, init(matrix))
         np.testing.assert_allclose(updates[path].reshape(alone.shape), alone, rtol=1e-10)
     for index in range(6):
         layer = params["stack"][:, index].T
-        alone, _ = tx.update(layer, tx.init(layer))
+        alone, _ = update(layer, init(layer))
         np.testing.assert_allclose(updates["stack"][:, index].T, alone, rtol=1e-10)
 
 
@@ -164,34 +170,35 @@ def test_kernels_are_merged_and_stacks_kept_apart():
 def test_grafting(grafting, reference):
     gradients = jnp.asarray(random_gradients((4, 6), 4))
     plain, grafted = (singd_optax.scale_by_shampoo(grafting=kind) for kind in (None, grafting))
-    states = [tx.init(gradients[0]) for tx in (plain, grafted, reference)]
+    inits, steps = zip(*map(compiled, (plain, grafted, reference)), strict=True)
+    states = [init(gradients[0]) for init in inits]
     for gradient in gradients:
         (own, states[0]), (updates, states[1]), (step, states[2]) = (
-            tx.update(gradient, state)
-            for tx, state in zip((plain, grafted, reference), states, strict=True)
+            update(gradient, state) for update, state in zip(steps, states, strict=True)
         )
         want = own * jnp.linalg.norm(step) / jnp.linalg.norm(own)
         np.testing.assert_allclose(updates, want, rtol=1e-7)
 
 
 def test_a_failed_root_keeps_the_old_one_and_is_counted():
-    """Of two blocks of rows one becomes too large to square; the other goes on."""
     good = jnp.asarray(random_gradients((4, 3), 1, np.float32)[0])
-    tx = singd_optax.scale_by_shampoo(block_size=2)
-    state = tx.init(good)
-    _, state = tx.update(good, state)
+    init, update = compiled(singd_optax.scale_by_shampoo(block_size=2))
+    _, state = update(good, init(good))
     bad = good.at[2:].multiply(1e30)  # finite, but its square is not
-    updates, poisoned = tx.update(bad, state)
+    _, poisoned = update(bad, state)
     assert int(poisoned.failed_refreshes[""]) == 1
     old, new = (s.gradient_factors[""].K.blocks for s in (state, poisoned))
-    np.testing.assert_array_equal(new, old)  # moments that are not finite: nothing is taken over
+    np.testing.assert_array_equal(new, old)
+    moments = (s.gradient_memory[""] for s in (state, poisoned))
+    jax.tree.map(np.testing.assert_array_equal, *moments)  # it would never leave them again
 
     rule = Shampoo(root_method="newton")
     spec = matrix_specs(Leaves(good), structures="block_diagonal:2")[""]
     factors, memory = state.gradient_factors[""], state.gradient_memory[""]
     indefinite = memory.L.replace(blocks=memory.L.blocks.at[1].set(jnp.diag(jnp.array([1.0, -1]))))
     memory = memory._replace(L=indefinite * 2)
-    (A, _), _, right = rule.refresh(spec, factors, memory, good, jnp.zeros([], int), None)
+    refresh = jax.jit(lambda *args: rule.refresh(spec, *args, good, jnp.zeros([], int), None))
+    (A, _), _, right = refresh(factors, memory)
     assert not right
     np.testing.assert_array_equal(A.blocks[1], old[1])
     assert np.abs(A.blocks[0] - old[0]).max() > 1e-3

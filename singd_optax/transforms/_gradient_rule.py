@@ -142,6 +142,7 @@ def scale_by_gradient_rule(
         for path, spec in specs.items():
             old = state.gradient_memory[path]
             new = rule.observe(spec, old, gradients[path], count)
+            finite[path] &= _all_finite(new, finite[path].ndim)  # squares may overflow
             memory[path] = choose(finite[path], new, old)
         key = jax.random.fold_in(jax.random.key(seed), count)
 
@@ -203,10 +204,15 @@ def _refresh_all(
         *new, good = rule.refresh(
             spec, *old, gradients[path], count, jax.random.fold_in(key, index)
         )
-        usable = finite[path]
-        for leaf in jax.tree.leaves(new):
-            axes = tuple(range(usable.ndim, leaf.ndim))
-            usable &= jnp.isfinite(leaf).all(axes)
+        usable = finite[path] & _all_finite(new, finite[path].ndim)
         factors[path], memory[path] = choose(usable, tuple(new), old)
         failed[path] = failed[path] + jnp.logical_not(good & usable)
     return factors, memory, failed
+
+
+def _all_finite(tree: Any, stack: int) -> jax.Array:
+    """Whether all numbers are finite, for each matrix of a stack."""
+    finite = [
+        jnp.isfinite(leaf).all(tuple(range(stack, leaf.ndim))) for leaf in jax.tree.leaves(tree)
+    ]
+    return jnp.stack(finite).all(axis=0)

@@ -1,12 +1,12 @@
 """CASPR against its two forms, its family, and the matrices that it lies between."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import singd_optax
 from singd_optax.rules import CASPR, Shampoo
+from singd_optax.testing._compile import quick_jit
 
 
 def power(matrix, exponent):
@@ -47,7 +47,7 @@ def shampoo_matrix(L, R):
 def test_two_passes_are_the_sum_formula(method):
     gradients, L, R = problem(0, count=8)
     tx = singd_optax.scale_by_caspr(b2=None, eps=1e-6, root_method=method)
-    state, update = tx.init(jnp.asarray(gradients[0])), jax.jit(tx.update)
+    state, update = tx.init(jnp.asarray(gradients[0])), quick_jit(tx.update)
     for gradient in gradients:
         updates, state = update(jnp.asarray(gradient), state)
     G = gradients[-1]
@@ -65,7 +65,7 @@ def test_state_and_roots_are_those_of_shampoo():
     states = []
     for scale in (singd_optax.scale_by_shampoo, singd_optax.scale_by_caspr):
         tx = scale()
-        state, update = tx.init(jnp.asarray(gradients[0])), jax.jit(tx.update)
+        state, update = tx.init(jnp.asarray(gradients[0])), quick_jit(tx.update)
         for gradient in gradients[:3]:
             _, state = update(jnp.asarray(gradient), state)
         states.append(state)

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import singd_optax
+from singd_optax.testing._compile import _known_options
 from singd_optax.transforms import GradientRuleState
 
 SCALES = {
@@ -25,7 +26,13 @@ TRANSFORMS = {name: lambda make=make: make(0.03) for name, make in ALIASES.items
     )
     for name, make in SCALES.items()
 }
-GOOD, NAMES = pytest.mark.parametrize("name", TRANSFORMS), pytest.mark.parametrize("name", SCALES)
+ONE_EACH = pytest.mark.parametrize("name", ["shampoo", "scale_by_caspr", "inverse_free_shampoo"])
+NAMES = pytest.mark.parametrize("name", SCALES)
+
+
+def jit(function, **options):
+    """Compiles faster, and runs slower."""
+    return jax.jit(function, compiler_options=dict(_known_options()), **options)
 
 
 def loss_fn(params, x, y):
@@ -53,7 +60,7 @@ def make_step(tx, **jit_options):
         updates, opt_state = tx.update(grads, opt_state, params, unrelated=1)
         return optax.apply_updates(params, updates), opt_state, value
 
-    return jax.jit(step, **jit_options)
+    return jit(step, **jit_options)
 
 
 def train(tx, params, x, y, steps=30):
@@ -73,11 +80,11 @@ def assert_close(a, b, rtol=2e-3, atol=1e-4):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), a, b)
 
 
-@GOOD
+@ONE_EACH
 def test_contract(name, problem):
     params, x, y = problem
     tx = TRANSFORMS[name]()
-    trained, final_state, first, last = train(tx, params, x, y)
+    _, final_state, first, last = train(tx, params, x, y)
     assert last < 0.7 * first
     opt_state = tx.init(params)
     assert describe(opt_state) == describe(final_state)
@@ -87,10 +94,8 @@ def test_contract(name, problem):
     assert jax.tree.structure(mapped) == jax.tree.structure(opt_state)
 
     step = make_step(tx)
-    body = lambda carry, _: (step(*carry, x, y)[:2], None)
-    scanned, _ = jax.jit(lambda carry: jax.lax.scan(body, carry, None, length=30))(
-        (params, opt_state)
-    )
+    body = lambda carry, _: (step.__wrapped__(*carry, x, y)[:2], None)
+    scanned, _ = jit(lambda carry: jax.lax.scan(body, carry, None, length=30))((params, opt_state))
     assert loss_fn(scanned[0], x, y) < 0.7 * first
 
     plain = step(params, opt_state, x, y)
@@ -113,7 +118,7 @@ def test_ensemble_of_training_runs_under_vmap(name, problem):
     stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
     mapped = stack(members), jax.vmap(tx.init)(stack(members))
     step = make_step(tx)
-    together = jax.jit(jax.vmap(step, in_axes=(0, 0, None, None)))
+    together = jit(jax.vmap(step.__wrapped__, in_axes=(0, 0, None, None)))
     states = [tx.init(member) for member in members]
     for _ in range(2):
         *mapped, _ = together(*mapped, x, y)
@@ -127,7 +132,7 @@ def test_gradients_that_are_not_finite_change_no_factor(name, problem):
     params, x, y = problem
     tx = SCALES[name](grafting="adam", matrix_axes={"heads": ((1,), (2,))})
     grads = jax.grad(loss_fn)(params, x, y)
-    update = jax.jit(tx.update)
+    update = jit(tx.update)
     _, state = update(grads, tx.init(params))
     bad = dict(grads, heads=grads["heads"].at[1, 0, 0].set(jnp.inf), out=grads["out"] * jnp.nan)
     _, new = update(bad, state)
@@ -137,7 +142,8 @@ def test_gradients_that_are_not_finite_change_no_factor(name, problem):
         state.graft_memory[path],
     )
     jax.tree.map(np.testing.assert_array_equal, memory(new, "out"), memory(state, "out"))
-    pairs = list(zip(*map(jax.tree.leaves, (memory(new, "heads"), memory(state, "heads")))))
+    leaves = (jax.tree.leaves(memory(s, "heads")) for s in (new, state))
+    pairs = list(zip(*leaves, strict=True))
     for now, before in pairs:
         np.testing.assert_array_equal(now[1], before[1])
     assert any(np.any(now[0] != before[0]) for now, before in pairs)
@@ -150,19 +156,19 @@ def test_vectors_pass_through_and_get_adamw_in_the_recipe(name, problem):
     params, x, y = problem
     grads = jax.grad(loss_fn)(params, x, y)
     tx = SCALES[name](matrix_axes={"out": None})
-    updates, state = jax.jit(tx.update)(grads, tx.init(params))
+    updates, state = jit(tx.update)(grads, tx.init(params))
     for pick in (lambda t: t["first"]["bias"], lambda t: t["scale"], lambda t: t["out"]):
         np.testing.assert_array_equal(pick(updates), pick(grads))
     assert set(state.gradient_factors) == {"first/kernel", "heads"}
 
     updates, adamw_updates = (
-        tx.update(grads, tx.init(params), params)[0]
+        jit(tx.update)(grads, tx.init(params), params)[0]
         for tx in (ALIASES[name](0.05, matrix_axes={"out": None}), optax.adamw(0.05))
     )
     assert_close(updates["first"]["bias"], adamw_updates["first"]["bias"], rtol=1e-6, atol=0)
     assert_close(updates["out"], adamw_updates["out"], rtol=1e-6, atol=0)
     tx = ALIASES[name](0.05, fallback=optax.set_to_zero())
-    still = jax.jit(tx.update)(grads, tx.init(params), params)[0]["first"]["bias"]
+    still = jit(tx.update)(grads, tx.init(params), params)[0]["first"]["bias"]
     assert not np.any(still)
 
 
@@ -210,15 +216,24 @@ def test_masks_partitions_and_chains(name, problem):
 
 
 @NAMES
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_low_precision_parameters(name, dtype, problem):
+def test_low_precision_parameters(name, problem):
     params, x, y = problem
-    low = jax.tree.map(lambda p: p.astype(dtype), params)
-    new_params, opt_state, first, last = train(TRANSFORMS[name](), low, x.astype(dtype), y, 15)
-    assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(new_params))
+    low = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    new_params, opt_state, first, last = train(TRANSFORMS[name](), low, x.astype(jnp.bfloat16), y)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(new_params))
     assert last < first
     factors = optax.tree.get(opt_state, "gradient_factors")
     assert {leaf.dtype for leaf in jax.tree.leaves(factors)} == {jnp.dtype("float32")}
+
+    grads = jax.grad(loss_fn)(params, x, y)
+    tx = SCALES[name](grafting="sgd")
+    updates, half = (
+        jit(tx.update)(tree, tx.init(tree))[0]
+        for tree in (grads, jax.tree.map(lambda g: g.astype(jnp.float16), grads))
+    )
+    assert half["out"].dtype == jnp.float16
+    error = jnp.linalg.norm(half["out"] - updates["out"]) / jnp.linalg.norm(updates["out"])
+    assert error < 0.1  # one of three classes is redundant: rounding is all there is of it
 
 
 def test_any_tree_is_taken():
@@ -233,13 +248,13 @@ def test_any_tree_is_taken():
         {"empty": jnp.ones((0, 4)), "scalar": 1.0},
     ]
     for tree in trees:
-        updates, _ = tx.update(tree, tx.init(tree), tree)
+        updates, _ = jit(tx.update)(tree, tx.init(tree), tree)
         assert jax.tree.structure(updates) == jax.tree.structure(tree)
     mixed = {"kernel": jnp.ones((2, 3)), "steps": jnp.ones((2, 3), jnp.int32)}
     scale = singd_optax.scale_by_caspr()
-    updates, state = scale.update(mixed, scale.init(mixed))
+    updates, state = jit(scale.update)(mixed, scale.init(mixed))
     assert set(state.gradient_factors) == {"kernel"}
-    assert updates["steps"] is mixed["steps"]
+    np.testing.assert_array_equal(updates["steps"], mixed["steps"])
 
 
 def test_accumulated_gradients(problem):
@@ -249,8 +264,8 @@ def test_accumulated_gradients(problem):
     state = tx.init(params)
     for half in (slice(0, 32), slice(32, 64)):
         grads = jax.grad(loss_fn)(params, x[half], y[half])
-        updates, state = jax.jit(tx.update)(grads, state, params)
-    expected, _ = whole.update(jax.grad(loss_fn)(params, x, y), whole.init(params), params)
+        updates, state = jit(tx.update)(grads, state, params)
+    expected, _ = jit(whole.update)(jax.grad(loss_fn)(params, x, y), whole.init(params), params)
     assert_close(updates, expected)
 
 

@@ -9,6 +9,7 @@ import pytest
 import singd_optax
 from singd_optax.layers import Leaves, matrix_specs
 from singd_optax.rules import Shampoo, inverse_root
+from singd_optax.testing._compile import quick_jit
 
 METHODS = ("eigh", "newton")
 
@@ -35,7 +36,7 @@ def relative_error(got, want):
 @pytest.mark.parametrize("method", METHODS)
 def test_roots_are_exact_in_float64(method, root):
     matrix = spectrum_matrix(np.geomspace(1e-3, 10, 12) * np.array([1.0, 1e-20, 1e20])[:, None])
-    got, good = jax.jit(lambda m: inverse_root(m, root, ridge=1e-9, method=method))(matrix)
+    got, good = quick_jit(lambda m: inverse_root(m, root, ridge=1e-9, method=method))(matrix)
     assert good.all()
     for one, wanted in zip(got, numpy_root(matrix, root, 1e-9), strict=True):
         assert relative_error(one, wanted) < 1e-9
@@ -49,7 +50,7 @@ def test_roots_of_singular_matrices_in_float32(method, rank):
     """Gradients of few examples: all eigenvalues but a few are zero, up to the ridge."""
     rows = np.random.default_rng(0).normal(size=(rank, 40))
     matrix = rows.T @ rows
-    root_of = jax.jit(lambda matrix: inverse_root(matrix, 4, ridge=1e-6, method=method))
+    root_of = quick_jit(lambda matrix: inverse_root(matrix, 4, ridge=1e-6, method=method))
     got, good = root_of(jnp.asarray(matrix, jnp.float32))
     assert good
     # What float32 makes of zeros, 1e-7 λ_max, is next to the ridge.
@@ -59,14 +60,14 @@ def test_roots_of_singular_matrices_in_float32(method, rank):
 @pytest.mark.parametrize("method", METHODS)
 def test_bad_matrices_are_reported(method):
     bad = jnp.stack([jnp.eye(3), jnp.full((3, 3), jnp.nan), jnp.zeros((3, 3)), 4 * jnp.eye(3)])
-    root, good = jax.jit(lambda bad: inverse_root(bad, 2, ridge=0.0, method=method))(bad)
+    root, good = quick_jit(lambda bad: inverse_root(bad, 2, ridge=0.0, method=method))(bad)
     np.testing.assert_array_equal(good, [True, False, False, True])
     np.testing.assert_allclose(root[0], jnp.eye(3), atol=1e-5)
     np.testing.assert_allclose(root[3], jnp.eye(3) / 2, atol=1e-5)
 
 
 def compiled(tx):
-    return jax.jit(tx.init), jax.jit(tx.update)
+    return quick_jit(tx.init), quick_jit(tx.update)
 
 
 def random_gradients(shape, steps, dtype=np.float64):
@@ -197,7 +198,7 @@ def test_a_failed_root_keeps_the_old_one_and_is_counted():
     factors, memory = state.gradient_factors[""], state.gradient_memory[""]
     indefinite = memory.L.replace(blocks=memory.L.blocks.at[1].set(jnp.diag(jnp.array([1.0, -1]))))
     memory = memory._replace(L=indefinite * 2)
-    refresh = jax.jit(lambda *args: rule.refresh(spec, *args, good, jnp.zeros([], int), None))
+    refresh = quick_jit(lambda *args: rule.refresh(spec, *args, good, jnp.zeros([], int), None))
     (A, _), _, right = refresh(factors, memory)
     assert not right
     np.testing.assert_array_equal(A.blocks[1], old[1])

@@ -22,6 +22,7 @@ ALLOWED = {
     "alias": {"transforms", "rules", "layers", "structures"},
     "training": {"layers"},
     "diagnostics": {"layers", "structures"},
+    "alias_gradients": {"transforms", "rules", "layers", "structures"},
     "testing": {"rules", "layers", "structures"},
     "_validate": set(),
 }
@@ -29,11 +30,13 @@ ALLOWED = {
 PUBLIC = [
     "LayerSpec",
     "Layers",
+    "caspr",
     "diagnostics",
     "factors",
     "find_layers",
     "ikfac",
     "ingd",
+    "inverse_free_shampoo",
     "kfac",
     "layers",
     "nnx",
@@ -42,11 +45,17 @@ PUBLIC = [
     "position_weights",
     "refresh_schedule",
     "rules",
+    "scale_by_caspr",
     "scale_by_consistent_rms",
     "scale_by_curvature",
+    "scale_by_gradient_rule",
     "scale_by_ikfac",
+    "scale_by_inverse_free_shampoo",
     "scale_by_kfac",
+    "scale_by_matrix_rms",
+    "scale_by_shampoo",
     "scale_by_singd",
+    "shampoo",
     "singd",
     "structures",
     "tag",
@@ -94,6 +103,11 @@ def test_no_private_modules_of_others(file):
             assert part_of(file.relative_to(ROOT).parts) in ("transforms", "alias", "training"), (
                 file
             )
+            assert part_of(file.relative_to(ROOT).parts) in (
+                "transforms",
+                "alias",
+                "alias_gradients",
+            ), file
 
 
 def test_small_files():

@@ -11,7 +11,6 @@ in arXiv 2312.05705) go with dim to the power beside the fitted slope.
 import argparse
 import json
 import platform
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,12 +53,20 @@ ROWS, COLUMNS = 256, 64
 
 
 class Timing(NamedTuple):
-    """One structure at one dim: medians in seconds, and bytes stored."""
+    """One structure at one dim.
+
+    Shortest times in seconds (other programs of the machine only add to them), operations counted
+    by the compiler, the largest intermediate memory in bytes, and bytes stored.
+    """
 
     name: str
     dim: int
     refresh: float
     precondition: float
+    refresh_flops: float
+    precondition_flops: float
+    refresh_memory: float
+    precondition_memory: float
     nbytes: int
 
 
@@ -71,42 +78,53 @@ def precondition(K: StructuredMatrix, gradient: jax.Array) -> jax.Array:
     return K @ K.transpose_matmul(gradient)
 
 
-def compiled_calls(name: str, dim: int) -> tuple[list[Callable[[], Any]], int]:
+class Program(NamedTuple):
+    call: Callable[[], Any]
+    flops: float
+    memory: float
+
+
+def compiled_programs(name: str, dim: int) -> tuple[list[Program], int]:
     structure = parse_structure(name)
     random = np.random.default_rng(dim)
     rows = jnp.asarray(random.normal(size=(ROWS, dim)), jnp.float32)
     gradient = jnp.asarray(random.normal(size=(dim, COLUMNS)), jnp.float32)
     K = jax.jit(structure.project_gram)(rows)
-    calls = []
+    programs = []
     for function, argument in ((refresh, rows), (precondition, gradient)):
-        program = jax.jit(function).lower(K, argument).compile()
-        calls.append(lambda program=program, argument=argument: program(K, argument))
-    return calls, K.nbytes
+        compiled = jax.jit(function).lower(K, argument).compile()
+        call = lambda compiled=compiled, argument=argument: compiled(K, argument)
+        flops = (compiled.cost_analysis() or {}).get("flops", float("nan"))
+        memory = getattr(compiled.memory_analysis(), "temp_size_in_bytes", float("nan"))
+        programs.append(Program(call, flops, memory))
+    return programs, K.nbytes
 
 
 def measure(dims: Sequence[int], repeats: int, max_dense_dim: int) -> list[Timing]:
-    """Medians over runs in turns, so that a change of the machine's speed hits all structures."""
+    """Shortest runs, in turns, so that a change of the machine's speed hits all structures."""
     results = []
     with tqdm(total=len(dims) * repeats) as bar:
         for dim in dims:
             kinds = [k for k in KINDS if k.max_dim is None or dim <= max_dense_dim]
             bar.set_description(f"dim {dim}, compiling")
-            calls = {kind.name: compiled_calls(kind.name, dim) for kind in kinds}
-            for pair, _ in calls.values():
-                for call in pair:
-                    jax.block_until_ready(call())
-            seconds: dict[str, tuple[list[float], list[float]]] = {n: ([], []) for n in calls}
+            programs = {kind.name: compiled_programs(kind.name, dim) for kind in kinds}
+            for pair, _ in programs.values():
+                for program in pair:
+                    jax.block_until_ready(program.call())
+            seconds: dict[str, tuple[list[float], list[float]]] = {n: ([], []) for n in programs}
             bar.set_description(f"dim {dim}")
             for _ in range(repeats):
-                for name, (pair, _) in calls.items():
-                    for call, record in zip(pair, seconds[name], strict=True):
+                for name, (pair, _) in programs.items():
+                    for program, record in zip(pair, seconds[name], strict=True):
                         begin = time.perf_counter()
-                        jax.block_until_ready(call())
+                        jax.block_until_ready(program.call())
                         record.append(time.perf_counter() - begin)
                 bar.update()
-            for name, (_, nbytes) in calls.items():
-                medians = map(statistics.median, seconds[name])
-                results.append(Timing(name, dim, *medians, nbytes))
+            for name, (pair, nbytes) in programs.items():
+                shortest = map(min, seconds[name])
+                flops = (program.flops for program in pair)
+                memory = (program.memory for program in pair)
+                results.append(Timing(name, dim, *shortest, *flops, *memory, nbytes))
     return results
 
 
@@ -120,36 +138,40 @@ def slope(timings: Sequence[Timing], field: str, smallest_dim: int) -> float:
 
 def report(results: Sequence[Timing], smallest_dim: int) -> str:
     lines = [
-        f"m = {ROWS} rows, gradients of {COLUMNS} columns, float32; medians; "
+        f"m = {ROWS} rows, gradients of {COLUMNS} columns, float32; shortest of the runs; "
         f"{platform.machine()}, {jax.devices()[0].device_kind}",
         "",
-        f"{'structure':30}{'dim':>6}{'refresh ms':>12}{'precond. ms':>13}{'stored kB':>11}",
+        f"{'':30}{'':>6}{'refresh':>33}{'precondition':>33}",
+        f"{'structure':30}{'dim':>6}{'ms':>11}{'Mflop':>11}{'work MB':>11}"
+        f"{'ms':>11}{'Mflop':>11}{'work MB':>11}{'stored kB':>11}",
     ]
     for kind in KINDS:
         for t in results:
             if t.name == kind.name:
                 lines.append(
-                    f"{t.name:30}{t.dim:6}{1e3 * t.refresh:12.3f}{1e3 * t.precondition:13.3f}"
+                    f"{t.name:30}{t.dim:6}{1e3 * t.refresh:11.3f}{t.refresh_flops / 1e6:11.1f}"
+                    f"{t.refresh_memory / 1e6:11.1f}{1e3 * t.precondition:11.3f}"
+                    f"{t.precondition_flops / 1e6:11.1f}{t.precondition_memory / 1e6:11.1f}"
                     f"{t.nbytes / 1e3:11.1f}"
                 )
     lines += [
         "",
-        "Fitted powers of dim, and the power of the stated cost in brackets.",
+        "Fitted powers of dim: of the time, of the operations that the compiler counts, and in",
+        "brackets the power of the stated cost. Operations have no noise and no caches: a time",
+        "that grows faster is one whose working memory (above) outgrows the processor's cache.",
         f"Dims from {smallest_dim}, for dense from a quarter of its largest.",
-        f"{'structure':30}{'refresh':>22}{'precondition':>22}{'bytes':>14}",
+        f"{'structure':30}{'refresh: time, flop':>32}{'precondition: time, flop':>32}{'bytes':>14}",
     ]
     for kind in KINDS:
         own = [t for t in results if t.name == kind.name]
         start = min(smallest_dim, max(t.dim for t in own) // 4)
-        cells = [
-            f"{slope(own, field, start):.2f} [{stated}]"
-            for field, stated in (
-                ("refresh", kind.refresh),
-                ("precondition", kind.precondition),
-                ("nbytes", kind.stored),
-            )
-        ]
-        lines.append(f"{kind.name:30}{cells[0]:>22}{cells[1]:>22}{cells[2]:>14}")
+        powers = {field: f"{slope(own, field, start):.2f}" for field in Timing._fields[2:]}
+        refresh_cell, precondition_cell = (
+            f"{powers[name]}, {powers[f'{name}_flops']} [{stated}]"
+            for name, stated in (("refresh", kind.refresh), ("precondition", kind.precondition))
+        )
+        stored = f"{powers['nbytes']} [{kind.stored}]"
+        lines.append(f"{kind.name:30}{refresh_cell:>32}{precondition_cell:>32}{stored:>14}")
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """Structured inverse-free natural gradient descent for JAX: optax optimizers for Flax models."""
 
-from singd_optax import diagnostics, layers, rules, structures, training, transforms
+from singd_optax import diagnostics, layers, nnx, rules, structures, training, transforms
 from singd_optax.alias import ikfac, ingd, kfac, singd
+from singd_optax.alias_gradients import caspr, inverse_free_shampoo, shampoo
 from singd_optax.capture import (
     find_layers,
     plain_params,
@@ -14,10 +15,15 @@ from singd_optax.layers import Layers, LayerSpec, factors
 from singd_optax.structures import parse_structure
 from singd_optax.transforms import (
     refresh_schedule,
+    scale_by_caspr,
     scale_by_consistent_rms,
     scale_by_curvature,
+    scale_by_gradient_rule,
     scale_by_ikfac,
+    scale_by_inverse_free_shampoo,
     scale_by_kfac,
+    scale_by_matrix_rms,
+    scale_by_shampoo,
     scale_by_singd,
 )
 
@@ -26,23 +32,32 @@ __version__ = "0.1.0"
 __all__ = [
     "LayerSpec",
     "Layers",
+    "caspr",
     "diagnostics",
     "factors",
     "find_layers",
     "ikfac",
     "ingd",
+    "inverse_free_shampoo",
     "kfac",
     "layers",
+    "nnx",
     "parse_structure",
     "plain_params",
     "position_weights",
     "refresh_schedule",
     "rules",
+    "scale_by_caspr",
     "scale_by_consistent_rms",
     "scale_by_curvature",
+    "scale_by_gradient_rule",
     "scale_by_ikfac",
+    "scale_by_inverse_free_shampoo",
     "scale_by_kfac",
+    "scale_by_matrix_rms",
+    "scale_by_shampoo",
     "scale_by_singd",
+    "shampoo",
     "singd",
     "structures",
     "tag",

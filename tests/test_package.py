@@ -18,9 +18,11 @@ ALLOWED = {
     "rules": {"layers", "structures"},
     "transforms": {"rules", "layers", "structures"},
     "capture": {"layers", "structures"},
+    "nnx": {"capture"},
     "alias": {"transforms", "rules", "layers", "structures"},
     "training": {"layers"},
     "diagnostics": {"layers", "structures"},
+    "alias_gradients": {"transforms", "rules", "layers", "structures"},
     "testing": {"rules", "layers", "structures"},
     "_validate": set(),
 }
@@ -28,23 +30,32 @@ ALLOWED = {
 PUBLIC = [
     "LayerSpec",
     "Layers",
+    "caspr",
     "diagnostics",
     "factors",
     "find_layers",
     "ikfac",
     "ingd",
+    "inverse_free_shampoo",
     "kfac",
     "layers",
+    "nnx",
     "parse_structure",
     "plain_params",
     "position_weights",
     "refresh_schedule",
     "rules",
+    "scale_by_caspr",
     "scale_by_consistent_rms",
     "scale_by_curvature",
+    "scale_by_gradient_rule",
     "scale_by_ikfac",
+    "scale_by_inverse_free_shampoo",
     "scale_by_kfac",
+    "scale_by_matrix_rms",
+    "scale_by_shampoo",
     "scale_by_singd",
+    "shampoo",
     "singd",
     "structures",
     "tag",
@@ -86,10 +97,17 @@ def test_no_private_modules_of_others(file):
             assert not module.startswith("jax.interpreters"), module
         if names[0] == "flax" and names[1:2] == ["linen"]:
             assert file.name in ("_linen.py", "_linen_kinds.py"), f"{file} imports {module}"
+        if names[0] == "flax" and part_of(file.relative_to(ROOT).parts) == "capture":
+            assert module == "flax.struct" or file.name.startswith(("_linen", "_nnx")), file
         if names[0] == "optax":
             assert part_of(file.relative_to(ROOT).parts) in ("transforms", "alias", "training"), (
                 file
             )
+            assert part_of(file.relative_to(ROOT).parts) in (
+                "transforms",
+                "alias",
+                "alias_gradients",
+            ), file
 
 
 def test_small_files():
@@ -107,6 +125,7 @@ def test_every_public_name_is_documented():
         singd_optax,
         singd_optax.structures,
         singd_optax.layers,
+        singd_optax.nnx,
         singd_optax.rules,
         singd_optax.transforms,
         singd_optax.training,

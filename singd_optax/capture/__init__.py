@@ -3,15 +3,21 @@
 from singd_optax.capture._distribution import tag_distribution
 from singd_optax.capture._find import find_layers
 from singd_optax.capture._grad import value_and_grad
+from singd_optax.capture._nnx import value_and_grad as nnx_value_and_grad
+from singd_optax.capture._nnx_find import find_layers as nnx_find_layers
+from singd_optax.capture._nnx_riders import without_riders
 from singd_optax.capture._params import plain_params
 from singd_optax.capture._tag import tag
 from singd_optax.capture._weights import position_weights
 
 __all__ = [
     "find_layers",
+    "nnx_find_layers",
+    "nnx_value_and_grad",
     "plain_params",
     "position_weights",
     "tag",
     "tag_distribution",
     "value_and_grad",
+    "without_riders",
 ]

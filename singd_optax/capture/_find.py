@@ -94,7 +94,7 @@ def find_layers(
     )
     check_not_variables(params)
     options["factor_dtype"] = factor_dtype  # depends on the dtype of each kernel
-    groups = _parameter_groups(params)
+    groups = parameter_groups(params)
     if not groups:
         raise ValueError(
             "`params` hold no Kronecker layer: there are no arrays in them, got a "
@@ -102,6 +102,26 @@ def find_layers(
             "model.init(key, x)['params']."
         )
     calls = _trace(loss_fn, params, groups, args, kwargs)
+    return layers_of(groups, calls, options, strict)
+
+
+def layers_of(
+    groups: dict[str, Group],
+    calls: dict[int, list[Sighting]],
+    options: dict[str, Any],
+    strict: bool,
+) -> Layers:
+    """The layers that the calls show, and why all other parameters are in none.
+
+    Args:
+      groups: Parameters by the path of what holds them.
+      calls: Sightings by the index of the group.
+      options: Of the layers.
+      strict: As for ``find_layers``.
+
+    Raises:
+      ValueError: As ``find_layers``.
+    """
     specs, others = [], []
     for index, (path, group) in enumerate(groups.items()):
         found, reasons = describe(path, group, calls[index], options)
@@ -133,7 +153,7 @@ def _check_all_taken(others: Sequence[OtherParameter]) -> None:
         )
 
 
-def _parameter_groups(params: Any) -> dict[str, Group]:
+def parameter_groups(params: Any) -> dict[str, Group]:
     """Path -> the arrays that have this path and one more key."""
     leaves = Leaves(params)
     groups: dict[str, Group] = {}
@@ -174,7 +194,7 @@ def _trace(
             next(supply) if array else leaf for leaf, array in zip(leaves, is_array, strict=True)
         ]
         args, kwargs = jax.tree.unflatten(treedef, full)
-        with tags(params, _see_tagged(seen, index_of, token)):
+        with tags(params, see_tagged(seen, index_of, token)):
             output = loss_fn(insert_entries(params, probe), *args, **kwargs)
         return [leaf for leaf in jax.tree.leaves(output) if hasattr(leaf, "dtype")]
 
@@ -194,7 +214,7 @@ def _trace(
     return calls
 
 
-def _see_tagged(seen: list[Sighting], index_of: dict[str, int], token: int) -> Any:
+def see_tagged(seen: list[Sighting], index_of: dict[str, int], token: int) -> Any:
     """The listener for ``tag`` that notes what it sees."""
 
     def listener(

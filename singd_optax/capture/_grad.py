@@ -107,7 +107,7 @@ def value_and_grad(
         check_not_deleted(params, "params")
         check_not_deleted(opt_state, "opt_state")
         check_accumulation(opt_state)
-        states = _states_by_layer(layers, opt_state)
+        states = states_by_layer(layers, opt_state)
         specs = {path: layers[path] for path in states}
         check_params(specs.values(), Leaves(params), "params")
         slots = {path: Statistics.zeros(spec) for path, spec in specs.items()}
@@ -115,7 +115,7 @@ def value_and_grad(
 
         def tapped_loss(params: Any, slots: dict[str, Statistics]) -> Any:
             slots = reached.watch(slots)
-            taps = [_tap(specs[path], slots[path], states[path], precision) for path in slots]
+            taps = [make_tap(specs[path], slots[path], states[path], precision) for path in slots]
             beside: dict[str, tuple[Tap, ...]] = {}
             for tap in taps:
                 group, _ = split_path(tap.spec.kernel_path)
@@ -151,14 +151,15 @@ def _sampling(
     )
 
 
-def _tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision) -> Tap:
+def make_tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision) -> Tap:
+    """What rides beside the kernel of a layer."""
     refresh = jnp.broadcast_to(state.refresh_due, spec.scan_shape)
     riding = (slot, state.factors[spec.path], refresh)
     slot, factors, refresh = spec.stacking.spread(riding)
     return Tap(slot, factors, refresh, spec, precision)
 
 
-def _states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState]:
+def states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState]:
     """Path of a layer -> the curvature state that holds its factors."""
     states = curvature_states(opt_state)
     if not states:

@@ -23,6 +23,13 @@ from singd_optax.layers._exchange import (
 from singd_optax.layers._layers import Layers, OtherParameter
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._lookup import Lookup
+from singd_optax.layers._matrices import (
+    MatrixAxes,
+    MatrixSpec,
+    check_matrix_axes,
+    default_matrix_axes,
+    matrix_specs,
+)
 from singd_optax.layers._operation import Operation
 from singd_optax.layers._product import Product, parse_product
 from singd_optax.layers._rows import layer_statistics
@@ -54,6 +61,8 @@ __all__ = [
     "Leaves",
     "Lookup",
     "LossAverage",
+    "MatrixAxes",
+    "MatrixSpec",
     "Operation",
     "OtherParameter",
     "Product",
@@ -62,14 +71,17 @@ __all__ = [
     "align_columns",
     "check_factors",
     "check_layers",
+    "check_matrix_axes",
     "check_not_flat",
     "check_params",
     "curvature_states",
+    "default_matrix_axes",
     "describe_factor",
     "factors",
     "format_bytes",
     "join_path",
     "layer_statistics",
+    "matrix_specs",
     "parse_options",
     "parse_product",
     "path_name",

@@ -159,9 +159,21 @@ class AccumulatedState(NamedTuple):
 
 
 def curvature_states(opt_state: Any) -> list[CurvatureState]:
-    """All curvature states inside an optax state, however it is wrapped."""
+    """All curvature states inside an optax state, however it is wrapped.
+
+    Boxes around single arrays, as ``nnx.Optimizer`` has, are taken off.
+    """
+    opt_state = jax.tree.map(_unboxed, opt_state, is_leaf=_is_variable)
     nodes = jax.tree.leaves(opt_state, is_leaf=_is_curvature_state)
     return [node for node in nodes if _is_curvature_state(node)]
+
+
+def _is_variable(node: Any) -> bool:
+    return hasattr(type(node), "get_raw_value")
+
+
+def _unboxed(leaf: Any) -> Any:
+    return leaf.get_raw_value() if _is_variable(leaf) else leaf
 
 
 def _is_curvature_state(node: Any) -> bool:

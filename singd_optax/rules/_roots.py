@@ -1,0 +1,157 @@
+"""Inverse p-th roots of symmetric positive semi-definite matrices."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from singd_optax._validate import check_choice, check_size
+from singd_optax.structures import Precision, contract
+
+RootMethod = Literal["eigh", "newton"]
+
+ROOT_METHODS: tuple[RootMethod, ...] = ("eigh", "newton")
+
+_POWER_ITERATIONS = 64
+_POWER_COLUMNS = 4
+_NEWTON_ITERATIONS = 100
+_LARGEST_RESIDUAL = 0.1
+
+
+def inverse_root(
+    matrix: jax.Array,
+    root: int,
+    *,
+    ridge: ArrayLike = 1e-6,
+    method: RootMethod = "eigh",
+    precision: Precision = "highest",
+) -> tuple[jax.Array, jax.Array]:
+    """(M + ridge λ_max(M) I)^(-1/p) for symmetric positive semi-definite M.
+
+    By "eigh", from the eigenvalues, those below zero (rounding) taken as zero. By "newton", from
+    matrix products alone, by the coupled iteration for A = M / λ_max + ridge I::
+
+        N <- ((p + 1) I - N) / p,    X <- X N_,    N <- N_^p N
+
+    from N = z A, X = z^(1/p) I with z = (p + 1) / (2 λ_max(A)), where N_ is the first line's; N
+    approaches I, quadratically, and X approaches A^(-1/p).
+
+    Args:
+      matrix: (..., dim, dim), float32 or float64.
+      root: p >= 1.
+      ridge: Relative to the largest eigenvalue; a number >= 0.
+      method: "eigh" or "newton".
+      precision: Of the products.
+
+    Returns:
+      The root, and whether it is good, for each matrix: finite, and by "newton" with a residual
+      max|N - I| below 0.1. A root that is not good has arbitrary entries. That of zeros is not.
+
+    Raises:
+      ValueError: ``method`` is unknown, or ``root`` not positive.
+
+    References:
+      Guo and Higham, A Schur-Newton method for the matrix pth root and its inverse, 2006.
+
+    >>> root, good = inverse_root(jnp.diag(jnp.array([16.0, 81.0])), 4, ridge=0.0)
+    >>> (1 / jnp.diagonal(root)).round(4), bool(good)
+    (Array([2., 3.], dtype=float32), True)
+    """
+    check_choice("method", method, ROOT_METHODS)
+    check_size("root", root)
+    eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    matrix = (matrix + jnp.swapaxes(matrix, -1, -2)) / 2
+    # The scale is taken out: powers of it over- or underflow, and all below is relative.
+    scale = jnp.abs(matrix).max(axis=(-2, -1))
+    usable = jnp.isfinite(scale) & (scale > 0)
+    scale = jnp.where(usable, scale, 1)
+    scaled = jnp.where(usable[..., None, None], matrix / scale[..., None, None], eye)
+    solve = _by_eigenvalues if method == "eigh" else _by_newton
+    result, good = solve(scaled, root, jnp.asarray(ridge, matrix.dtype), precision)
+    result = result * (scale ** (-1 / root))[..., None, None]
+    return result, good & usable & jnp.isfinite(result).all(axis=(-2, -1))
+
+
+def _by_eigenvalues(
+    matrix: jax.Array, root: int, ridge: jax.Array, precision: Precision
+) -> tuple[jax.Array, jax.Array]:
+    values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
+    values = jnp.maximum(values, 0)
+    values = values + ridge * values[..., -1:]
+    powers = values ** (-1 / root)
+    result = contract("...ik,...k,...jk->...ij", vectors, powers, vectors, precision=precision)
+    return result, jnp.isfinite(powers).all(-1)
+
+
+def _by_newton(
+    matrix: jax.Array, root: int, ridge: jax.Array, precision: Precision
+) -> tuple[jax.Array, jax.Array]:
+    def multiply(left: jax.Array, right: jax.Array) -> jax.Array:
+        return contract("...ij,...jk->...ik", left, right, precision=precision)
+
+    eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    largest = _largest_eigenvalue(matrix, precision)
+    damped = matrix + (ridge * largest)[..., None, None] * eye
+    z = (root + 1) / (2 * (1 + ridge) * largest)
+    N = damped * z[..., None, None]
+    X = (z ** (1 / root))[..., None, None] * eye
+
+    def residual(N: jax.Array) -> jax.Array:
+        return jnp.abs(N - eye).max(axis=(-2, -1))
+
+    # The residual squares with each step, so that one step past this is as far as rounding lets it.
+    enough = jnp.finfo(matrix.dtype).eps ** 0.5
+
+    State = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+
+    def go_on(state: State) -> jax.Array:
+        step, *_, active = state
+        return (step < _NEWTON_ITERATIONS) & active.any()
+
+    def iterate(state: State) -> State:
+        step, N, X, error, active = state
+        factor = ((root + 1) * eye - N) / root
+        fresh_N, fresh_X = multiply(_power(factor, root, multiply), N), multiply(X, factor)
+        fresh_error = residual(fresh_N)
+        # Rounding can make the iteration diverge: then the last iterate is the best one.
+        better = active & (fresh_error < 1.2 * error)
+        taken = better[..., None, None]
+        N, X = jnp.where(taken, fresh_N, N), jnp.where(taken, fresh_X, X)
+        still_active = better & (error > enough)
+        return step + 1, N, X, jnp.where(better, fresh_error, error), still_active
+
+    error = residual(N)
+    start = (jnp.zeros([], jnp.int32), N, X, error, jnp.isfinite(error))
+    _, _, X, error, _ = lax.while_loop(go_on, iterate, start)
+    return (X + jnp.swapaxes(X, -1, -2)) / 2, error < _LARGEST_RESIDUAL
+
+
+def _power(
+    matrix: jax.Array, exponent: int, multiply: Callable[[jax.Array, jax.Array], jax.Array]
+) -> jax.Array:
+    """By repeated squaring."""
+    if exponent == 1:
+        return matrix
+    half = _power(matrix, exponent // 2, multiply)
+    square = multiply(half, half)
+    return multiply(square, matrix) if exponent % 2 else square
+
+
+def _largest_eigenvalue(matrix: jax.Array, precision: Precision) -> jax.Array:
+    """Of a symmetric positive semi-definite matrix, by power iteration, from below."""
+    dim = matrix.shape[-1]
+    start = jax.random.normal(jax.random.key(0), (dim, _POWER_COLUMNS), matrix.dtype)
+
+    def iterate(_: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        x, _norms = state
+        image = contract("...ij,...jk->...ik", matrix, x, precision=precision)
+        norms = jnp.sqrt((image**2).sum(-2))
+        return image / jnp.where(norms > 0, norms, 1)[..., None, :], norms
+
+    x = jnp.broadcast_to(start / jnp.sqrt((start**2).sum(-2)), (*matrix.shape[:-1], _POWER_COLUMNS))
+    norms = jnp.zeros((*matrix.shape[:-2], _POWER_COLUMNS), matrix.dtype)
+    _, norms = lax.fori_loop(0, _POWER_ITERATIONS, iterate, (x, norms))
+    return norms.max(-1)

@@ -1,0 +1,280 @@
+"""The optax face of the gradients-only optimizers."""
+
+import pickle
+
+import flax.linen as nn
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import singd_optax
+from singd_optax.testing._compile import _known_options
+from singd_optax.transforms import GradientRuleState
+
+SCALES = {
+    "shampoo": singd_optax.scale_by_shampoo,
+    "caspr": singd_optax.scale_by_caspr,
+    "inverse_free_shampoo": singd_optax.scale_by_inverse_free_shampoo,
+}
+ALIASES = {name: getattr(singd_optax, name) for name in SCALES}
+TRANSFORMS = {name: lambda make=make: make(0.03) for name, make in ALIASES.items()} | {
+    f"scale_by_{name}": lambda make=make: optax.chain(
+        make(grafting="adam"), optax.scale_by_learning_rate(0.03)
+    )
+    for name, make in SCALES.items()
+}
+ONE_EACH = pytest.mark.parametrize("name", ["shampoo", "scale_by_caspr", "inverse_free_shampoo"])
+NAMES = pytest.mark.parametrize("name", SCALES)
+
+
+def jit(function, **options):
+    """Compiles faster, and runs slower."""
+    return jax.jit(function, compiler_options=dict(_known_options()), **options)
+
+
+def loss_fn(params, x, y):
+    hidden = jnp.tanh(x @ params["first"]["kernel"] + params["first"]["bias"])
+    hidden = jnp.tanh(jnp.einsum("ni,hio->nho", hidden, params["heads"]) * params["scale"])
+    logits = jnp.einsum("nho,hoc->nc", hidden, params["out"])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+@pytest.fixture(scope="module")
+def problem():
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(64, 6)), jnp.float32)
+    y = jnp.argmax(x @ random.normal(size=(6, 3)), axis=-1)
+    shapes = {"heads": (2, 8, 4), "out": (2, 4, 3)}
+    params = {name: random.normal(size=shape) / 3 for name, shape in shapes.items()}
+    params["first"] = {"kernel": random.normal(size=(6, 8)) / 3, "bias": np.zeros(8)}
+    params["scale"] = np.ones(())
+    return jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params), x, y
+
+
+def make_step(tx, **jit_options):
+    def step(params, opt_state, x, y):
+        value, grads = jax.value_and_grad(loss_fn)(params, x, y)
+        updates, opt_state = tx.update(grads, opt_state, params, unrelated=1)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    return jit(step, **jit_options)
+
+
+def train(tx, params, x, y, steps=30):
+    step, opt_state, values = make_step(tx), tx.init(params), []
+    for _ in range(steps):
+        params, opt_state, value = step(params, opt_state, x, y)
+        values.append(float(value))
+    assert step._cache_size() == 1
+    return params, opt_state, values[0], values[-1]
+
+
+def describe(tree):
+    return jax.tree.structure(tree), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_close(a, b, rtol=2e-3, atol=1e-4):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), a, b)
+
+
+@ONE_EACH
+def test_contract(name, problem):
+    params, x, y = problem
+    tx = TRANSFORMS[name]()
+    _, final_state, first, last = train(tx, params, x, y)
+    assert last < 0.7 * first
+    opt_state = tx.init(params)
+    assert describe(opt_state) == describe(final_state)
+    assert describe(jax.eval_shape(tx.init, params)) == describe(final_state)
+
+    mapped = optax.tree.map_params(tx, lambda leaf: leaf * 0, opt_state)
+    assert jax.tree.structure(mapped) == jax.tree.structure(opt_state)
+
+    step = make_step(tx)
+    body = lambda carry, _: (step.__wrapped__(*carry, x, y)[:2], None)
+    scanned, _ = jit(lambda carry: jax.lax.scan(body, carry, None, length=30))((params, opt_state))
+    assert loss_fn(scanned[0], x, y) < 0.7 * first
+
+    plain = step(params, opt_state, x, y)
+    donating = make_step(tx, donate_argnums=(0, 1))
+    donated = donating(*jax.tree.map(jnp.copy, (params, opt_state)), x, y)
+    assert_close(donated, plain, rtol=1e-4, atol=1e-6)
+    for restored in (
+        pickle.loads(pickle.dumps(plain[1])),
+        flax.serialization.from_bytes(plain[1], flax.serialization.to_bytes(plain[1])),
+    ):
+        assert jax.tree.structure(restored) == jax.tree.structure(plain[1])
+        jax.tree.map(np.testing.assert_array_equal, restored, plain[1])
+
+
+@NAMES
+def test_ensemble_of_training_runs_under_vmap(name, problem):
+    params, x, y = problem
+    tx = TRANSFORMS[name]()
+    members = [jax.tree.map(lambda p, s=s: p * s, params) for s in (0.5, 1.5)]
+    stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    mapped = stack(members), jax.vmap(tx.init)(stack(members))
+    step = make_step(tx)
+    together = jit(jax.vmap(step.__wrapped__, in_axes=(0, 0, None, None)))
+    states = [tx.init(member) for member in members]
+    for _ in range(2):
+        *mapped, _ = together(*mapped, x, y)
+        pairs = [step(*pair, x, y)[:2] for pair in zip(members, states, strict=True)]
+        members, states = map(list, zip(*pairs, strict=True))
+    assert_close(mapped[0], stack(members))
+
+
+@NAMES
+def test_gradients_that_are_not_finite_change_no_factor(name, problem):
+    params, x, y = problem
+    tx = SCALES[name](grafting="adam", matrix_axes={"heads": ((1,), (2,))})
+    grads = jax.grad(loss_fn)(params, x, y)
+    update = jit(tx.update)
+    _, state = update(grads, tx.init(params))
+    bad = dict(grads, heads=grads["heads"].at[1, 0, 0].set(jnp.inf), out=grads["out"] * jnp.nan)
+    _, new = update(bad, state)
+    memory = lambda state, path: (
+        state.gradient_factors[path],
+        state.gradient_memory[path],
+        state.graft_memory[path],
+    )
+    jax.tree.map(np.testing.assert_array_equal, memory(new, "out"), memory(state, "out"))
+    leaves = (jax.tree.leaves(memory(s, "heads")) for s in (new, state))
+    pairs = list(zip(*leaves, strict=True))
+    for now, before in pairs:
+        np.testing.assert_array_equal(now[1], before[1])
+    assert any(np.any(now[0] != before[0]) for now, before in pairs)
+    counts = {path: count.tolist() for path, count in new.failed_refreshes.items()}
+    assert counts == {"heads": [0, 1], "out": 1, "first/kernel": 0}
+
+
+@NAMES
+def test_vectors_pass_through_and_get_adamw_in_the_recipe(name, problem):
+    params, x, y = problem
+    grads = jax.grad(loss_fn)(params, x, y)
+    tx = SCALES[name](matrix_axes={"out": None})
+    updates, state = jit(tx.update)(grads, tx.init(params))
+    for pick in (lambda t: t["first"]["bias"], lambda t: t["scale"], lambda t: t["out"]):
+        np.testing.assert_array_equal(pick(updates), pick(grads))
+    assert set(state.gradient_factors) == {"first/kernel", "heads"}
+
+    updates, adamw_updates = (
+        jit(tx.update)(grads, tx.init(params), params)[0]
+        for tx in (ALIASES[name](0.05, matrix_axes={"out": None}), optax.adamw(0.05))
+    )
+    assert_close(updates["first"]["bias"], adamw_updates["first"]["bias"], rtol=1e-6, atol=0)
+    assert_close(updates["out"], adamw_updates["out"], rtol=1e-6, atol=0)
+    tx = ALIASES[name](0.05, fallback=optax.set_to_zero())
+    still = jit(tx.update)(grads, tx.init(params), params)[0]["first"]["bias"]
+    assert not np.any(still)
+
+
+@NAMES
+def test_schedules_and_injected_hyperparameters(name, problem):
+    params, x, y = problem
+    decay = optax.linear_schedule(0.05, 0.01, 10)
+    options = {"weight_decay": decay, "refresh_every": lambda count: 1 + count // 5}
+    options |= {"damping": decay} if name == "inverse_free_shampoo" else {"eps": decay}
+    _, _, first, last = train(ALIASES[name](decay, **options), params, x, y, steps=10)
+    assert last < first
+
+    static = () if name == "inverse_free_shampoo" else ("block_size", "root")
+    tx = optax.inject_hyperparams(ALIASES[name], static_args=static)(learning_rate=0.05)
+    step, opt_state = make_step(tx), tx.init(params)
+    moved, opt_state, _ = step(params, opt_state, x, y)
+    assert not np.array_equal(moved["out"], params["out"])
+    for option in ("learning_rate", "weight_decay"):
+        opt_state.hyperparams[option] = jnp.zeros_like(opt_state.hyperparams[option])
+    still, opt_state, _ = step(moved, opt_state, x, y)
+    jax.tree.map(np.testing.assert_array_equal, still, moved)
+    assert step._cache_size() == 1
+
+
+@NAMES
+def test_masks_partitions_and_chains(name, problem):
+    params, x, y = problem
+    labels = {"first": "train", "heads": "train", "out": "frozen", "scale": "frozen"}
+    tx = optax.apply_if_finite(
+        optax.chain(
+            optax.clip_by_global_norm(1.0),
+            optax.partition({"train": ALIASES[name](0.05), "frozen": optax.set_to_zero()}, labels),
+        ),
+        3,
+    )
+    new_params, opt_state, first, last = train(tx, params, x, y, steps=15)
+    np.testing.assert_array_equal(new_params["out"], params["out"])
+    assert last < first
+    is_state = lambda node: isinstance(node, GradientRuleState)
+    states = [n for n in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(n)]
+    assert [set(state.gradient_factors) for state in states] == [{"first/kernel", "heads"}]
+    assert set(optax.tree.get(opt_state, "failed_refreshes")) == {"first/kernel", "heads"}
+    still, *_ = make_step(tx)(new_params, opt_state, x * jnp.nan, y)
+    jax.tree.map(np.testing.assert_array_equal, still, new_params)
+
+
+@NAMES
+def test_low_precision_parameters(name, problem):
+    params, x, y = problem
+    low = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    new_params, opt_state, first, last = train(TRANSFORMS[name](), low, x.astype(jnp.bfloat16), y)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(new_params))
+    assert last < first
+    factors = optax.tree.get(opt_state, "gradient_factors")
+    assert {leaf.dtype for leaf in jax.tree.leaves(factors)} == {jnp.dtype("float32")}
+
+    grads = jax.grad(loss_fn)(params, x, y)
+    tx = SCALES[name](grafting="sgd")
+    updates, half = (
+        jit(tx.update)(tree, tx.init(tree))[0]
+        for tree in (grads, jax.tree.map(lambda g: g.astype(jnp.float16), grads))
+    )
+    assert half["out"].dtype == jnp.float16
+    error = jnp.linalg.norm(half["out"] - updates["out"]) / jnp.linalg.norm(updates["out"])
+    assert error < 0.1  # one of three classes is redundant: rounding is all there is of it
+
+
+def test_any_tree_is_taken():
+    """Boxes, tuples, one array, integers, and nothing at all."""
+    tx = singd_optax.shampoo(0.1)
+    trees = [
+        {"boxed": nn.Partitioned(jnp.ones((3, 4)), ("a", "b"))},
+        (jnp.ones((3, 4)), [jnp.ones(3)]),
+        jnp.ones((3, 4)),
+        jnp.ones(3),
+        {},
+        {"empty": jnp.ones((0, 4)), "scalar": 1.0},
+    ]
+    for tree in trees:
+        updates, _ = jit(tx.update)(tree, tx.init(tree), tree)
+        assert jax.tree.structure(updates) == jax.tree.structure(tree)
+    mixed = {"kernel": jnp.ones((2, 3)), "steps": jnp.ones((2, 3), jnp.int32)}
+    scale = singd_optax.scale_by_caspr()
+    updates, state = jit(scale.update)(mixed, scale.init(mixed))
+    assert set(state.gradient_factors) == {"kernel"}
+    np.testing.assert_array_equal(updates["steps"], mixed["steps"])
+
+
+def test_accumulated_gradients(problem):
+    params, x, y = problem
+    tx = optax.MultiSteps(singd_optax.caspr(0.05), 2)
+    whole = singd_optax.caspr(0.05)
+    state = tx.init(params)
+    for half in (slice(0, 32), slice(32, 64)):
+        grads = jax.grad(loss_fn)(params, x[half], y[half])
+        updates, state = jit(tx.update)(grads, state, params)
+    expected, _ = jit(whole.update)(jax.grad(loss_fn)(params, x, y), whole.init(params), params)
+    assert_close(updates, expected)
+
+
+def test_errors():
+    with pytest.raises(TypeError, match=r"`rule` must be a singd_optax.rules.GradientRule"):
+        singd_optax.scale_by_gradient_rule("shampoo")
+    with pytest.raises(ValueError, match="`learning_rate` must be a finite number >= 0, got -1"):
+        singd_optax.shampoo(-1)
+    with pytest.raises(ValueError, match="`b1` must be a finite number >= 0 and < 1, got 1"):
+        singd_optax.caspr(0.1, b1=1)
+    with pytest.raises(ValueError, match="`rms` must be a finite number > 0, got 0"):
+        singd_optax.scale_by_matrix_rms(0)

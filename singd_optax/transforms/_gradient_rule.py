@@ -14,7 +14,6 @@ from singd_optax.layers import (
     MatrixAxes,
     MatrixSpec,
     check_matrix_axes,
-    check_not_flat,
     matrix_specs,
     parse_options,
 )
@@ -109,8 +108,6 @@ def scale_by_gradient_rule(
             # is, and one leaf for each field says so whatever the parameters are.
             nothing: Any = jnp.zeros([])
             return GradientRuleState(count, nothing, nothing, nothing, nothing)
-        if "" in leaves and jnp.ndim(leaves[""]) < 2:
-            check_not_flat(leaves, "params")
         specs = specs_of(leaves)
         initial = {path: rule.init(spec) for path, spec in specs.items()}
         return GradientRuleState(

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 import singd_optax
+from singd_optax.layers import curvature_states
 
 
 class Net(nn.Module):
@@ -63,10 +64,32 @@ TRANSFORMATIONS = {
             singd_optax.scale_by_singd(layers), singd_optax.scale_by_consistent_rms(layers)
         )
     ),
+    # Roots of nearly singular moments would magnify roundings: hence the larger ridge.
+    "shampoo": lambda layers: singd_optax.shampoo(0.05, eps=0.03),
+    "caspr": lambda layers: singd_optax.caspr(0.05, eps=0.03),
+    "inverse_free_shampoo": lambda layers: singd_optax.inverse_free_shampoo(0.05),
+    "scale_by_shampoo": _scaled(
+        lambda layers: singd_optax.scale_by_shampoo(eps=0.03, grafting="sgd")
+    ),
+    "scale_by_caspr": _scaled(lambda layers: singd_optax.scale_by_caspr(eps=0.03, grafting="sgd")),
+    "scale_by_inverse_free_shampoo": _scaled(
+        lambda layers: singd_optax.scale_by_inverse_free_shampoo(grafting="sgd")
+    ),
+    "scale_by_gradient_rule": _scaled(
+        lambda layers: singd_optax.scale_by_gradient_rule(
+            singd_optax.rules.CASPR(eps=0.03), structures="dense", grafting="adam"
+        )
+    ),
+    "scale_by_matrix_rms": _scaled(
+        lambda layers: optax.chain(
+            singd_optax.scale_by_shampoo(eps=0.03), singd_optax.scale_by_matrix_rms()
+        )
+    ),
 }
 
-#: Aliases, for what takes a learning rate: name -> whether it takes any structure.
+#: What takes a learning rate: by layers and curvature, and by gradients alone.
 ALIASES = ("singd", "ingd", "ikfac", "kfac")
+GRADIENT_ALIASES = ("shampoo", "caspr", "inverse_free_shampoo")
 
 
 def make_step(tx, layers, loss_fn=loss_fn, **jit_options):
@@ -76,10 +99,12 @@ def make_step(tx, layers, loss_fn=loss_fn, **jit_options):
         tx = optax.with_extra_args_support(tx)
 
     def step(params, opt_state, x, y):
-        value, grads, curvature = grad_fn(params, x, y, opt_state=opt_state)
-        updates, opt_state = tx.update(
-            grads, opt_state, params, curvature=curvature, value=value, unrelated=1
-        )
+        extra = {"unrelated": 1}
+        if curvature_states(opt_state):
+            value, grads, extra["curvature"] = grad_fn(params, x, y, opt_state=opt_state)
+        else:  # needs gradients only
+            value, grads = jax.value_and_grad(loss_fn)(params, x, y)
+        updates, opt_state = tx.update(grads, opt_state, params, value=value, **extra)
         return optax.apply_updates(params, updates), opt_state, value
 
     return jax.jit(step, **jit_options)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from singd_optax.layers._check import check_not_flat
 from singd_optax.layers._spec import accumulation_dtype_of, parse_options
 from singd_optax.layers._tree import Leaves
 from singd_optax.structures import Structure
@@ -166,6 +167,8 @@ def matrix_specs(
     >>> {path: (spec.stack_shape, spec.dims) for path, spec in specs.items()}
     {'blocks': ((2,), (5, 6)), 'kernel': ((), (3, 4))}
     """
+    if "" in leaves and len(leaves[""].shape) < 2:
+        check_not_flat(leaves, "params")
     specs = {}
     for path in leaves:
         leaf = leaves[path]

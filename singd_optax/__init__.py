@@ -1,7 +1,7 @@
 """Structured inverse-free natural gradient descent for JAX: optax optimizers for Flax models."""
 
-from singd_optax import layers, nnx, rules, structures, transforms
-from singd_optax.alias import ikfac, ingd, singd
+from singd_optax import diagnostics, layers, nnx, rules, structures, training, transforms
+from singd_optax.alias import ikfac, ingd, kfac, singd
 from singd_optax.capture import (
     find_layers,
     plain_params,
@@ -17,6 +17,7 @@ from singd_optax.transforms import (
     scale_by_consistent_rms,
     scale_by_curvature,
     scale_by_ikfac,
+    scale_by_kfac,
     scale_by_singd,
 )
 
@@ -25,10 +26,12 @@ __version__ = "0.1.0"
 __all__ = [
     "LayerSpec",
     "Layers",
+    "diagnostics",
     "factors",
     "find_layers",
     "ikfac",
     "ingd",
+    "kfac",
     "layers",
     "nnx",
     "parse_structure",
@@ -39,11 +42,13 @@ __all__ = [
     "scale_by_consistent_rms",
     "scale_by_curvature",
     "scale_by_ikfac",
+    "scale_by_kfac",
     "scale_by_singd",
     "singd",
     "structures",
     "tag",
     "tag_distribution",
+    "training",
     "transforms",
     "value_and_grad",
 ]

@@ -6,14 +6,15 @@ from typing import Any
 import optax
 
 from singd_optax._validate import check_number
-from singd_optax.layers import Layers, Leaves, check_layers
-from singd_optax.rules import DampingMode, FactorStepNorm, Hyperparameter
+from singd_optax.layers import Layers, Leaves, check_layers, check_not_flat, whole_layers
+from singd_optax.rules import DampingMode, FactorStepNorm, Hyperparameter, InverseMethod
 from singd_optax.structures import Dense, Precision
 from singd_optax.transforms import (
     Interval,
     refresh_schedule,
     scale_by_consistent_rms,
     scale_by_ikfac,
+    scale_by_kfac,
     scale_by_singd,
 )
 
@@ -111,14 +112,41 @@ def singd(
 
 
 def ingd(
-    learning_rate: Hyperparameter, layers: Layers, **options: Any
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    momentum: float = 0.8,
+    weight_decay: Hyperparameter = 1e-4,
+    mask: Any = None,
+    damping: Hyperparameter = 0.03,
+    damping_mode: DampingMode = "relative",
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_momentum: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = "spectral",
+    refresh_every: Interval = _DEFAULT_REFRESH,
+    consistent_rms: float | None = 0.2,
+    fallback: optax.GradientTransformation | None = None,
+    precision: Precision = "highest",
+    seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """INGD: SINGD with dense factors (arXiv 2302.09738).
 
     Args:
-      learning_rate: As for ``singd``.
+      learning_rate: As for ``singd``, and so are all others.
       layers: From ``find_layers`` with dense structures.
-      **options: As for ``singd``.
+      momentum: As for ``singd``.
+      weight_decay: As for ``singd``.
+      mask: As for ``singd``.
+      damping: As for ``singd``.
+      damping_mode: As for ``singd``.
+      factor_learning_rate: As for ``singd``.
+      factor_momentum: As for ``singd``.
+      factor_step_norm: As for ``singd``.
+      refresh_every: As for ``singd``.
+      consistent_rms: As for ``singd``.
+      fallback: As for ``singd``.
+      precision: As for ``singd``.
+      seed: As for ``singd``.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -133,7 +161,23 @@ def ingd(
             f"INGD has dense factors, got other structures for the layers {other}. Find layers "
             "with structures='dense', or use singd, which takes all structures."
         )
-    return singd(learning_rate, layers, **options)
+    return singd(
+        learning_rate,
+        layers,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        mask=mask,
+        damping=damping,
+        damping_mode=damping_mode,
+        factor_learning_rate=factor_learning_rate,
+        factor_momentum=factor_momentum,
+        factor_step_norm=factor_step_norm,
+        refresh_every=refresh_every,
+        consistent_rms=consistent_rms,
+        fallback=fallback,
+        precision=precision,
+        seed=seed,
+    )
 
 
 def ikfac(
@@ -193,6 +237,77 @@ def ikfac(
     )
 
 
+def kfac(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    momentum: float = 0.8,
+    weight_decay: Hyperparameter = 1e-4,
+    mask: Any = None,
+    damping: Hyperparameter = 0.03,
+    damping_mode: DampingMode = "relative",
+    factor_learning_rate: Hyperparameter = 0.05,
+    inverse_method: InverseMethod = "cholesky",
+    inverse_every: int = 1,
+    refresh_every: Interval = _DEFAULT_REFRESH,
+    kl_clip: Hyperparameter | None = None,
+    consistent_rms: float | None = 0.2,
+    fallback: optax.GradientTransformation | None = None,
+    precision: Precision = "highest",
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """KFAC, with inverses, in the recipe of ``singd``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``; structures dense, diagonal or block-diagonal.
+      momentum: As for ``singd``.
+      weight_decay: As for ``singd``.
+      mask: As for ``singd``.
+      damping: λ > 0, in the units of ``damping_mode``.
+      damping_mode: "relative" to the mean traces of the averaged moments, or "absolute".
+      factor_learning_rate: The weight of a new statistic in the averages.
+      inverse_method: "cholesky" or "eigh", see ``scale_by_kfac``.
+      inverse_every: At least this many steps between inversions.
+      refresh_every: As for ``singd``.
+      kl_clip: A bound on what a step does to the predictions, see ``scale_by_kfac``; needs
+        ``consistent_rms=None``, since both set the size of the update.
+      consistent_rms: As for ``singd``.
+      fallback: As for ``singd``.
+      precision: Of the products on factors.
+      seed: Of the random bits with which bfloat16 inverses are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: A hyper-parameter is out of range, or both ``kl_clip`` and ``consistent_rms``
+        are given.
+      TypeError: ``layers`` or a hyper-parameter is of another type.
+    """
+    if kl_clip is not None and consistent_rms is not None:
+        raise ValueError(
+            f"`kl_clip` and `consistent_rms` both set the size of the update, got {kl_clip!r} and "
+            f"{consistent_rms!r}. Pass consistent_rms=None with kl_clip."
+        )
+    scale = scale_by_kfac(
+        layers,
+        damping=damping,
+        damping_mode=damping_mode,
+        factor_learning_rate=factor_learning_rate,
+        inverse_method=inverse_method,
+        inverse_every=inverse_every,
+        refresh_every=refresh_every,
+        kl_clip=kl_clip,
+        kl_learning_rate=1.0 if kl_clip is None else learning_rate,
+        precision=precision,
+        seed=seed,
+    )
+    return _recipe(
+        scale, learning_rate, layers, momentum, weight_decay, mask, consistent_rms, fallback
+    )
+
+
 def _recipe(
     scale: optax.GradientTransformationExtraArgs,
     learning_rate: Hyperparameter,
@@ -221,5 +336,10 @@ def _recipe(
 
 
 def _labels(layers: Layers) -> Callable[[Any], Any]:
-    labels = {path: "kronecker" for spec in layers.values() for path in spec.shapes}
-    return lambda params: Leaves(params).labelled(labels, "fallback")
+    def labels(params: Any) -> Any:
+        leaves = Leaves(params)
+        check_not_flat(leaves, "params")
+        whole = [path for spec in whole_layers(layers, leaves, warn=True) for path in spec.shapes]
+        return leaves.labelled(dict.fromkeys(whole, "kronecker"), "fallback")
+
+    return labels

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import singd_optax
-from singd_optax.layers import Convolution, layer_statistics
+from singd_optax.layers import Convolution, Curvature, layer_statistics
 
 PATCHES = 32 * 16 * 16 * 9 * 16 * 4
 
@@ -48,7 +48,8 @@ def test_micro_batches(kfac_approx, loss_average):
     curvature = jax.tree.map(mean, *[part[2] for part in parts])
     gradient = jax.tree.map(mean, *[part[1] for part in parts])
     if loss_average is None:
-        curvature = {path: s.scaled(gradients=4) for path, s in curvature.items()}
+        scaled = {path: s.scaled(gradients=4) for path, s in curvature.items()}
+        curvature = Curvature(scaled, curvature.counts)
         gradient = jax.tree.map(lambda g: 4 * g, gradient)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12),

@@ -151,8 +151,8 @@ def test_params_of_another_model(params, layers):
     wide = {"layer": {"kernel": jnp.ones((6, 3)), "bias": jnp.ones(3)}}
     with raises(ValueError, "layer/kernel", r"\(6, 3\)", r"\(5, 3\)", "find_layers"):
         tx.init(wide)
-    with raises(ValueError, "layer/kernel", "params/layer/kernel", "nesting"):
-        tx.init({"params": params})
+    with raises(ValueError, "layer/kernel", "model/layer/kernel", "nesting"):
+        tx.init({"model": params})
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
     opt_state = tx.init(params)
     with raises(ValueError, r"\(6, 3\)", r"\(5, 3\)"):

@@ -20,6 +20,8 @@ ALLOWED = {
     "capture": {"layers", "structures"},
     "nnx": {"capture"},
     "alias": {"transforms", "rules", "layers", "structures"},
+    "training": {"layers"},
+    "diagnostics": {"layers", "structures"},
     "testing": {"rules", "layers", "structures"},
     "_validate": set(),
 }
@@ -27,10 +29,12 @@ ALLOWED = {
 PUBLIC = [
     "LayerSpec",
     "Layers",
+    "diagnostics",
     "factors",
     "find_layers",
     "ikfac",
     "ingd",
+    "kfac",
     "layers",
     "nnx",
     "parse_structure",
@@ -41,11 +45,13 @@ PUBLIC = [
     "scale_by_consistent_rms",
     "scale_by_curvature",
     "scale_by_ikfac",
+    "scale_by_kfac",
     "scale_by_singd",
     "singd",
     "structures",
     "tag",
     "tag_distribution",
+    "training",
     "transforms",
     "value_and_grad",
 ]
@@ -85,7 +91,9 @@ def test_no_private_modules_of_others(file):
         if names[0] == "flax" and part_of(file.relative_to(ROOT).parts) == "capture":
             assert module == "flax.struct" or file.name.startswith(("_linen", "_nnx")), file
         if names[0] == "optax":
-            assert part_of(file.relative_to(ROOT).parts) in ("transforms", "alias"), file
+            assert part_of(file.relative_to(ROOT).parts) in ("transforms", "alias", "training"), (
+                file
+            )
 
 
 def test_small_files():
@@ -106,6 +114,8 @@ def test_every_public_name_is_documented():
         singd_optax.nnx,
         singd_optax.rules,
         singd_optax.transforms,
+        singd_optax.training,
+        singd_optax.diagnostics,
     ):
         for name in module.__all__:
             value = getattr(module, name)

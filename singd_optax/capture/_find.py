@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from singd_optax.capture._describe import Group, describe, representative
 from singd_optax.capture._linen import Probe, sightings
+from singd_optax.capture._mistakes import check_not_variables
 from singd_optax.capture._params import insert_entries, split_path
 from singd_optax.capture._sighting import Sighting
 from singd_optax.capture._tag import Found, tags
@@ -69,9 +70,9 @@ def find_layers(
       The layers, static and hashable. Change some by ``layers.replace(pattern, ...)``.
 
     Raises:
-      ValueError: The model has no Kronecker layer, an option is not legal, or the loss function
-        goes over all leaves of its params (see ``plain_params``); or ``strict``, and a parameter
-        of rank >= 2 is left over.
+      ValueError: The model has no Kronecker layer, an option is not legal, the loss function goes
+        over all leaves of its params (see ``plain_params``), or ``params`` are all variables of
+        the model; or ``strict``, and a parameter of rank >= 2 is left over.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -91,6 +92,7 @@ def find_layers(
         loss_average=loss_average,
         factor_dtype=factor_dtype,
     )
+    check_not_variables(params)
     options["factor_dtype"] = factor_dtype  # depends on the dtype of each kernel
     groups = parameter_groups(params)
     if not groups:

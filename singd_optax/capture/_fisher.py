@@ -23,11 +23,13 @@ class Sampling(NamedTuple):
       due: Whether this step refreshes any layer.
       key: A random key of this step.
       loss_average: Of all layers.
+      loss_scale: By which output gradients are multiplied for the backward pass; None for 1.
     """
 
     due: jax.Array
     key: jax.Array
     loss_average: str | None
+    loss_scale: Any = None
 
 
 def differentiate(
@@ -76,6 +78,8 @@ def differentiate(
     grads, _ = pull((one, jax.tree.map(jnp.zeros_like, outputs)))
 
     def statistics_of(gradients: list[jax.Array]) -> Curvature:
+        if sampling.loss_scale is not None:
+            gradients = [g * jnp.asarray(sampling.loss_scale, g.dtype) for g in gradients]
         _, curvature = pull((jnp.zeros_like(one), gradients))
         return curvature
 

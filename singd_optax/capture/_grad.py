@@ -10,22 +10,26 @@ import jax.numpy as jnp
 from singd_optax._validate import check_choice
 from singd_optax.capture._fisher import (
     FISHERS,
-    Curvature,
     Fisher,
     Sampling,
     common_loss_average,
     differentiate,
 )
 from singd_optax.capture._linen import tapped
+from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unscaled
+from singd_optax.capture._mistakes import check_accumulation, check_not_deleted
 from singd_optax.capture._params import insert_entries, split_path
+from singd_optax.capture._reached import Reached
 from singd_optax.capture._tag import tags, tap_tagged
 from singd_optax.capture._tap import Tap
 from singd_optax.layers import (
+    Curvature,
     CurvatureState,
     Layers,
     LayerSpec,
     Leaves,
     Statistics,
+    check_factors,
     check_layers,
     check_params,
     curvature_states,
@@ -64,10 +68,13 @@ def value_and_grad(
       seed: Of the labels that ``"mc"`` draws.
 
     Returns:
-      ``grad_fn(params, *args, opt_state=opt_state, **kwargs)`` -> ``(value, grads, curvature)``,
-      with ``(value, aux)`` for value if ``has_aux``. ``curvature`` maps paths to ``Statistics``;
-      hand it to ``tx.update(grads, opt_state, params, curvature=curvature)`` with the same
-      ``opt_state``.
+      ``grad_fn(params, *args, opt_state=opt_state, loss_scale=None, **kwargs)`` ->
+      ``(value, grads, curvature)``, with ``(value, aux)`` for value if ``has_aux``. ``curvature``
+      maps paths to ``Statistics``; hand it to
+      ``tx.update(grads, opt_state, params, curvature=curvature)`` with the same ``opt_state``.
+      With a ``loss_scale``, for models that compute in float16, the backward pass is that of
+      the loss (which is to be float32) times this number, which may be traced; value, gradients
+      and statistics come out as without it, unless gradients overflow: then they are not finite.
 
     Raises:
       TypeError: ``layers`` is something else.
@@ -94,14 +101,20 @@ def value_and_grad(
 
     @functools.wraps(loss_fn)
     def value_grad_and_curvature(
-        params: Any, *args: Any, opt_state: Any = None, **kwargs: Any
+        params: Any, *args: Any, opt_state: Any = None, loss_scale: Any = None, **kwargs: Any
     ) -> tuple[Any, Any, Curvature]:
+        check_loss_scale(loss_scale)
+        check_not_deleted(params, "params")
+        check_not_deleted(opt_state, "opt_state")
+        check_accumulation(opt_state)
         states = states_by_layer(layers, opt_state)
         specs = {path: layers[path] for path in states}
         check_params(specs.values(), Leaves(params), "params")
         slots = {path: Statistics.zeros(spec) for path, spec in specs.items()}
+        reached = Reached()
 
-        def tapped_loss(params: Any, slots: Curvature) -> Any:
+        def tapped_loss(params: Any, slots: dict[str, Statistics]) -> Any:
+            slots = reached.watch(slots)
             taps = [make_tap(specs[path], slots[path], states[path], precision) for path in slots]
             beside: dict[str, tuple[Tap, ...]] = {}
             for tap in taps:
@@ -110,10 +123,18 @@ def value_and_grad(
             entries = insert_entries(params, lambda path, _: beside.get(path))
             by_kernel = {tap.spec.kernel_path: tap for tap in taps}
             with tapped(), tags(params, tap_tagged(by_kernel)):
-                return loss_fn(entries, *args, **kwargs)
+                result = loss_fn(entries, *args, **kwargs)
+            return scaled_loss(result, has_aux, loss_scale)
 
-        sampling = _sampling(states, specs, seed, fisher)
-        return differentiate(tapped_loss, params, slots, has_aux, fisher, sampling)
+        sampling = _sampling(states, specs, seed, fisher)._replace(loss_scale=loss_scale)
+        value, grads, statistics = unscaled(
+            *differentiate(tapped_loss, params, slots, has_aux, fisher, sampling),
+            has_aux,
+            loss_scale,
+        )
+        reached.warn_of_others(slots)
+        counts = {path: state.curvature_count for path, state in states.items()}
+        return value, grads, Curvature(statistics, counts)
 
     return value_grad_and_curvature
 
@@ -162,18 +183,6 @@ def states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState]
                     f"{list(layers)}. Use the same layers for the optimizer and for "
                     "value_and_grad, and a state made by tx.init."
                 )
-            _check_factors(layers[path], factors)
+            check_factors(layers[path], factors)
             owners[path] = state
     return {path: owners[path] for path in layers if path in owners}
-
-
-def _check_factors(spec: LayerSpec, factors: Any) -> None:
-    got = tuple((factor.structure, factor.dim) for factor in factors)
-    expected = tuple(zip(spec.structures, spec.dims, strict=True))
-    stack = {factor.batch_shape for factor in factors}
-    if got != expected or stack != {spec.stack_shape}:
-        raise ValueError(
-            f"The factors of layer {spec.path!r} in `opt_state` do not match `layers`: got {got} "
-            f"stacked {stack}, the layer has {expected} stacked {spec.stack_shape}. Use the same "
-            "layers for the optimizer and for value_and_grad."
-        )

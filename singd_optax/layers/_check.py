@@ -1,5 +1,6 @@
 """Do these parameters match these layers?"""
 
+import warnings
 from collections.abc import Iterable
 
 import jax.numpy as jnp
@@ -37,13 +38,14 @@ def check_params(specs: Iterable[LayerSpec], leaves: Leaves, what: str) -> None:
     Raises:
       ValueError: One is missing, or has another shape.
     """
+    check_not_flat(leaves, what)
     for spec in specs:
         for path, shape in spec.shapes.items():
             if path not in leaves:
                 found = ", ".join(leaves.paths[:20])
                 raise ValueError(
                     f"`{what}` do not match `layers`: no array at {path!r}. There are: {found}. "
-                    "Call find_layers again with the params that you train, in the same nesting."
+                    f"{_advice(path, leaves)}"
                 )
             got = jnp.shape(leaves[path])
             if got != shape:
@@ -51,3 +53,86 @@ def check_params(specs: Iterable[LayerSpec], leaves: Leaves, what: str) -> None:
                     f"`{what}` do not match `layers`: {path!r} has shape {got}, the layer that was "
                     f"found has {shape}. Call find_layers again for this model."
                 )
+
+
+def _advice(path: str, leaves: Leaves) -> str:
+    if f"params/{path}" in leaves.paths:
+        return (
+            "This is the whole dict of variables that model.init returned, and `layers` were found "
+            "for its params alone: pass variables['params']."
+        )
+    return "Call find_layers again with the params that you train, in the same nesting."
+
+
+def check_not_flat(leaves: Leaves, what: str) -> None:
+    """Raise if the tree is one array instead of a tree of parameters.
+
+    Args:
+      leaves: Parameters or gradients.
+      what: What they are, for the message.
+
+    Raises:
+      ValueError: It is one array, as ``optax.flatten`` makes.
+    """
+    if "" in leaves:
+        raise ValueError(
+            f"`{what}` is one array of shape {jnp.shape(leaves[''])} and no tree of parameters. "
+            "optax.flatten does that, and then no layer can be told from another: leave it out. "
+            "To flatten the parameters that are no Kronecker layers, write "
+            "fallback=optax.flatten(optax.adamw(learning_rate))."
+        )
+
+
+def warn_of_unknown(layers: Layers, leaves: Leaves) -> None:
+    """Warn of parameters that were not there when layers were found.
+
+    Args:
+      layers: From ``find_layers``, which names every parameter.
+      leaves: The parameters that an optimizer gets.
+    """
+    known = {path for spec in layers.values() for path in spec.shapes}
+    known |= {other.path for other in layers.others}
+    # A mask may end above the parameters.
+    unknown = [
+        path
+        for path in leaves.paths
+        if path not in known and not any(name.startswith(f"{path}/") for name in known)
+    ]
+    if unknown:
+        warnings.warn(
+            f"`params` have arrays that find_layers did not see: {unknown[:20]}. They are no "
+            "Kronecker layers for this optimizer. If the model was changed since, call "
+            "find_layers again, and use its result for the optimizer and for value_and_grad.",
+            stacklevel=2,
+        )
+
+
+def whole_layers(layers: Layers, leaves: Leaves, *, warn: bool = False) -> list[LayerSpec]:
+    """The layers of which no parameter is masked out.
+
+    ``optax.masked``, ``partition`` and ``selective_transform`` leave empty nodes in place of what
+    they keep from a transformation. A layer that is gone in part has no gradient matrix: it is
+    none here.
+
+    Args:
+      layers: From ``find_layers``.
+      leaves: Parameters or gradients.
+      warn: Whether to warn of layers that are there in part.
+
+    Returns:
+      The layers of which all parameters are there, or missing by mistake.
+    """
+    whole = []
+    for spec in layers.values():
+        masked = [path for path in spec.shapes if leaves.is_masked(path)]
+        if not masked:
+            whole.append(spec)
+        elif warn and len(masked) < len(spec.shapes):
+            warnings.warn(
+                f"Of layer {spec.path!r} this optimizer gets only a part: {masked} are masked out. "
+                "So the layer has no factors, and what is left of it is treated as parameters "
+                "outside of `layers` are. To keep its preconditioner while a part is frozen, put "
+                "optax.freeze(mask) behind the optimizer in an optax.chain.",
+                stacklevel=2,
+            )
+    return whole

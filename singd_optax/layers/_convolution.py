@@ -15,6 +15,7 @@ from singd_optax.layers._operation import (
     Operation,
     PlainRows,
     Rows,
+    Whitening,
     batch_and_shared,
     safe_inverse,
 )
@@ -118,7 +119,7 @@ class PatchRows(Rows):
     convolution: Convolution = flax.struct.field(pytree_node=False)
 
     def gram(
-        self, factor: StructuredMatrix, weights: jax.Array | None, bias: bool, precision: Precision
+        self, factor: Whitening, weights: jax.Array | None, bias: bool, precision: Precision
     ) -> tuple[StructuredMatrix, jax.Array]:
         """In the way that the factor's structure needs: see ``PatchColumns``."""
         images = self.images.reshape(-1, *self.images.shape[2:])

@@ -26,14 +26,47 @@ class Factors(NamedTuple):
     C: StructuredMatrix
 
 
+class Inverses(NamedTuple):
+    """What a layer's gradient is multiplied with, by a method that inverts second moments.
+
+    Statistics of a layer that has these instead of ``Factors`` are plain moments, not whitened.
+
+    Attributes:
+      K: The inverse on the input side, (fan_in, fan_in).
+      C: The inverse on the output side, (fan_out, fan_out).
+    """
+
+    K: StructuredMatrix
+    C: StructuredMatrix
+
+
+class Eigenbases(NamedTuple):
+    """Eigenvectors and eigenvalues of both second moments, for an inverse of their product.
+
+    Attributes:
+      K: Eigenvectors on the input side, (fan_in, fan_in).
+      C: Eigenvectors on the output side, (fan_out, fan_out).
+      values_K: Their eigenvalues, (fan_in,).
+      values_C: Likewise, (fan_out,).
+      damping: λ, added to the products of eigenvalues.
+    """
+
+    K: StructuredMatrix
+    C: StructuredMatrix
+    values_K: jax.Array
+    values_C: jax.Array
+    damping: jax.Array
+
+
 class Statistics(NamedTuple):
     """What one layer measured on a refresh step; zeros on any other.
 
     On the matrices see arXiv 2312.05705, section 3; the means set the scale of relative damping.
 
     Attributes:
-      H_K: Π(Kᵀ U K), with U the second moment of the layer's inputs.
-      H_C: Π(Cᵀ G C), with G the second moment of the gradients of its outputs.
+      H_K: Π(Kᵀ U K), with U the second moment of the layer's inputs; Π(U) for a method that has
+        ``Inverses`` or ``Eigenbases`` instead of ``Factors``.
+      H_C: Π(Cᵀ G C), with G the second moment of the gradients of its outputs; or Π(G).
       mean_U: Tr U / fan_in.
       mean_G: Tr G / fan_out.
       transposed: Of a kernel that the model also uses as its transpose (tied embeddings): the
@@ -98,7 +131,8 @@ class CurvatureState(NamedTuple):
     Attributes:
       curvature_count: Updates made so far, int32.
       refresh_due: Whether the next update refreshes the factors, so that the gradient function
-        has to form statistics.
+        has to form statistics; int32, 0 or 1, as wrappers that blend states (``optax.lookahead``)
+        turn bools into numbers.
       factors: Path of a layer -> its factors.
       factor_memory: Path of a layer -> whatever else its rule keeps (momenta).
       skipped_refreshes: Path of a layer -> refreshes that were skipped because a statistic was not
@@ -110,6 +144,18 @@ class CurvatureState(NamedTuple):
     factors: dict[str, Factors]
     factor_memory: dict[str, Any]
     skipped_refreshes: dict[str, jax.Array]
+
+
+class AccumulatedState(NamedTuple):
+    """The state of a wrapper that accumulates gradients and statistics over micro-batches.
+
+    Attributes:
+      multi_steps: The state of ``optax.MultiSteps``, with the optimizer's inside.
+      accumulated_curvature: Path of a layer -> statistics of the micro-batches so far.
+    """
+
+    multi_steps: Any
+    accumulated_curvature: dict[str, Statistics]
 
 
 def curvature_states(opt_state: Any) -> list[CurvatureState]:

@@ -6,7 +6,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers._operation import Operation, Rows, batch_and_shared, safe_inverse
+from singd_optax.layers._operation import (
+    Operation,
+    Rows,
+    Whitening,
+    batch_and_shared,
+    safe_inverse,
+)
 from singd_optax.structures import Diagonal, DiagonalMatrix, Precision, StructuredMatrix
 
 
@@ -48,7 +54,7 @@ class OneHotRows(Rows):
     size: int = flax.struct.field(pytree_node=False)
 
     def gram(
-        self, factor: StructuredMatrix, weights: jax.Array | None, bias: bool, precision: Precision
+        self, factor: Whitening, weights: jax.Array | None, bias: bool, precision: Precision
     ) -> tuple[StructuredMatrix, jax.Array]:
         """Sums of weights by index, on the diagonal."""
         return _diagonal_gram(self.indices, weights, self.size, factor, bias, precision)
@@ -69,7 +75,7 @@ class AveragedOneHotRows(Rows):
     size: int = flax.struct.field(pytree_node=False)
 
     def gram(
-        self, factor: StructuredMatrix, weights: jax.Array | None, bias: bool, precision: Precision
+        self, factor: Whitening, weights: jax.Array | None, bias: bool, precision: Precision
     ) -> tuple[StructuredMatrix, jax.Array]:
         """The diagonal of Σ ā āᵀ: an entry's square is its weight times that of all its equals."""
         same = self.indices[:, :, None] == self.indices[:, None, :]
@@ -90,15 +96,15 @@ def _diagonal_gram(
     indices: jax.Array,
     weights: jax.Array | None,
     size: int,
-    factor: StructuredMatrix,
+    factor: Whitening,
     bias: bool,
     precision: Precision,
 ) -> tuple[StructuredMatrix, jax.Array]:
     if factor.structure != Diagonal() or bias:
         raise ValueError(f"The input factor of an embedding is Diagonal(), got {factor.structure}.")
-    dtype = jnp.promote_types(jnp.float32, factor.dtype)
-    weights = jnp.ones(indices.shape, dtype) if weights is None else weights.astype(dtype)
-    counts = jnp.zeros(size, dtype).at[indices.reshape(-1)].add(weights.reshape(-1))
-    squares = factor.gram(precision=precision)
-    gram = squares.multiply(DiagonalMatrix(counts), precision=precision)
-    return gram, weights.sum()
+    weights = jnp.ones(indices.shape) if weights is None else weights  # float64 where that is on
+    flat = weights.reshape(-1)
+    counts = DiagonalMatrix(jnp.zeros(size, flat.dtype).at[indices.reshape(-1)].add(flat))
+    if isinstance(factor, StructuredMatrix):
+        return factor.gram(precision=precision).multiply(counts, precision=precision), flat.sum()
+    return counts, flat.sum()

@@ -7,7 +7,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from singd_optax.structures import Precision, StructuredMatrix, contract
+from singd_optax.structures import Precision, Projection, StructuredMatrix, contract
+
+#: A factor, with which second moments are whitened; or a projection, which leaves them plain.
+Whitening = StructuredMatrix | Projection
 
 
 class Rows(abc.ABC):
@@ -19,12 +22,12 @@ class Rows(abc.ABC):
 
     @abc.abstractmethod
     def gram(
-        self, factor: StructuredMatrix, weights: jax.Array | None, bias: bool, precision: Precision
+        self, factor: Whitening, weights: jax.Array | None, bias: bool, precision: Precision
     ) -> tuple[StructuredMatrix, jax.Array]:
         """Π(Kᵀ Σ w a aᵀ K) over all positions, and Σ w aᵀ a.
 
         Args:
-          factor: K.
+          factor: K, or a projection in its place.
           weights: w, (batch, shared), or None for ones.
           bias: Whether a has a last entry that is 1.
           precision: Of the products.
@@ -82,7 +85,7 @@ class PlainRows(Rows):
     rows: jax.Array
 
     def gram(
-        self, factor: StructuredMatrix, weights: jax.Array | None, bias: bool, precision: Precision
+        self, factor: Whitening, weights: jax.Array | None, bias: bool, precision: Precision
     ) -> tuple[StructuredMatrix, jax.Array]:
         """The gram of the rows, each times the root of its weight."""
         rows = self.rows.reshape(-1, self.rows.shape[-1])

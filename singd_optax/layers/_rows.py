@@ -4,13 +4,22 @@ All layers share one format, [batch, shared, features]: the shared axis runs ove
 (tokens, pixels) at which one example uses the same kernel. A layer without it has one position.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from singd_optax.layers._exchange import Factors, Statistics
-from singd_optax.layers._operation import Operation, PlainRows, Rows, batch_and_shared, safe_inverse
+from singd_optax.layers._operation import (
+    Operation,
+    PlainRows,
+    Rows,
+    Whitening,
+    batch_and_shared,
+    safe_inverse,
+)
 from singd_optax.layers._spec import LayerSpec
-from singd_optax.structures import Precision, StructuredMatrix
+from singd_optax.structures import Precision, Projection, StructuredMatrix
 
 
 def layer_statistics(
@@ -19,7 +28,7 @@ def layer_statistics(
     inputs: jax.Array,
     output_gradients: jax.Array,
     weights: jax.Array | None,
-    factors: Factors,
+    factors: Any,
     precision: Precision,
     *,
     transposed: bool = False,
@@ -38,12 +47,12 @@ def layer_statistics(
       output_gradients: Likewise.
       weights: How many positions each one counts for, of the shape of the first leading axes; or
         None, for one each.
-      factors: K and C to whiten with.
+      factors: ``Factors`` to whiten with; with anything else, moments stay plain.
       precision: Of the products.
       transposed: Whether the call used the kernel as its transpose.
 
     Returns:
-      Π(Kᵀ U K), Π(Cᵀ G C), and the average traces of U and G.
+      Π(Kᵀ U K), Π(Cᵀ G C), or Π(U), Π(G) if plain; and the average traces of U and G.
     """
     leading = operation.leading(output_gradients)
     batch, shared = batch_and_shared(leading)
@@ -52,8 +61,11 @@ def layer_statistics(
         weights = jnp.broadcast_to(weights.reshape(weights.shape + rest), leading)
         weights = weights.reshape(batch, shared).astype(spec.statistics_dtype)
 
-    def form(rows: Rows, gradients: jax.Array, factors: Factors) -> Statistics:
-        return _statistics(spec, rows, gradients, weights, factors, precision, transposed)
+    plain = tuple(map(Projection, spec.structures, spec.dims))
+
+    def form(rows: Rows, gradients: jax.Array, factors: Any) -> Statistics:
+        whitening = tuple(factors) if isinstance(factors, Factors) else plain
+        return _statistics(spec, rows, gradients, weights, whitening, precision, transposed)
 
     for _ in spec.layout.batch:
         form = jax.vmap(form)
@@ -65,7 +77,7 @@ def _statistics(
     rows: Rows,
     gradients: jax.Array,
     weights: jax.Array | None,
-    factors: Factors,
+    factors: tuple[Whitening, ...],
     precision: Precision,
     transposed: bool,
 ) -> Statistics:
@@ -96,7 +108,7 @@ def _statistics(
 
 def _moment(
     side: tuple[Rows, jax.Array | None, bool, jax.Array],
-    factor: StructuredMatrix,
+    factor: Whitening,
     spec: LayerSpec,
     precision: Precision,
 ) -> tuple[StructuredMatrix, jax.Array]:

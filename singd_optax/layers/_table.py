@@ -53,11 +53,11 @@ def render_table(
         f"{len(rows)} Kronecker layers, {format_bytes(total)} of factors "
         f"(AdamW's moments of the same parameters: {format_bytes(moments)})"
     ]
-    lines += _align([header, *rows])
+    lines += align_columns([header, *rows])
     remaining = [[path, str(shape), reason] for path, shape, reason in others]
     if remaining:
         lines += ["", f"{len(remaining)} other parameters, updated by the fallback"]
-        lines += _align([["parameter", "shape", "why"], *remaining])
+        lines += align_columns([["parameter", "shape", "why"], *remaining])
     return "\n".join(lines)
 
 
@@ -81,7 +81,12 @@ def format_bytes(count: int) -> str:
     raise AssertionError("unreachable")
 
 
-def _align(rows: list[list[str]]) -> list[str]:
+def align_columns(rows: list[list[str]]) -> list[str]:
+    """Rows of a table as lines, with columns of equal width.
+
+    >>> align_columns([["layer", "K"], ["head", "4 B"]])
+    ['  layer  K', '  head   4 B']
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  "

@@ -13,6 +13,7 @@ from singd_optax.structures._fallback import PerformanceWarning
 from singd_optax.structures._hierarchical import Hierarchical, HierarchicalMatrix
 from singd_optax.structures._numerics import Precision, contract, stochastic_round
 from singd_optax.structures._parse import parse_structure, parse_structures
+from singd_optax.structures._projection import Projection
 from singd_optax.structures._registry import STRUCTURES
 from singd_optax.structures._toeplitz import TriangularToeplitz, TriangularToeplitzMatrix
 from singd_optax.structures._triangular_low_rank import TriangularLowRank, TriangularLowRankMatrix
@@ -31,6 +32,7 @@ __all__ = [
     "HierarchicalMatrix",
     "PerformanceWarning",
     "Precision",
+    "Projection",
     "Structure",
     "StructuredMatrix",
     "TriangularLowRank",

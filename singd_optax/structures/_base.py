@@ -86,6 +86,12 @@ class Structure(abc.ABC):
         warn_dense(self, "project_gram")
         return self.project(contract("...ni,...nj->...ij", rows, rows, precision=precision))
 
+    def project_columns(
+        self, columns: Columns, *, precision: Precision = HIGHEST
+    ) -> "StructuredMatrix":
+        """``project_gram`` of rows that are formed on demand."""
+        return columns.accumulate(lambda rows: self.project_gram(rows, precision=precision))
+
     def from_dense(self, dense: jax.Array) -> "StructuredMatrix":
         """The matrix with these entries (..., dim, dim), which must lie in this structure.
 

@@ -1,6 +1,7 @@
 """Block-diagonal matrices: every block is a small dense matrix of its own."""
 
 import dataclasses
+import functools
 
 import flax.struct
 import jax
@@ -84,6 +85,18 @@ class BlockDiagonal(Structure):
             start = stop
         return self._from_groups(groups)
 
+    def project_columns(
+        self, columns: Columns, *, precision: Precision = HIGHEST
+    ) -> "BlockDiagonalMatrix":
+        """The gram of each block, from its own columns alone."""
+        groups, start = [], 0
+        for count, size in self._sizes(columns.shape[1]):
+            form = functools.partial(_gram, precision=precision)
+            each = functools.partial(columns.accumulate, form, size=size)
+            groups.append(jax.lax.map(each, start + size * jnp.arange(count)))
+            start += count * size
+        return self._from_groups(groups)
+
     def _sizes(self, dim: int) -> list[tuple[int, int]]:
         """Groups of equal blocks, as (count, size): one, or two if the last block is smaller."""
         size = min(self.block_size, dim)
@@ -93,6 +106,10 @@ class BlockDiagonal(Structure):
     def _from_groups(self, groups: list[jax.Array]) -> "BlockDiagonalMatrix":
         last = groups[1][..., 0, :, :] if len(groups) > 1 else None
         return BlockDiagonalMatrix(groups[0], last, self.block_size)
+
+
+def _gram(rows: jax.Array, precision: Precision) -> jax.Array:
+    return contract("ni,nj->ij", rows, rows, precision=precision)
 
 
 @flax.struct.dataclass

@@ -96,10 +96,9 @@ class DenseMatrix(StructuredMatrix):
         """The same choice; with many rows, A is applied once, to the sum over them."""
         if columns.shape[0] <= 2 * self.dim:
             return super().gram_by_columns(columns, precision=precision)
-        moment = columns.accumulate(lambda rows: Dense().project_gram(rows, precision=precision))
-        return self._turn(moment, precision)
+        return self._turn(Dense().project_columns(columns, precision=precision), precision)
 
-    def _turn(self, moment: "DenseMatrix", precision: Precision) -> "DenseMatrix":
+    def _turn(self, moment: StructuredMatrix, precision: Precision) -> "DenseMatrix":
         half = moment.matmul(self.entries, precision=precision)
         return DenseMatrix(self.transpose_matmul(half, precision=precision))
 

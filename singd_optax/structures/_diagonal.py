@@ -43,6 +43,12 @@ class Diagonal(Structure):
         """The sums of squares of the columns."""
         return DiagonalMatrix(contract("...ni,...ni->...i", rows, rows, precision=precision))
 
+    def project_columns(
+        self, columns: Columns, *, precision: Precision = HIGHEST
+    ) -> "DiagonalMatrix":
+        """The same, which needs no rows at all."""
+        return DiagonalMatrix(columns.squares(precision=precision))
+
 
 @flax.struct.dataclass
 class DiagonalMatrix(StructuredMatrix):
@@ -100,7 +106,7 @@ class DiagonalMatrix(StructuredMatrix):
         self, columns: Columns, *, precision: Precision = HIGHEST
     ) -> "DiagonalMatrix":
         """Squares of the diagonal, times the sums of squares of the columns."""
-        squares = DiagonalMatrix(columns.squares(precision=precision))
+        squares = Diagonal().project_columns(columns, precision=precision)
         return self.multiply(self, precision=precision).multiply(squares, precision=precision)
 
     def add_identity(self, scale: ArrayLike) -> "DiagonalMatrix":

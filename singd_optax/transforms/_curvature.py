@@ -9,6 +9,7 @@ import optax
 
 from singd_optax._validate import check_interval
 from singd_optax.layers import (
+    Curvature,
     CurvatureState,
     Layers,
     LayerSpec,
@@ -16,26 +17,40 @@ from singd_optax.layers import (
     Statistics,
     check_layers,
     check_params,
+    warn_of_unknown,
+    whole_layers,
 )
 from singd_optax.rules import Rule
+from singd_optax.transforms._check import checked_curvature, checked_specs
+from singd_optax.transforms._kl_clip import KLClip
 
 #: An int, or a schedule step -> int.
 Interval = int | Callable[[Any], Any]
 
 
 def scale_by_curvature(
-    rule: Rule, layers: Layers, *, refresh_every: Interval = 1, seed: int = 0
+    rule: Rule,
+    layers: Layers,
+    *,
+    refresh_every: Interval = 1,
+    kl_clip: KLClip | None = None,
+    seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Precondition the gradients of Kronecker layers by a rule; pass all others through.
 
     The factors are refreshed on steps with ``count % refresh_every == 0``, step 0 included; then
     this step's gradient is preconditioned with the new factors. A refresh of a layer whose
-    statistics are not finite, or empty, or would make its factors so, is skipped and counted.
+    statistics are not finite, or empty, or would make its factors so, or are of an earlier step
+    (which outside of ``jax.jit`` is an error), is skipped and counted.
+
+    A layer of which a wrapper (``optax.masked``, ``partition``, ...) masks a parameter out has no
+    state, and passes through.
 
     Args:
       rule: What to do for each layer, for example ``SINGD(damping=1e-3, ...)``.
       layers: From ``find_layers``.
       refresh_every: The interval T, or a schedule step -> T.
+      kl_clip: A bound on what a step does to the predictions, for all layers together; or None.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -54,14 +69,19 @@ def scale_by_curvature(
 
     def is_due(count: jax.Array) -> jax.Array:
         interval = refresh_every(count) if callable(refresh_every) else refresh_every
-        return count % jnp.asarray(interval, count.dtype) == 0
+        return (count % jnp.asarray(interval, count.dtype) == 0).astype(jnp.int32)
 
     def init_fn(params: optax.Params) -> CurvatureState:
         # Sizes come from `layers`, since optax also inits with placeholders for parameters.
         leaves = Leaves(params)
-        specs = _present(layers, leaves)
-        if not leaves.is_placeholder:
+        if isinstance(params, optax.MaskedNode):
+            specs = []
+        elif leaves.is_placeholder:
+            specs = list(layers.values())
+        else:
+            specs = whole_layers(layers, leaves, warn=True)
             check_params(specs, leaves, "params")
+            warn_of_unknown(layers, leaves)
         initial = {spec.path: rule.init(spec) for spec in specs}
         count = jnp.zeros([], jnp.int32)
         return CurvatureState(
@@ -81,8 +101,8 @@ def scale_by_curvature(
         **extra_args: Any,
     ) -> tuple[optax.Updates, CurvatureState]:
         del params, extra_args
-        specs = [layers[path] for path in sorted(state.factors)]
-        statistics = _checked_curvature(curvature, specs)
+        specs = checked_specs(layers, state)
+        statistics = checked_curvature(curvature, specs, state)
         leaves = Leaves(updates)
         check_params(specs, leaves, "updates")
         key = jax.random.fold_in(jax.random.key(seed), state.curvature_count)
@@ -91,10 +111,15 @@ def scale_by_curvature(
             return _refresh_all(rule, specs, carry, statistics, state.curvature_count, key)
 
         carry = (state.factors, state.factor_memory, state.skipped_refreshes)
-        factors, memory, skipped = jax.lax.cond(state.refresh_due, refresh, lambda x: x, carry)
+        due = state.refresh_due.astype(bool)
+        factors, memory, skipped = jax.lax.cond(due, refresh, lambda x: x, carry)
         changed: dict[str, jax.Array] = {}
         for spec in specs:
             changed |= _preconditioned(rule, spec, leaves, factors[spec.path])
+        if kl_clip is not None:
+            gradients = {path: leaves[path] for path in changed}
+            scale = kl_clip.scale(gradients, changed, state.curvature_count)
+            changed = {path: (g * scale).astype(g.dtype) for path, g in changed.items()}
         count = optax.safe_increment(state.curvature_count)
         new_state = CurvatureState(
             curvature_count=count,
@@ -108,45 +133,11 @@ def scale_by_curvature(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _present(layers: Layers, leaves: Leaves) -> list[LayerSpec]:
-    """The layers that are there: ``optax.masked`` leaves empty nodes for what it masks out."""
-    return [spec for spec in layers.values() if not leaves.is_masked(spec.kernel_path)]
-
-
-def _checked_curvature(
-    curvature: dict[str, Statistics] | None, specs: list[LayerSpec]
-) -> dict[str, Statistics]:
-    if curvature is None:
-        raise ValueError(
-            "update() got no `curvature`. Take gradients with grad_fn = "
-            "singd_optax.value_and_grad(loss_fn, layers) and pass what it returns: "
-            "value, grads, curvature = grad_fn(params, batch, opt_state=opt_state); "
-            "tx.update(grads, opt_state, params, curvature=curvature)."
-        )
-    missing = [spec.path for spec in specs if spec.path not in curvature]
-    if missing:
-        raise ValueError(
-            f"`curvature` has no statistics for the layers {missing}, only for {list(curvature)}. "
-            "Use the same layers for the optimizer and for value_and_grad, and pass grad_fn the "
-            "opt_state that update gets."
-        )
-    for spec in specs:
-        expected = jax.eval_shape(lambda spec=spec: Statistics.zeros(spec))
-        got = curvature[spec.path]
-        shapes = [jax.tree.map(jnp.shape, tree) for tree in (got, expected)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"`curvature` of layer {spec.path!r} does not match `layers`: got {shapes[0]}, "
-                f"expected {shapes[1]}. Use the same layers for the optimizer and value_and_grad."
-            )
-    return curvature
-
-
 def _refresh_all(
     rule: Rule,
     specs: list[LayerSpec],
     carry: tuple[Any, Any, Any],
-    statistics: dict[str, Statistics],
+    statistics: Curvature,
     count: jax.Array,
     key: jax.Array,
 ) -> tuple[Any, Any, Any]:
@@ -159,6 +150,7 @@ def _refresh_all(
         stack = len(spec.stack_shape)
         good = (measured.mean_U > 0) & (measured.mean_G > 0)
         good &= _all_finite(measured, stack) & _all_finite(new, stack)
+        good &= jnp.logical_not(statistics.is_stale(path, count))
         factors[path], memory[path] = jax.tree.map(
             lambda fresh, stale, good=good: jnp.where(
                 good.reshape(good.shape + (1,) * (fresh.ndim - good.ndim)), fresh, stale

@@ -34,7 +34,7 @@ def scale_by_consistent_rms(layers: Layers, rms: float = 0.2) -> optax.GradientT
         leaves = Leaves(updates)
         changed = {}
         for spec in layers.values():
-            if spec.kernel_path not in leaves:
+            if any(path not in leaves for path in spec.shapes):
                 continue
             matrix = spec.to_matrix(*(leaves[path] for path in spec.shapes))
             matrix = matrix.astype(spec.statistics_dtype)

@@ -1,0 +1,174 @@
+"""Numbers that say how each layer fares."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from singd_optax.diagnostics._condition import condition_number
+from singd_optax.layers import (
+    Layers,
+    LayerSpec,
+    Leaves,
+    check_layers,
+    check_params,
+    curvature_states,
+    factors,
+    path_name,
+)
+from singd_optax.structures import StructuredMatrix
+
+
+def layer_diagnostics(
+    layers: Layers,
+    opt_state: Any,
+    *,
+    grads: Any = None,
+    updates: Any = None,
+    exact_dim: int = 256,
+) -> dict[str, dict[str, jax.Array]]:
+    """Numbers for each layer, computed from arrays alone, so that it may run inside of a jit.
+
+    For each layer that has factors (layers of a stack apart, kernel and bias together):
+
+    - ``norm_K``, ``norm_C``: Frobenius norms of the factors; √dim at the start.
+    - ``condition_K``, ``condition_C``: see ``condition_number``.
+    - ``memory_norm_K``, ...: norms of what the rule keeps beside the factors; the momenta.
+    - ``skipped_refreshes``: refreshes without effect since the start.
+    - with ``grads``: ``gradient_rms``, the root mean square.
+    - with ``updates``: ``update_rms``.
+    - with both: ``alignment``, the cosine between the negative update and the gradient: 1 for
+      gradient descent, above 0 as long as the update descends.
+
+    Args:
+      layers: From ``find_layers``.
+      opt_state: The optimizer's state.
+      grads: Gradients of the parameters, or None.
+      updates: What ``tx.update`` returned for them, or None.
+      exact_dim: See ``condition_number``.
+
+    Returns:
+      Path of a layer -> name -> array, of shape () or that of the stack.
+
+    Raises:
+      ValueError: The state has no factors, or the trees do not match ``layers``.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
+      >>> model = nn.Dense(3)
+      >>> x = jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x)
+      >>> tx = singd_optax.singd(0.1, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      >>> updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      >>> numbers = singd_optax.diagnostics.layer_diagnostics(
+      ...     layers, opt_state, grads=grads, updates=updates)
+      >>> sorted(numbers["params"])[:4]
+      ['alignment', 'condition_C', 'condition_K', 'gradient_rms']
+    """
+    check_layers(layers)
+    factors(opt_state)
+    given = {name: Leaves(tree) for name, tree in _given(grads, updates)}
+    numbers: dict[str, dict[str, jax.Array]] = {}
+    for state in curvature_states(opt_state):
+        specs = [layers[path] for path in state.factors]
+        for name, leaves in given.items():
+            check_params(specs, leaves, name)
+        for spec in specs:
+            path = spec.path
+            found: dict[str, jax.Array] = {}
+            for side, factor in state.factors[path]._asdict().items():
+                found[f"norm_{side}"] = factor.frobenius_norm()
+                found[f"condition_{side}"] = condition_number(factor, exact_dim=exact_dim)
+            found |= _memory_norms(state.factor_memory[path], spec)
+            found["skipped_refreshes"] = state.skipped_refreshes[path]
+            found |= _directions({name: _matrix(spec, leaves) for name, leaves in given.items()})
+            numbers[path] = found
+    return numbers
+
+
+def metrics(
+    layers: Layers,
+    opt_state: Any,
+    *,
+    grads: Any = None,
+    updates: Any = None,
+    exact_dim: int = 256,
+    prefix: str = "singd_optax",
+) -> dict[str, jax.Array]:
+    """``layer_diagnostics`` as one flat dict of scalars, as loggers take it.
+
+    Args:
+      layers: From ``find_layers``.
+      opt_state: The optimizer's state.
+      grads: As for ``layer_diagnostics``.
+      updates: As for ``layer_diagnostics``.
+      exact_dim: As for ``layer_diagnostics``.
+      prefix: In front of every name.
+
+    Returns:
+      ``"<prefix>/<path>/<name>"`` -> scalar; in a stack, ``"<path>[<index>]"``.
+
+    Raises:
+      ValueError: As ``layer_diagnostics``.
+    """
+    numbers = layer_diagnostics(
+        layers, opt_state, grads=grads, updates=updates, exact_dim=exact_dim
+    )
+    flat = {}
+    for path, found in numbers.items():
+        for name, array in found.items():
+            for index in np.ndindex(array.shape):
+                place = f"{path}[{','.join(map(str, index))}]" if index else path
+                flat["/".join(part for part in (prefix, place, name) if part)] = array[index]
+    return flat
+
+
+def _given(grads: Any, updates: Any) -> Iterator[tuple[str, Any]]:
+    for name, tree in (("gradient", grads), ("update", updates)):
+        if tree is not None:
+            yield name, tree
+
+
+def _matrix(spec: LayerSpec, leaves: Leaves) -> jax.Array:
+    return spec.to_matrix(*(leaves[path] for path in spec.shapes)).astype(spec.statistics_dtype)
+
+
+def _directions(matrices: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    axes = (-2, -1)
+    found = {
+        f"{name}_rms": jnp.sqrt(jnp.mean(matrix**2, axis=axes)) for name, matrix in matrices.items()
+    }
+    if len(matrices) == 2:
+        g, u = (
+            matrix / _or_one(jnp.abs(matrix).max(axes, keepdims=True))
+            for matrix in matrices.values()
+        )
+        norms = jnp.sqrt(jnp.sum(g * g, axis=axes) * jnp.sum(u * u, axis=axes))
+        found["alignment"] = -jnp.sum(g * u, axis=axes) / _or_one(norms)
+    return found
+
+
+def _or_one(x: jax.Array) -> jax.Array:
+    return jnp.where(x > 0, x, 1)
+
+
+def _memory_norms(memory: Any, spec: LayerSpec) -> dict[str, jax.Array]:
+    is_matrix = lambda node: isinstance(node, StructuredMatrix)
+    found = {}
+    for path, part in jax.tree_util.tree_leaves_with_path(memory, is_leaf=is_matrix):
+        name = "_".join(filter(None, ("memory_norm", path_name(path).replace("/", "_"))))
+        if is_matrix(part):
+            found[name] = part.frobenius_norm()
+        else:
+            own = tuple(range(len(spec.stack_shape), part.ndim))
+            found[name] = jnp.sqrt(
+                jnp.sum(jnp.square(part.astype(spec.statistics_dtype)), axis=own)
+            )
+    return found

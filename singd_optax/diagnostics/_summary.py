@@ -1,0 +1,64 @@
+"""What an optimizer's state costs in memory."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from singd_optax.layers import (
+    align_columns,
+    curvature_states,
+    describe_factor,
+    factors,
+    format_bytes,
+)
+
+
+def summary(opt_state: Any) -> str:
+    """A table of what each layer keeps in the optimizer's state, with its bytes.
+
+    Args:
+      opt_state: The optimizer's state; arrays or ``jax.ShapeDtypeStruct``s (as
+        ``jax.eval_shape(tx.init, params)`` makes them, to see what it would cost).
+
+    Returns:
+      The table as text: print it.
+
+    Raises:
+      ValueError: The state has no factors.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
+      >>> model = nn.Dense(3)
+      >>> x = jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures=("dense", "diagonal"))
+      >>> print(singd_optax.diagnostics.summary(singd_optax.singd(0.1, layers).init(params)))
+        layer             K                      C                         K, C   beside them
+        params            Dense() 6 x 6 float32  Diagonal() 3 x 3 float32  156 B  156 B
+        all layers                                                         156 B  156 B
+        rest of the state                                                  88 B
+        whole state                                                        400 B
+    """
+    factors(opt_state)
+    rows = [["layer", "K", "C", "K, C", "beside them"]]
+    totals = [0, 0]
+    for state in curvature_states(opt_state):
+        for path, pair in state.factors.items():
+            sizes = [_bytes(pair), _bytes(state.factor_memory[path])]
+            totals = [total + size for total, size in zip(totals, sizes, strict=True)]
+            rows.append([path or "(root)", *map(describe_factor, pair), *map(format_bytes, sizes)])
+    whole = _bytes(opt_state)
+    rows.append(["all layers", "", "", *map(format_bytes, totals)])
+    rows.append(["rest of the state", "", "", format_bytes(whole - sum(totals)), ""])
+    rows.append(["whole state", "", "", format_bytes(whole), ""])
+    return "\n".join(align_columns(rows))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(
+        math.prod(jnp.shape(leaf)) * jnp.result_type(leaf).itemsize
+        for leaf in jax.tree.leaves(tree)
+    )

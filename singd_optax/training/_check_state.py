@@ -1,0 +1,91 @@
+"""Does a restored optimizer state belong to this optimizer?"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from singd_optax.layers import CurvatureState, curvature_states, describe_factor, path_name
+
+
+def check_opt_state(opt_state: Any, tx: Any, params: Any) -> None:
+    """Raise unless an optimizer state is of this optimizer and model, with what differs.
+
+    Checkpoint libraries restore what they find; some of them even under other shapes than asked
+    for. Call this after a restore.
+
+    Args:
+      opt_state: As it was restored.
+      tx: The optimizer that is to go on with it.
+      params: Parameters; arrays or ``jax.ShapeDtypeStruct``s.
+
+    Raises:
+      ValueError: Layers, structures, sizes, dtypes or parts of the state differ.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
+      >>> model = nn.Dense(3)
+      >>> x = jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x)
+      >>> old = singd_optax.singd(0.1, layers).init(params)
+      >>> tx = singd_optax.singd(0.1, layers.replace("", structures=("dense", "diagonal")))
+      >>> singd_optax.training.check_opt_state(old, tx, params)
+      Traceback (most recent call last):
+      ValueError: The optimizer state is not one of this optimizer:
+        layer 'params': C is Dense() 3 x 3 float32, expected Diagonal() 3 x 3 float32
+      Use the layers, structures and factor dtypes with which it was written, ...
+    """
+    expected = jax.eval_shape(tx.init, params)
+    got_states, expected_states = curvature_states(opt_state), curvature_states(expected)
+    lines = _differing_factors(_by_path(got_states), _by_path(expected_states))
+    if not lines:
+        lines = _differing_leaves(opt_state, expected)
+    if lines:
+        more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
+        raise ValueError(
+            "The optimizer state is not one of this optimizer:\n  "
+            + "\n  ".join(lines[:20])
+            + more
+            + "\nUse the layers, structures and factor dtypes with which it was written, or start "
+            "with a new state from tx.init(params)."
+        )
+
+
+def _by_path(states: list[CurvatureState]) -> dict[str, Any]:
+    return {path: pair for state in states for path, pair in state.factors.items()}
+
+
+def _differing_factors(got: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    lines = []
+    for path in sorted({*got, *expected}):
+        if path not in expected:
+            lines.append(f"layer {path!r}: has factors, expected none")
+        elif path not in got:
+            lines.append(f"layer {path!r}: has no factors, expected some")
+        else:
+            for name, factor, other in zip("KC", got[path], expected[path], strict=True):
+                found, wanted = describe_factor(factor), describe_factor(other)
+                if found != wanted:
+                    lines.append(f"layer {path!r}: {name} is {found}, expected {wanted}")
+    return lines
+
+
+def _differing_leaves(got: Any, expected: Any) -> list[str]:
+    trees = [
+        {
+            path_name(path): f"{jnp.result_type(leaf).name}{list(jnp.shape(leaf))}"
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (got, expected)
+    ]
+    lines = [
+        f"{path}: is {trees[0].get(path, 'missing')}, expected {trees[1].get(path, 'nothing')}"
+        for path in sorted({*trees[0], *trees[1]})
+        if trees[0].get(path) != trees[1].get(path)
+    ]
+    kinds = [str(jax.tree.structure(tree)) for tree in (got, expected)]
+    if not lines and kinds[0] != kinds[1]:
+        lines = [f"containers: are {kinds[0]}, expected {kinds[1]}"]
+    return lines

@@ -1,0 +1,152 @@
+"""Gradients and statistics of a batch, one micro-batch after another."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from singd_optax._validate import check_size
+from singd_optax.layers import (
+    Curvature,
+    Layers,
+    LayerSpec,
+    Statistics,
+    check_layers,
+    curvature_states,
+)
+
+Accumulation = optax.microbatching.AccumulationType
+
+
+def microbatch(
+    grad_fn: Callable[..., Any],
+    layers: Layers,
+    microbatch_size: int,
+    *,
+    argnums: int | Sequence[int] = 1,
+    argnames: str | Sequence[str] = (),
+    in_axes: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    aux: Any = Accumulation.MEAN,
+) -> Callable[..., Any]:
+    """``grad_fn`` over micro-batches: activations of one at a time, results of the whole batch.
+
+    Built on ``optax.microbatch``. For mean losses value, gradients and statistics are averaged:
+    with n micro-batches of N/n examples and the factor N/n in each one's own
+    G_i = (N/n) Σ g gᵀ (g of that micro-batch's mean loss, n times as large as of the whole's), the
+    mean over i of G_i is G = N Σ g gᵀ of the whole, and likewise for U. For a sum loss
+    (``loss_average=None``) value, gradients and G add up, and U is averaged. In both cases this is
+    the full batch's result up to rounding, also after K and C whitened it, which is linear.
+    Gradients are accumulated in at least float32. Micro-batches of one call are equally large; with
+    ``position_weights``, and with losses that are a mean over a number of tokens that varies, the
+    mean over micro-batches is not the mean over the whole.
+
+    Args:
+      grad_fn: From ``singd_optax.value_and_grad``.
+      layers: The layers that ``grad_fn`` was made with.
+      microbatch_size: Examples in a micro-batch, a divisor of the batch size.
+      argnums: Which positional arguments of ``grad_fn`` have a batch axis; params are number 0.
+      argnames: Which keyword arguments have one.
+      in_axes: Where it is in each of them.
+      has_aux: As for ``value_and_grad``.
+      aux: How aux is accumulated: an ``optax.microbatching.AccumulationType``, or a tree of them.
+
+    Returns:
+      A function that is called as ``grad_fn`` is, and returns what it does.
+
+    Raises:
+      TypeError: ``layers`` or ``microbatch_size`` are of another type.
+      ValueError: Some layers have a sum loss and others a mean; when called, the size of the batch
+        is no multiple of ``microbatch_size``.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, numpy as np, singd_optax
+      >>> model = nn.Dense(3)
+      >>> x = jax.random.normal(jax.random.key(0), (32, 5))
+      >>> params = model.init(jax.random.key(1), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x)
+      >>> opt_state = singd_optax.singd(0.1, layers).init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> micro_fn = singd_optax.training.microbatch(grad_fn, layers, 8)
+      >>> whole, parts = (fn(params, x, opt_state=opt_state) for fn in (grad_fn, micro_fn))
+      >>> close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+      >>> _ = jax.tree.map(close, whole, parts)
+    """
+    check_layers(layers)
+    check_size("microbatch_size", microbatch_size)
+    total = Accumulation.SUM if is_sum_loss(layers) else Accumulation.MEAN
+    statistics = {path: by_origin(spec, Accumulation.MEAN, total) for path, spec in layers.items()}
+
+    @functools.wraps(grad_fn)
+    def accumulated(params: Any, *args: Any, opt_state: Any = None, **kwargs: Any) -> Any:
+        counts = {
+            path: state.curvature_count
+            for state in curvature_states(opt_state)
+            for path in state.factors
+        }
+
+        def wide(*args: Any, **kwargs: Any) -> Any:
+            value, grads, curvature = grad_fn(*args, opt_state=opt_state, **kwargs)
+            return value, jax.tree.map(_widen, grads), dict(curvature)
+
+        loop = optax.microbatch(
+            wide,
+            argnums,
+            microbatch_size,
+            (
+                (total, aux) if has_aux else total,
+                total,
+                {path: statistics[path] for path in sorted(counts)},
+            ),
+            argnames=argnames,
+            in_axes=in_axes,
+        )
+        value, grads, curvature = loop(params, *args, **kwargs)
+        grads = jax.tree.map(lambda g, p: g.astype(jnp.result_type(p)), grads, params)
+        return value, grads, Curvature(curvature, counts)
+
+    return accumulated
+
+
+def by_origin(spec: LayerSpec, inputs: Any, gradients: Any) -> Statistics:
+    """Statistics with one thing for all that is made of inputs, another for that of gradients.
+
+    Args:
+      spec: The layer; if it is tied, its transposed use has inputs and gradients exchanged.
+      inputs: For U.
+      gradients: For G.
+
+    Returns:
+      A prefix of the layer's statistics.
+    """
+    plain = Statistics(inputs, gradients, inputs, gradients)
+    if not spec.tied:
+        return plain
+    return plain._replace(transposed=Statistics(gradients, inputs, gradients, inputs))
+
+
+def is_sum_loss(layers: Layers) -> bool:
+    """Whether the loss is a sum over the batch, and not a mean.
+
+    Args:
+      layers: From ``find_layers``.
+
+    Raises:
+      ValueError: Some layers say so and others do not.
+    """
+    averages = {spec.loss_average for spec in layers.values()}
+    if None in averages and len(averages) > 1:
+        raise ValueError(
+            f"The layers have the loss averages {averages}: with None for some, the loss is a sum "
+            "over the batch, with others a mean. Micro-batches add up in the one case and are "
+            "averaged in the other: set loss_average by find_layers for all layers alike."
+        )
+    return None in averages
+
+
+def _widen(leaf: jax.Array) -> jax.Array:
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))

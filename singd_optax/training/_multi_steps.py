@@ -1,0 +1,160 @@
+"""optax.MultiSteps for gradients and statistics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+
+from singd_optax.layers import (
+    AccumulatedState,
+    Curvature,
+    Layers,
+    Statistics,
+    check_layers,
+    curvature_states,
+)
+from singd_optax.training._microbatch import by_origin, is_sum_loss
+
+
+class MultiSteps:
+    """``optax.MultiSteps`` that accumulates statistics beside gradients.
+
+    For micro-batches that come one a step. Where the whole batch is at hand, ``microbatch`` does
+    the same within one step, and without a second copy of gradients and statistics in the state.
+
+    Each call of ``update`` takes the gradients and the curvature of one micro-batch; on every
+    k-th the optimizer gets the mean of both over the k (for a sum loss the sum of gradients and
+    G, see ``microbatch``), on all others the updates are zeros. Micro-batches that
+    ``should_skip_update_fn`` rejects count for neither.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model = nn.Dense(3)
+      >>> x = jax.random.normal(jax.random.key(0), (32, 5))
+      >>> params = model.init(jax.random.key(1), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> tx = singd_optax.training.MultiSteps(singd_optax.singd(0.1, layers), 4, layers)
+      >>> opt_state = tx.init(params)
+      >>> for part in jnp.split(x, 4):
+      ...   value, grads, curvature = grad_fn(params, part, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   params = optax.apply_updates(params, updates)
+      >>> bool(tx.has_updated(opt_state))
+      True
+    """
+
+    def __init__(
+        self,
+        opt: optax.GradientTransformation,
+        every_k_schedule: int | Callable[[Any], Any],
+        layers: Layers,
+        *,
+        should_skip_update_fn: Any = None,
+        accumulator_dtype: DTypeLike = jnp.float32,
+    ):
+        """As ``optax.MultiSteps``, and the layers.
+
+        Args:
+          opt: The optimizer.
+          every_k_schedule: How many micro-batches make a step, or a schedule step -> how many.
+          layers: From ``find_layers``; their ``loss_average`` says what is added up.
+          should_skip_update_fn: As for ``optax.MultiSteps``, for example ``optax.skip_not_finite``.
+          accumulator_dtype: Of the accumulated gradients.
+
+        Raises:
+          TypeError: ``layers`` is something else.
+          ValueError: Some layers have a sum loss and others a mean.
+        """
+        check_layers(layers)
+        self._is_sum = is_sum_loss(layers)
+        self._layers = layers
+        self._skip = should_skip_update_fn
+        self._multi_steps = optax.MultiSteps(
+            opt,
+            every_k_schedule,
+            use_grad_mean=not self._is_sum,
+            should_skip_update_fn=should_skip_update_fn,
+            accumulator_dtype=accumulator_dtype,
+        )
+
+    def init(self, params: Any) -> AccumulatedState:
+        """The state: that of ``optax.MultiSteps``, and statistics of no micro-batch."""
+        state = self._multi_steps.init(params)
+        paths = [path for inner in curvature_states(state) for path in inner.factors]
+        return AccumulatedState(
+            state, {path: Statistics.zeros(self._layers[path]) for path in paths}
+        )
+
+    def update(
+        self,
+        updates: Any,
+        state: AccumulatedState,
+        params: Any = None,
+        *,
+        curvature: dict[str, Statistics] | None = None,
+        **extra_args: Any,
+    ) -> tuple[Any, AccumulatedState]:
+        """Take one micro-batch's gradients and curvature.
+
+        Args:
+          updates: Gradients.
+          state: From ``init`` or the last ``update``.
+          params: Parameters.
+          curvature: From ``value_and_grad``, called with this ``state`` for ``opt_state``.
+          **extra_args: For the optimizer.
+
+        Returns:
+          Updates, zeros but on the last micro-batch of a step, and the next state.
+
+        Raises:
+          ValueError: ``curvature`` is missing, of other layers, or of another step.
+        """
+        inner, old = state
+        multi_steps = self._multi_steps
+        if curvature is None or any(path not in curvature for path in old):
+            multi_steps.inner_opt.update(
+                updates, inner.inner_opt_state, params, curvature=curvature, **extra_args
+            )
+        given = {path: curvature[path] for path in old} if curvature else {}
+        new = self._accumulated(old, given, inner.mini_step)
+        counts = getattr(curvature, "counts", None)
+        result, new_inner = multi_steps.update(
+            updates, inner, params, curvature=Curvature(new, counts), **extra_args
+        )
+        emitted = new_inner.gradient_step != inner.gradient_step
+        skipped = jnp.asarray(False)
+        if self._skip is not None:
+            skipped, _ = self._skip(updates, inner.gradient_step, params)
+
+        def kept(old: jax.Array, new: jax.Array) -> jax.Array:
+            return jnp.where(skipped, old, jnp.where(emitted, jnp.zeros_like(new), new))
+
+        return result, AccumulatedState(new_inner, jax.tree.map(kept, old, new))
+
+    def has_updated(self, state: AccumulatedState) -> Any:
+        """Whether the last ``update`` was one of the optimizer."""
+        return self._multi_steps.has_updated(state.multi_steps)
+
+    def gradient_transformation(self) -> optax.GradientTransformationExtraArgs:
+        """This as a pair of functions, for ``optax.chain`` and others."""
+        return optax.GradientTransformationExtraArgs(self.init, self.update)
+
+    def _accumulated(
+        self, old: dict[str, Statistics], given: dict[str, Statistics], count: jax.Array
+    ) -> dict[str, Statistics]:
+        def mean(old: Any, new: Any) -> Any:
+            return jax.tree.map(lambda a, b: a + (b - a) / (count + 1).astype(a.dtype), old, new)
+
+        def total(old: Any, new: Any) -> Any:
+            return jax.tree.map(jnp.add, old, new)
+
+        rules = {
+            path: by_origin(self._layers[path], mean, total if self._is_sum else mean)
+            for path in old
+        }
+        return jax.tree.map(lambda rule, a, b: rule(a, b), rules, old, given)

@@ -1,0 +1,94 @@
+"""flax's TrainState, which hands on curvature."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from flax.training import train_state
+
+from singd_optax.layers import Statistics
+from singd_optax.training._bind import bind_curvature
+
+
+class TrainState(train_state.TrainState):
+    """flax's ``TrainState`` with an ``apply_gradients`` that forwards ``curvature``.
+
+    flax's own drops extra arguments of the optimizer. All else is as there: ``create``,
+    ``replace``, more fields by sub-classing, serialization.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
+      >>> model = nn.Dense(3)
+      >>> x = jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)["params"]
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply({"params": params}, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x)
+      >>> state = singd_optax.training.TrainState.create(
+      ...     apply_fn=model.apply, params=params, tx=singd_optax.singd(0.1, layers))
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> value, grads, curvature = grad_fn(state.params, x, opt_state=state.opt_state)
+      >>> state = state.apply_gradients(grads=grads, curvature=curvature)
+      >>> int(state.step)
+      1
+    """
+
+    def apply_gradients(
+        self,
+        *,
+        grads: Any,
+        curvature: dict[str, Statistics] | None = None,
+        extra_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """One step of the optimizer.
+
+        Args:
+          grads: Of the same structure as ``params``.
+          curvature: From ``singd_optax.value_and_grad``, with ``opt_state=state.opt_state``.
+          extra_args: Other arguments of the optimizer's ``update``, such as ``{"value": value}``
+            for ``optax.contrib.reduce_on_plateau``.
+          **kwargs: Fields of the state to replace, such as ``batch_stats``.
+
+        Returns:
+          The next state.
+
+        Raises:
+          ValueError: ``curvature`` is missing, of other layers, or of another step.
+        """
+        bound = self.replace(tx=bind_curvature(self.tx, curvature, **(extra_args or {})))
+        # The stock method on a copy: what else it does is done as there.
+        stepped = train_state.TrainState.apply_gradients(bound, grads=grads, **kwargs)
+        return stepped.replace(tx=self.tx)
+
+
+def train_step(
+    grad_fn: Callable[..., Any], state: TrainState, *args: Any, **kwargs: Any
+) -> tuple[TrainState, Any]:
+    """One step of training: gradients and curvature, then the optimizer.
+
+    Args:
+      grad_fn: From ``singd_optax.value_and_grad``.
+      state: A ``TrainState``.
+      *args: As for the loss function, after its params: the batch.
+      **kwargs: As for the loss function; ``loss_scale`` too.
+
+    Returns:
+      The next state, and the value (or value and aux) of the loss.
+
+    Raises:
+      TypeError: ``state`` is of another class, for example flax's own.
+      ValueError: The state does not match the layers of ``grad_fn``.
+
+    ::
+
+        step = jax.jit(functools.partial(train_step, grad_fn), donate_argnums=0)
+        state, value = step(state, batch)
+    """
+    if not isinstance(state, TrainState):
+        raise TypeError(
+            "`state` must be a singd_optax.training.TrainState, got a "
+            f"{type(state).__module__}.{type(state).__name__}. flax's own drops the curvature: "
+            "write singd_optax.training.TrainState.create(apply_fn=..., params=..., tx=...), or "
+            "derive your class from it."
+        )
+    value, grads, curvature = grad_fn(state.params, *args, opt_state=state.opt_state, **kwargs)
+    return state.apply_gradients(grads=grads, curvature=curvature), value

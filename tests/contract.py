@@ -1,0 +1,112 @@
+"""What the contract suite runs over: one list, and one small problem.
+
+A new alias or ``scale_by_*`` is tested by one entry in ``TRANSFORMATIONS``.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import singd_optax
+
+
+class Net(nn.Module):
+    """Two Dense layers, one without a bias, and parameters that are no Kronecker layer."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.LayerNorm(name="norm")(x)
+        x = nn.tanh(nn.Dense(4, name="first")(x))
+        return nn.Dense(3, use_bias=False, name="second")(x)
+
+
+def loss_fn(params, x, y):
+    logits = Net().apply({"params": params}, x)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+@functools.cache
+def problem(dtype="float32"):
+    """params, layers, x, y."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(32, 5)), dtype)
+    y = jnp.asarray(rng.integers(3, size=32))
+    params = Net().init(jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    return params, singd_optax.find_layers(loss_fn, params, x, y, structures="dense"), x, y
+
+
+def _scaled(scale):
+    return lambda layers: optax.chain(scale(layers), optax.sgd(0.05))
+
+
+#: Name in the package -> an optimizer made with it, with a learning rate for the small problem.
+TRANSFORMATIONS = {
+    "singd": lambda layers: singd_optax.singd(0.05, layers),
+    "ingd": lambda layers: singd_optax.ingd(0.05, layers),
+    "ikfac": lambda layers: singd_optax.ikfac(0.05, layers),
+    "kfac": lambda layers: singd_optax.kfac(0.05, layers),
+    "scale_by_kfac": _scaled(singd_optax.scale_by_kfac),
+    "scale_by_singd": _scaled(singd_optax.scale_by_singd),
+    "scale_by_ikfac": _scaled(singd_optax.scale_by_ikfac),
+    "scale_by_curvature": _scaled(
+        lambda layers: singd_optax.scale_by_curvature(
+            singd_optax.rules.IKFAC(damping=1e-3, factor_learning_rate=1e-2), layers
+        )
+    ),
+    "scale_by_consistent_rms": _scaled(
+        lambda layers: optax.chain(
+            singd_optax.scale_by_singd(layers), singd_optax.scale_by_consistent_rms(layers)
+        )
+    ),
+}
+
+#: Aliases, for what takes a learning rate: name -> whether it takes any structure.
+ALIASES = ("singd", "ingd", "ikfac", "kfac")
+
+
+def make_step(tx, layers, loss_fn=loss_fn, **jit_options):
+    """A jitted step (params, opt_state, x, y) -> (params, opt_state, value)."""
+    grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+    if isinstance(tx, optax.GradientTransformation):
+        tx = optax.with_extra_args_support(tx)
+
+    def step(params, opt_state, x, y):
+        value, grads, curvature = grad_fn(params, x, y, opt_state=opt_state)
+        updates, opt_state = tx.update(
+            grads, opt_state, params, curvature=curvature, value=value, unrelated=1
+        )
+        return optax.apply_updates(params, updates), opt_state, value
+
+    return jax.jit(step, **jit_options)
+
+
+def describe(tree):
+    return jax.tree.structure(tree), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_close(got, want, rtol=2e-4, atol=1e-6):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), got, want)
+
+
+def assert_equal(got, want):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def run(tx, layers, params, x, y, steps=2, opt_state=None):
+    """Params, state and values after some steps, which compiled once and kept the state's form."""
+    step = make_step(tx, layers)
+    opt_state = tx.init(params) if opt_state is None else opt_state
+    form = describe(opt_state)
+    values = []
+    for _ in range(steps):
+        params, opt_state, value = step(params, opt_state, x, y)
+        values.append(float(value))
+    assert describe(opt_state) == form
+    assert step._cache_size() == 1
+    return params, opt_state, values

@@ -1,0 +1,150 @@
+"""Numbers about layers, against the same numbers by dense arithmetic."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from contract import TRANSFORMATIONS, assert_close, loss_fn, problem
+
+import singd_optax
+from singd_optax import diagnostics
+from singd_optax.structures import STRUCTURES, Dense
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    params, layers, x, y = problem()
+    tx = TRANSFORMATIONS["singd"](layers)
+    grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+
+    @jax.jit
+    def step(params, opt_state):
+        _, grads, curvature = grad_fn(params, x, y, opt_state=opt_state)
+        updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+        numbers = diagnostics.metrics(layers, opt_state, grads=grads, updates=updates)
+        return optax.apply_updates(params, updates), opt_state, grads, updates, numbers
+
+    carry = (params, tx.init(params))
+    for _ in range(3):
+        *carry, grads, updates, numbers = step(*carry)
+    return layers, carry[1], grads, updates, numbers
+
+
+def test_metrics_inside_of_jit(stepped):
+    layers, opt_state, grads, updates, numbers = stepped
+    assert all(value.shape == () for value in numbers.values())
+    K, C = (factor.to_dense() for factor in singd_optax.factors(opt_state)["first"])
+    m_K, _ = (factor.to_dense() for factor in optax.tree.get(opt_state, "factor_memory")["first"])
+    g, u = (
+        np.concatenate([tree["first"]["kernel"], tree["first"]["bias"][None]])
+        for tree in (grads, updates)
+    )
+    want = {
+        "norm_K": np.linalg.norm(K),
+        "norm_C": np.linalg.norm(C),
+        "condition_K": np.linalg.cond(K),
+        "condition_C": np.linalg.cond(C),
+        "memory_norm_K": np.linalg.norm(m_K),
+        "skipped_refreshes": 0,
+        "gradient_rms": np.sqrt(np.mean(g**2)),
+        "update_rms": np.sqrt(np.mean(u**2)),
+        "alignment": -np.sum(g * u) / np.linalg.norm(g) / np.linalg.norm(u),
+    }
+    for name, value in want.items():
+        np.testing.assert_allclose(numbers[f"singd_optax/first/{name}"], value, rtol=1e-3)
+    assert numbers["singd_optax/first/alignment"] > 0
+    assert {key.split("/")[1] for key in numbers} == {"first", "second"}
+    without = diagnostics.metrics(layers, opt_state, prefix="")
+    assert "first/norm_K" in without
+    assert not any("rms" in name or "alignment" in name for name in without)
+
+
+def test_alignment_of_gradient_descent_and_of_nothing(stepped):
+    layers, opt_state, grads, *_ = stepped
+    tiny = jax.tree.map(lambda g: 1e-30 * g, grads)
+    descent = jax.tree.map(lambda g: -1e-30 * g, grads)
+    zeros = jax.tree.map(jnp.zeros_like, grads)
+    for updates, want in ((descent, 1), (tiny, -1), (zeros, 0)):
+        numbers = diagnostics.layer_diagnostics(layers, opt_state, grads=tiny, updates=updates)
+        np.testing.assert_allclose(numbers["second"]["alignment"], want, rtol=1e-5)
+
+
+def test_condition_number():
+    for entry in STRUCTURES:
+        for example in entry.examples[:1]:
+            rows = jnp.asarray(np.random.default_rng(0).normal(size=(60, 12)), jnp.float32)
+            matrix = example.project_gram(rows) * (1 / 60)
+            exact = diagnostics.condition_number(matrix)
+            np.testing.assert_allclose(exact, np.linalg.cond(matrix.to_dense()), rtol=1e-2)
+            estimate = diagnostics.condition_number(matrix, exact_dim=1)
+            assert 0.5 * exact < estimate < 1.05 * exact
+    stacked = jax.vmap(Dense().project)(jnp.stack([jnp.eye(3), jnp.diag(jnp.array([1.0, 2, 4]))]))
+    assert_close(diagnostics.condition_number(stacked), jnp.array([1.0, 4.0]))
+    assert_close(diagnostics.condition_number(stacked, exact_dim=1)[1], jnp.array(4.0), 0.02)
+    with pytest.raises(ValueError, match="exact_dim"):
+        diagnostics.condition_number(stacked, exact_dim=0)
+
+
+def test_stacked_layers_are_told_apart():
+    class Body(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return nn.tanh(nn.Dense(4, name="layer")(x)), None
+
+    model = nn.scan(Body, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)()
+    x = jnp.ones((5, 4))
+    params = model.init(jax.random.key(0), x, None)["params"]
+    fn = lambda params, x: (model.apply({"params": params}, x, None)[0] ** 2).mean()
+    layers = singd_optax.find_layers(fn, params, x)
+    state = singd_optax.scale_by_ikfac(layers).init(params)
+    numbers = diagnostics.metrics(layers, state, grads=params)
+    assert {"singd_optax/layer[0]/gradient_rms", "singd_optax/layer[2]/norm_K"} <= set(numbers)
+    want = np.sqrt(
+        np.mean(np.concatenate([params["layer"]["kernel"][1].ravel(), np.zeros(4)]) ** 2)
+    )
+    np.testing.assert_allclose(numbers["singd_optax/layer[1]/gradient_rms"], want, rtol=1e-5)
+    assert not any("memory" in name for name in numbers)
+
+
+def test_summary_counts_every_byte(stepped):
+    params, layers, *_ = problem()
+    opt_state = stepped[1]
+    text = diagnostics.summary(opt_state)
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(opt_state))
+    assert (
+        f"{whole} B" in text.splitlines()[-1] or f"{whole / 1000:.1f} kB" in text.splitlines()[-1]
+    )
+    assert all(path in text for path in layers)
+    assert "Dense() 6 x 6 float32" in text
+    shapes = jax.eval_shape(TRANSFORMATIONS["singd"](layers).init, params)
+    assert diagnostics.summary(shapes) == text
+
+
+def test_plot_spectra(stepped, tmp_path):
+    pytest.importorskip("matplotlib")
+    opt_state = stepped[1]
+    figure = diagnostics.plot_spectra(opt_state)
+    figure.savefig(tmp_path / "spectra.png")
+    drawn = [axis for axis in figure.axes if axis.lines]
+    assert [axis.get_title() for axis in drawn] == ["first", "second"]
+    K = singd_optax.factors(opt_state)["first"].K.to_dense()
+    spectrum = drawn[0].lines[0].get_ydata()
+    np.testing.assert_allclose(spectrum, np.linalg.svd(K, compute_uv=False), rtol=1e-5)
+    assert len(diagnostics.plot_spectra(opt_state, "sec").axes) == 1
+    with pytest.raises(ValueError, match=r"(?s)'nothing'.*first"):
+        diagnostics.plot_spectra(opt_state, "nothing")
+
+
+def test_errors(stepped):
+    layers, opt_state, *_ = stepped
+    for function in (diagnostics.summary, diagnostics.plot_spectra):
+        with pytest.raises(ValueError, match=r"no Kronecker factors.*tx\.init"):
+            function(())
+    with pytest.raises(ValueError, match="no Kronecker factors"):
+        diagnostics.metrics(layers, ())
+    with pytest.raises(ValueError, match="`gradient` do not match"):
+        diagnostics.metrics(layers, opt_state, grads={"other": jnp.ones(3)})
+    with pytest.raises(TypeError, match="`layers`"):
+        diagnostics.metrics(None, opt_state)

@@ -282,6 +282,7 @@ ARCHITECTURES = {
         tokens(),
         of_x,
         {"embed": "embed", "position": "embed", **under("blocks/block", BLOCK)},
+        {"LayerNorm": "LayerNorm"},  # stacked by scan
         options={"loss_average": "batch+sequence"},
     ),
     "encoder_decoder": Architecture(
@@ -337,7 +338,7 @@ ARCHITECTURES = {
             **under("cell", dict.fromkeys([a + b for a in "ih" for b in "ifgo"], "dense")),
             "head": "dense",
         },
-        {"fused/": "OptimizedLSTMCell"},
+        {"fused/": "DenseParams"},
     ),
     "unet": Architecture(
         UNet(),

@@ -52,7 +52,6 @@ def test_architecture(name):
     opt_state, values = tx.init(params), []
     for _ in range(STEPS):
         want, mutated = plain(params, variables, case.batch)
-        before = params
         params, opt_state, variables, value, grads = step(params, opt_state, variables)
         assert jax.tree.structure(grads) == jax.tree.structure(want)
         largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(want))
@@ -66,8 +65,6 @@ def test_architecture(name):
             {key: variables[key] for key in mutated},
             dict(mutated),
         )
-        moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before, params)
-        assert all(moved[key] if isinstance(moved[key], bool) else True for key in moved)
         values.append(float(value))
     assert step._cache_size() == 1
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((params, opt_state)))

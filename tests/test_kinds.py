@@ -66,6 +66,7 @@ CASES = {
     ),
     "general_out": (general((2, 3)), (BATCH, 5, 4)),
     "general_in": (general(3, axis=(-2, -1)), (BATCH, 5, 2, 2)),
+    "general_unsorted": (general(3, axis=(3, 1)), (BATCH, 2, 4, 3)),
     "general_middle": (general((2, 2), axis=(1, 3)), (BATCH, 2, 3, 2)),
     "general_batch": (general((2,), axis=-1, batch_dims=(0, 1)), (2, 3, BATCH, 5, 4)),
     "general_batch_nobias": (general(2, batch_dims=(0,), use_bias=False), (2, BATCH, 3, 4)),

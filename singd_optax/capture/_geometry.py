@@ -130,8 +130,9 @@ def general_product(
       batch: The axes that inputs and kernel share; the outputs have them first.
       features: How many axes the outputs get at their end.
     """
-    summed = tuple(a % input_rank - input_rank for a in axis)
-    shared = tuple(a % input_rank - input_rank for a in batch)
+    # Flax sorts both, so that the kernel's axes are in the order of the inputs'.
+    summed = tuple(sorted(a % input_rank - input_rank for a in axis))
+    shared = tuple(sorted(a % input_rank - input_rank for a in batch))
     output_rank = input_rank - len(axis) + features
     product = Product(
         inputs=summed,

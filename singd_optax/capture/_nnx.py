@@ -10,10 +10,11 @@ from flax import nnx
 
 from singd_optax.capture._grad import make_tap, states_by_layer
 from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unscaled
-from singd_optax.capture._mistakes import check_accumulation
+from singd_optax.capture._mistakes import check_accumulation, check_not_deleted
 from singd_optax.capture._nnx_find import check_model, split_arguments
 from singd_optax.capture._nnx_kinds import multiplied, read
 from singd_optax.capture._nnx_riders import riders_of, riding, variables_by_path, without_riders
+from singd_optax.capture._reached import Reached
 from singd_optax.capture._tag import tags, tap_tagged
 from singd_optax.capture._tap import Tap
 from singd_optax.capture._use import Use
@@ -53,10 +54,10 @@ def value_and_grad(
     Returns:
       ``grad_fn(model, *args, optimizer=optimizer, **kwargs)`` -> ``(value, grads, curvature)``,
       with ``(value, aux)`` for value if ``has_aux``. ``optimizer`` is the ``nnx.Optimizer``; or
-      pass ``opt_state=``, its ``opt_state`` or one of an optax transformation. ``loss_scale`` is
-      as for ``singd_optax.value_and_grad``. ``grads`` is what
+      pass ``opt_state=``, its ``opt_state`` or one of an optax transformation. ``grads`` is what
       ``nnx.value_and_grad`` returns; hand both to
-      ``optimizer.update(model, grads, curvature=curvature)``.
+      ``optimizer.update(model, grads, curvature=curvature)``. ``loss_scale=`` is as for
+      ``singd_optax.value_and_grad``.
 
     Raises:
       TypeError: ``layers`` is something else; when called, ``model`` is no NNX module.
@@ -88,7 +89,6 @@ def value_and_grad(
         **kwargs: Any,
     ) -> tuple[Any, Any, Curvature]:
         check_model(model)
-        check_loss_scale(loss_scale)
         if optimizer is not None:
             opt_state = optimizer.opt_state
         if opt_state is None:
@@ -97,6 +97,10 @@ def value_and_grad(
                 "grad_fn(model, batch, optimizer=optimizer), where optimizer is nnx.Optimizer("
                 "model, tx, wrt=nnx.Param) with one of singd_optax's optimizers as tx."
             )
+        opt_state = nnx.as_pure(opt_state)
+        check_loss_scale(loss_scale)
+        check_not_deleted(nnx.as_pure(nnx.state(model, wrt, graph=True)), "model")
+        check_not_deleted(opt_state, "opt_state")
         check_accumulation(opt_state)
         states = states_by_layer(layers, opt_state)
         specs = {path: layers[path] for path in states}
@@ -104,8 +108,10 @@ def value_and_grad(
         check_params(specs.values(), params, "model")
         slots = {path: Statistics.zeros(spec) for path, spec in specs.items()}
         args, kwargs = _positional(loss_fn, model, args, kwargs)
+        reached = Reached()
 
         def tapped_loss(model: Any, slots: dict[str, Statistics], *args: Any) -> Any:
+            slots = reached.watch(slots)
             taps = {
                 spec.kernel_path: make_tap(spec, slots[path], states[path], precision)
                 for path, spec in specs.items()
@@ -113,9 +119,8 @@ def value_and_grad(
             variables = variables_by_path(model)
             arrays = {path: variables[path].get_value() for path in params if path in variables}
             with tags(arrays, tap_tagged(taps)), riding(model, taps, _tap_call):
-                output = loss_fn(model, *args, **kwargs)
-                output = without_riders(output) if has_aux else output
-            return scaled_loss(output, has_aux, loss_scale)
+                result = without_riders(loss_fn(model, *args, **kwargs))
+            return scaled_loss(result, has_aux, loss_scale)
 
         value, (grads, statistics) = nnx.value_and_grad(
             tapped_loss,
@@ -125,6 +130,7 @@ def value_and_grad(
             graph_updates=True,
         )(model, slots, *args)
         value, grads, statistics = unscaled(value, grads, statistics, has_aux, loss_scale)
+        reached.warn_of_others(slots)
         counts = {path: state.curvature_count for path, state in states.items()}
         return value, grads, Curvature(statistics, counts)
 

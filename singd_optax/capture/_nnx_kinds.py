@@ -76,10 +76,7 @@ def _linear(module: Any, inputs: jax.Array, arguments: Any) -> Use | str:
 def _linear_general(module: Any, inputs: jax.Array, arguments: Any) -> Use | str:
     del arguments
     product, layout = general_product(
-        inputs.ndim,
-        tuple(sorted(axis % inputs.ndim for axis in module.axis)),
-        tuple(sorted(axis % inputs.ndim for axis in module.batch_axis)),
-        len(module.out_features),
+        inputs.ndim, tuple(module.axis), tuple(module.batch_axis), len(module.out_features)
     )
     return Use("dense_general", layout, product, bias=_bias(module))
 

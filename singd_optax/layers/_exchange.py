@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from singd_optax.layers._spec import LayerSpec
+from singd_optax.layers._tree import is_variable
 from singd_optax.structures import StructuredMatrix
 
 
@@ -163,17 +164,13 @@ def curvature_states(opt_state: Any) -> list[CurvatureState]:
 
     Boxes around single arrays, as ``nnx.Optimizer`` has, are taken off.
     """
-    opt_state = jax.tree.map(_unboxed, opt_state, is_leaf=_is_variable)
+    opt_state = jax.tree.map(_unboxed, opt_state, is_leaf=is_variable)
     nodes = jax.tree.leaves(opt_state, is_leaf=_is_curvature_state)
     return [node for node in nodes if _is_curvature_state(node)]
 
 
-def _is_variable(node: Any) -> bool:
-    return hasattr(type(node), "get_raw_value")
-
-
 def _unboxed(leaf: Any) -> Any:
-    return leaf.get_raw_value() if _is_variable(leaf) else leaf
+    return leaf.get_raw_value() if is_variable(leaf) else leaf
 
 
 def _is_curvature_state(node: Any) -> bool:

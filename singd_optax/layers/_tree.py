@@ -31,12 +31,13 @@ class Leaves:
         Raises:
           ValueError: Two leaves have the same path (a key with a slash in its name).
         """
-        flat, self._treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_empty)
+        self._treedef = jax.tree.structure(tree, is_leaf=_is_empty)
+        flat = list(_flat(tree))
         self._values = [leaf for _, leaf in flat]
         self._index: dict[str, int] = {}
         self._empty: set[str] = set()
         for position, (path, leaf) in enumerate(flat):
-            name = path_name(_without_box(path))
+            name = path_name(path)
             if name in self._index or name in self._empty:
                 raise ValueError(
                     f"Two parameters have the path {name!r}. Rename the key that has a slash in it."
@@ -88,6 +89,23 @@ class Leaves:
 def _is_empty(node: Any) -> bool:
     """Whether this is a node without children, as None and optax's masks and placeholders are."""
     return not jax.tree.leaves(node, is_leaf=lambda child: child is not node)
+
+
+def is_variable(node: Any) -> bool:
+    """Whether this is a variable of Flax NNX: by what it has, since nothing here knows NNX."""
+    return hasattr(type(node), "get_raw_value")
+
+
+def _flat(tree: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Leaves and empty nodes by their paths, in the order of ``jax.tree.leaves``."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=lambda node: is_variable(node) or _is_empty(node)
+    )
+    for path, node in flat:
+        if is_variable(node):
+            yield from (((*path, *below), leaf) for below, leaf in _flat(node.get_raw_value()))
+        else:
+            yield _without_box(path), node
 
 
 def _without_box(path: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ import optax
 
 import singd_optax
 from singd_optax.layers import curvature_states
+from singd_optax.testing._compile import _known_options
 
 
 class Net(nn.Module):
@@ -92,8 +93,8 @@ ALIASES = ("singd", "ingd", "ikfac", "kfac")
 GRADIENT_ALIASES = ("shampoo", "caspr", "inverse_free_shampoo")
 
 
-def make_step(tx, layers, loss_fn=loss_fn, **jit_options):
-    """A jitted step (params, opt_state, x, y) -> (params, opt_state, value)."""
+def plain_step(tx, layers, loss_fn=loss_fn):
+    """A step (params, opt_state, x, y) -> (params, opt_state, value)."""
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
     if isinstance(tx, optax.GradientTransformation):
         tx = optax.with_extra_args_support(tx)
@@ -107,7 +108,17 @@ def make_step(tx, layers, loss_fn=loss_fn, **jit_options):
         updates, opt_state = tx.update(grads, opt_state, params, value=value, **extra)
         return optax.apply_updates(params, updates), opt_state, value
 
-    return jax.jit(step, **jit_options)
+    return step
+
+
+def jit(function, **options):
+    """``jax.jit`` that compiles fast: that is what this suite spends its time on."""
+    return jax.jit(function, compiler_options=dict(_known_options()), **options)
+
+
+def make_step(tx, layers, loss_fn=loss_fn, **jit_options):
+    """A jitted ``plain_step``."""
+    return jit(plain_step(tx, layers, loss_fn), **jit_options)
 
 
 def describe(tree):

@@ -13,6 +13,7 @@ from contract import (
     assert_close,
     assert_equal,
     describe,
+    jit,
     loss_fn,
     make_step,
     problem,
@@ -54,9 +55,10 @@ def test_microbatch_is_the_whole_batch(average, kfac_approx, x64):
     assert set(layers) == {"embed", "dense"}
     tx = singd_optax.scale_by_singd(layers, factor_learning_rate=0.1)
     opt_state = tx.init(params)
-    grad_fn = jax.jit(singd_optax.value_and_grad(loss, layers))
-    micro_fn = jax.jit(microbatch(grad_fn, layers, 2))
-    update = jax.jit(tx.update)
+    plain_fn = singd_optax.value_and_grad(loss, layers)
+    grad_fn = jit(plain_fn)
+    micro_fn = jit(microbatch(plain_fn, layers, 2))
+    update = jit(tx.update)
     # Whitened with factors that are not I.
     _, grads, curvature = grad_fn(params, tokens, opt_state=opt_state)
     _, opt_state = update(grads, opt_state, params, curvature=curvature)
@@ -67,7 +69,7 @@ def test_microbatch_is_the_whole_batch(average, kfac_approx, x64):
     assert_close(parts, whole, 1e-10, 1e-12)
 
     multi = MultiSteps(tx, PARTS, layers)
-    multi_update = jax.jit(multi.update)
+    multi_update = jit(multi.update)
     state = multi.init(params)._replace(
         multi_steps=multi.init(params).multi_steps._replace(inner_opt_state=opt_state)
     )

@@ -17,8 +17,10 @@ from contract import (
     assert_close,
     assert_equal,
     describe,
+    jit,
     loss_fn,
     make_step,
+    plain_step,
     problem,
     run,
 )
@@ -85,9 +87,9 @@ def test_state(name):
 def test_scan_over_steps_of_an_ensemble(name):
     params, layers, x, y = problem()
     tx, _, trajectory = reference(name)
-    step = jax.vmap(make_step(tx, layers), in_axes=(0, 0, None, None))
+    step = jax.vmap(plain_step(tx, layers), in_axes=(0, 0, None, None))
 
-    @jax.jit
+    @jit
     def train(members):
         carry = (members, jax.vmap(tx.init)(members))
         return jax.lax.scan(lambda carry, _: (step(*carry, x, y)[:2], None), carry, None, length=3)
@@ -289,7 +291,7 @@ def test_lookahead_with_bound_curvature(reset_state):
     def lookahead(curvature=None):
         return optax.lookahead(bind_curvature(inner, curvature), 2, 0.5, reset_state=reset_state)
 
-    @jax.jit
+    @jit
     def step(pair, opt_state):
         value, grads, curvature = grad_fn(pair.fast, x, y, opt_state=opt_state)
         updates, opt_state = lookahead(curvature).update(grads, opt_state, pair)
@@ -318,7 +320,7 @@ def test_sam_with_bound_curvature():
     def sam(curvature=None):
         return optax.contrib.sam(bind_curvature(inner, curvature), adversary, sync_period=2)
 
-    @jax.jit
+    @jit
     def step(params, opt_state):
         value, grads, curvature = grad_fn(params, x, y, opt_state=opt_state)
         updates, opt_state = sam(curvature).update(grads, opt_state, params)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract import TRANSFORMATIONS, assert_close, loss_fn, problem
+from contract import TRANSFORMATIONS, assert_close, jit, loss_fn, problem
 
 import singd_optax
 from singd_optax import diagnostics
@@ -19,7 +19,7 @@ def stepped():
     tx = TRANSFORMATIONS["singd"](layers)
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
 
-    @jax.jit
+    @jit
     def step(params, opt_state):
         _, grads, curvature = grad_fn(params, x, y, opt_state=opt_state)
         updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)

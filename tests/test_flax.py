@@ -14,6 +14,7 @@ from contract import (
     assert_close,
     assert_equal,
     describe,
+    jit,
     loss_fn,
     make_step,
     problem,
@@ -31,7 +32,7 @@ def test_train_state():
     tx = TRANSFORMATIONS["scale_by_singd"](layers)
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
     state = TrainState.create(apply_fn=Net().apply, params=params, tx=tx)
-    step = jax.jit(functools.partial(train_step, grad_fn))
+    step = jit(functools.partial(train_step, grad_fn))
     plain, want = make_step(tx, layers), (params, tx.init(params))
     for _ in range(2):
         state, value = step(state, x, y)
@@ -104,7 +105,7 @@ def test_nnx_optimizers_forward_curvature(kind):
     want = (params, tx.init(params))
     step = make_step(tx, layers)
     for _ in range(2):
-        _, grads, curvature = jax.jit(grad_fn)(want[0], x, y, opt_state=want[1])
+        _, grads, curvature = jit(grad_fn)(want[0], x, y, opt_state=want[1])
         like = nnx.state(model, nnx.Param)
         nnx.replace_by_pure_dict(like, grads)
         update(model, optimizer, like, curvature)

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract import TRANSFORMATIONS, Net, assert_close, assert_equal, loss_fn, make_step, problem
+from contract import (
+    TRANSFORMATIONS,
+    Net,
+    assert_close,
+    assert_equal,
+    jit,
+    loss_fn,
+    make_step,
+    problem,
+)
 
 import singd_optax
 
@@ -27,7 +36,7 @@ def test_curvature_of_the_last_step_is_an_error():
     with pytest.raises(ValueError, match=r"(?s)earlier step.*after 0 updates.*after 1\..*same"):
         tx.update(grads, opt_state, params, curvature=old)
     # grad_fn in a jit of its own, as the optimizer is not.
-    jitted = jax.jit(grad_fn)
+    jitted = jit(grad_fn)
     _, grads, curvature = jitted(params, x, y, opt_state=opt_state)
     _, after = tx.update(grads, opt_state, params, curvature=curvature)
     with pytest.raises(ValueError, match="earlier step"):
@@ -38,7 +47,7 @@ def test_curvature_of_the_last_step_refreshes_nothing_under_jit():
     """There numbers cannot raise: the refresh is skipped, and counted where metrics show it."""
     params, layers, x, y, tx, grad_fn = started()
 
-    @jax.jit
+    @jit
     def step(params, opt_state, last):
         _, grads, curvature = grad_fn(params, x, y, opt_state=opt_state)
         updates, opt_state = tx.update(grads, opt_state, params, curvature=last)

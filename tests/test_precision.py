@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract import assert_close, assert_equal, describe, make_step
+from contract import assert_close, assert_equal, describe, jit, make_step
 
 import singd_optax
 
@@ -66,7 +66,7 @@ def test_trains(params_dtype, compute_dtype, factor_dtype):
 def measured(loss_fn, params, **options):
     layers = singd_optax.find_layers(loss_fn, params, X, Y)
     tx = singd_optax.scale_by_singd(layers)
-    grad_fn = jax.jit(singd_optax.value_and_grad(loss_fn, layers))
+    grad_fn = jit(singd_optax.value_and_grad(loss_fn, layers))
     return grad_fn(params, X, Y, opt_state=tx.init(params), **options), layers, tx
 
 
@@ -109,7 +109,7 @@ def test_loss_scale_with_sampled_labels_and_aux():
 
     layers = singd_optax.find_layers(loss_fn, params, X, Y)
     state = singd_optax.scale_by_singd(layers).init(params)
-    grad_fn = jax.jit(singd_optax.value_and_grad(loss_fn, layers, has_aux=True, fisher="mc"))
+    grad_fn = jit(singd_optax.value_and_grad(loss_fn, layers, has_aux=True, fisher="mc"))
     want = grad_fn(params, X, Y, opt_state=state)
     got = grad_fn(params, X, Y, opt_state=state, loss_scale=1024.0)
     assert_close(got, want, 1e-4, 1e-7)
@@ -122,7 +122,7 @@ def test_an_overflow_skips_the_step_and_leaves_the_state():
     tx = optax.apply_if_finite(singd_optax.singd(0.05, layers), 10)
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
 
-    @jax.jit
+    @jit
     def step(params, opt_state, scale):
         _, grads, curvature = grad_fn(params, X, Y, opt_state=opt_state, loss_scale=scale)
         updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)

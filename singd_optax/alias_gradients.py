@@ -19,6 +19,8 @@ from singd_optax.transforms import (
     scale_by_shampoo,
 )
 
+#: Roots are dear: few early ones. Products are cheap.
+_ROOTS_REFRESH = refresh_schedule(10)
 _DEFAULT_REFRESH = refresh_schedule()
 
 
@@ -34,7 +36,7 @@ def shampoo(
     block_size: int = 1024,
     root: int = 4,
     root_method: RootMethod = "eigh",
-    refresh_every: Interval = _DEFAULT_REFRESH,
+    refresh_every: Interval = _ROOTS_REFRESH,
     matrix_axes: Mapping[str, MatrixAxes | None] | None = None,
     fallback: optax.GradientTransformation | None = None,
     precision: Precision = "highest",
@@ -58,7 +60,7 @@ def shampoo(
       block_size: Rows and columns beyond this many are cut into blocks with factors of their own.
       root: The order of the inverse roots.
       root_method: "eigh", or "newton", which needs matrix products only.
-      refresh_every: Steps between new roots, an int or a schedule; default every step for 50
+      refresh_every: Steps between new roots, an int or a schedule; default every step for 10
         steps, then every 10.
       matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns), or
         None to give the parameter to ``fallback``, as one would an embedding.
@@ -119,7 +121,7 @@ def caspr(
     block_size: int = 1024,
     root: int = 4,
     root_method: RootMethod = "eigh",
-    refresh_every: Interval = _DEFAULT_REFRESH,
+    refresh_every: Interval = _ROOTS_REFRESH,
     matrix_axes: Mapping[str, MatrixAxes | None] | None = None,
     fallback: optax.GradientTransformation | None = None,
     precision: Precision = "highest",

@@ -1,6 +1,7 @@
 """The contract of rules that see gradients only."""
 
 import abc
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -51,6 +52,28 @@ class GradientRule(abc.ABC):
           Factors, memory, and whether all went well, of shape ``stack_shape``: where it did not,
           the failure is counted. Results that are not finite are thrown away by the caller.
         """
+
+    def refresh_all(
+        self,
+        specs: Mapping[str, MatrixSpec],
+        factors: Mapping[str, Factors],
+        memory: Mapping[str, Any],
+        gradients: Mapping[str, jax.Array],
+        count: jax.Array,
+        key: jax.Array,
+    ) -> dict[str, tuple[Factors, Any, jax.Array]]:
+        """``refresh`` of all parameters, by path; for rules that do some of it together."""
+        return {
+            path: self.refresh(
+                spec,
+                factors[path],
+                memory[path],
+                gradients[path],
+                count,
+                jax.random.fold_in(key, index),
+            )
+            for index, (path, spec) in enumerate(specs.items())
+        }
 
     @abc.abstractmethod
     def precondition(self, factors: Factors, gradient: jax.Array) -> jax.Array:

@@ -78,12 +78,30 @@ def inverse_root(
 def _by_eigenvalues(
     matrix: jax.Array, root: int, ridge: jax.Array, precision: Precision
 ) -> tuple[jax.Array, jax.Array]:
-    values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
+    values, vectors = _eigh(matrix)
     values = jnp.maximum(values, 0)
     values = values + ridge * values[..., -1:]
     powers = values ** (-1 / root)
     result = contract("...ik,...k,...jk->...ij", vectors, powers, vectors, precision=precision)
     return result, jnp.isfinite(powers).all(-1)
+
+
+def _eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Eigenvalues, ascending, and eigenvectors.
+
+    On a CPU one matrix after the other: there XLA hands a batch to the threads on which it runs the
+    program itself and waits for them, which, seen with jaxlib 0.10.2, can wait forever.
+    """
+
+    def batched(batch: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values, vectors = jnp.linalg.eigh(batch, symmetrize_input=False)
+        return values, vectors
+
+    batch = matrix.reshape(-1, *matrix.shape[-2:])
+    values, vectors = lax.platform_dependent(
+        batch, cpu=lambda batch: lax.map(batched, batch), default=batched
+    )
+    return values.reshape(matrix.shape[:-1]), vectors.reshape(matrix.shape)
 
 
 def _by_newton(

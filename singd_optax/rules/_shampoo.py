@@ -1,10 +1,13 @@
 """Shampoo: inverse roots of the second moments of gradients, on both sides."""
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from singd_optax._validate import check_choice, check_number, check_size
 from singd_optax.layers import Factors, MatrixSpec
@@ -109,36 +112,69 @@ class Shampoo(GradientRule):
         key: jax.Array,
     ) -> tuple[Factors, GradientMoments, jax.Array]:
         """New roots; where one fails, the old one."""
-        del gradient, key
-        weight = memory.moment_weight
-        scale = 1 / jnp.where(weight > 0, weight, 1)
-        ridge = hyperparameter_at(self.eps, count)
-        good = jnp.ones(spec.stack_shape, bool)
+        path = spec.path
+        return self.refresh_all(
+            {path: spec}, {path: factors}, {path: memory}, {path: gradient}, count, key
+        )[path]
 
-        def root_of(block: jax.Array, old: jax.Array) -> jax.Array:
-            nonlocal good
-            fresh, right = inverse_root(
-                block,
-                self.root,
-                ridge=ridge,
-                method=self.root_method,
-                precision=self.precision,
+    def refresh_all(
+        self,
+        specs: Mapping[str, MatrixSpec],
+        factors: Mapping[str, Factors],
+        memory: Mapping[str, GradientMoments],
+        gradients: Mapping[str, jax.Array],
+        count: jax.Array,
+        key: jax.Array,
+    ) -> dict[str, tuple[Factors, GradientMoments, jax.Array]]:
+        """New roots of all parameters, those of equal blocks in one batch."""
+        del gradients, key
+        blocks, treedef = jax.tree.flatten({path: _unbiased(memory[path]) for path in specs})
+        old = jax.tree.leaves({path: factors[path] for path in specs})
+        fresh, good = self._roots(blocks, old, hyperparameter_at(self.eps, count))
+        roots, flags = (jax.tree.unflatten(treedef, leaves) for leaves in (fresh, good))
+        result = {}
+        for path, spec in specs.items():
+            axes = len(spec.stack_shape)
+            each = [
+                flag.all(tuple(range(axes, flag.ndim))) for flag in jax.tree.leaves(flags[path])
+            ]
+            result[path] = roots[path], memory[path], jnp.stack(each).all(0)
+        return result
+
+    def _roots(
+        self, blocks: list[jax.Array], old: list[jax.Array], ridge: ArrayLike
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Roots (..., k, k), and whether they are good, of lists of batches of blocks."""
+        groups: dict[tuple[int, str], list[int]] = {}
+        for index, block in enumerate(blocks):
+            groups.setdefault((block.shape[-1], block.dtype.name), []).append(index)
+        roots, flags = list(old), list(old)
+        for (size, _), members in groups.items():
+            batch = jnp.concatenate([blocks[i].reshape(-1, size, size) for i in members])
+            results, right = inverse_root(
+                batch, self.root, ridge=ridge, method=self.root_method, precision=self.precision
             )
-            empty = (block == 0).all(axis=(-2, -1))
-            over_blocks = tuple(range(len(spec.stack_shape), right.ndim))
-            good &= (right | empty).all(axis=over_blocks)
-            return jnp.where((right & ~empty)[..., None, None], fresh, old)
-
-        A, B = (
-            jax.tree.map(root_of, moment * scale, old)
-            for moment, old in zip((memory.L, memory.R), factors, strict=True)
-        )
-        return Factors(A, B), memory, good
+            empty = (batch == 0).all((-2, -1))
+            start = 0
+            for i in members:
+                shape = blocks[i].shape[:-2]
+                part = slice(start, start + math.prod(shape))
+                start = part.stop
+                taken = (right & ~empty)[part].reshape(*shape, 1, 1)
+                roots[i] = jnp.where(taken, results[part].reshape(blocks[i].shape), old[i])
+                flags[i] = (right | empty)[part].reshape(shape)
+        return roots, flags
 
     def precondition(self, factors: Factors, gradient: jax.Array) -> jax.Array:
         """A G B."""
         left = factors.K.matmul(gradient, precision=self.precision)
         return multiply_right(left, factors.C, self.precision)
+
+
+def _unbiased(memory: GradientMoments) -> Factors:
+    """The moments, divided by the weight of what they have seen."""
+    scale = 1 / jnp.where(memory.moment_weight > 0, memory.moment_weight, 1)
+    return Factors(memory.L * scale, memory.R * scale)
 
 
 def multiply_right(

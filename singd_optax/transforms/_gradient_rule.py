@@ -199,12 +199,10 @@ def _refresh_all(
     key: jax.Array,
 ) -> tuple[Any, Any, Any]:
     factors, memory, failed = (dict(part) for part in carry)
-    for index, (path, spec) in enumerate(specs.items()):
-        old = factors[path], memory[path]
-        *new, good = rule.refresh(
-            spec, *old, gradients[path], count, jax.random.fold_in(key, index)
-        )
+    results = rule.refresh_all(specs, factors, memory, gradients, count, key)
+    for path, (*new, good) in results.items():
         usable = finite[path] & _all_finite(new, finite[path].ndim)
+        old = factors[path], memory[path]
         factors[path], memory[path] = choose(usable, tuple(new), old)
         failed[path] = failed[path] + jnp.logical_not(good & usable)
     return factors, memory, failed

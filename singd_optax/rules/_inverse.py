@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
 
+from singd_optax.rules._roots import eigh
 from singd_optax.structures import (
     BlockDiagonal,
     BlockDiagonalMatrix,
@@ -63,10 +64,10 @@ def eigen(matrix: StructuredMatrix) -> Eigen:
         return Eigen(DiagonalMatrix(jnp.ones_like(matrix.diagonal)), matrix.diagonal)
     _check_blocks(matrix)
     blocks, treedef = jax.tree.flatten(matrix)
-    pairs = [jnp.linalg.eigh(block) for block in blocks]
+    pairs = [eigh(block) for block in blocks]
     stack = matrix.batch_shape
-    values = [pair.eigenvalues.reshape(*stack, -1) for pair in pairs]
-    vectors = jax.tree.unflatten(treedef, [pair.eigenvectors for pair in pairs])
+    values = [each.reshape(*stack, -1) for each, _ in pairs]
+    vectors = jax.tree.unflatten(treedef, [each for _, each in pairs])
     return Eigen(vectors, jnp.concatenate(values, axis=-1))
 
 

@@ -78,7 +78,7 @@ def inverse_root(
 def _by_eigenvalues(
     matrix: jax.Array, root: int, ridge: jax.Array, precision: Precision
 ) -> tuple[jax.Array, jax.Array]:
-    values, vectors = _eigh(matrix)
+    values, vectors = eigh(matrix)
     values = jnp.maximum(values, 0)
     values = values + ridge * values[..., -1:]
     powers = values ** (-1 / root)
@@ -86,8 +86,8 @@ def _by_eigenvalues(
     return result, jnp.isfinite(powers).all(-1)
 
 
-def _eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues, ascending, and eigenvectors.
+def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Eigenvalues, ascending, and eigenvectors of symmetric matrices.
 
     On a CPU one matrix after the other: there XLA hands a batch to the threads on which it runs the
     program itself and waits for them, which, seen with jaxlib 0.10.2, can wait forever.

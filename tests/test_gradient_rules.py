@@ -243,7 +243,6 @@ def test_any_tree_is_taken():
         {"boxed": nn.Partitioned(jnp.ones((3, 4)), ("a", "b"))},
         (jnp.ones((3, 4)), [jnp.ones(3)]),
         jnp.ones((3, 4)),
-        jnp.ones(3),
         {},
         {"empty": jnp.ones((0, 4)), "scalar": 1.0},
     ]

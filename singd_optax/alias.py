@@ -31,11 +31,12 @@ def singd(
     damping: Hyperparameter = 0.03,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
-    factor_momentum: Hyperparameter = 0.5,
+    factor_momentum: Hyperparameter = 0.0,
     factor_step_norm: FactorStepNorm = "spectral",
     refresh_every: Interval = _DEFAULT_REFRESH,
     consistent_rms: float | None = 0.2,
     fallback: optax.GradientTransformation | None = None,
+    cache_products: bool = True,
     precision: Precision = "highest",
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -64,6 +65,8 @@ def singd(
         the natural gradient's own size.
       fallback: For parameters outside ``layers``; default
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 factors, see
+        ``scale_by_singd``.
       precision: Of the products on factors.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
@@ -102,7 +105,9 @@ def singd(
         factor_learning_rate=factor_learning_rate,
         factor_momentum=factor_momentum,
         factor_step_norm=factor_step_norm,
+        factor_init="statistics",
         refresh_every=refresh_every,
+        cache_products=cache_products,
         precision=precision,
         seed=seed,
     )
@@ -121,11 +126,12 @@ def ingd(
     damping: Hyperparameter = 0.03,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
-    factor_momentum: Hyperparameter = 0.5,
+    factor_momentum: Hyperparameter = 0.0,
     factor_step_norm: FactorStepNorm = "spectral",
     refresh_every: Interval = _DEFAULT_REFRESH,
     consistent_rms: float | None = 0.2,
     fallback: optax.GradientTransformation | None = None,
+    cache_products: bool = True,
     precision: Precision = "highest",
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -145,6 +151,7 @@ def ingd(
       refresh_every: As for ``singd``.
       consistent_rms: As for ``singd``.
       fallback: As for ``singd``.
+      cache_products: As for ``singd``.
       precision: As for ``singd``.
       seed: As for ``singd``.
 
@@ -175,6 +182,7 @@ def ingd(
         refresh_every=refresh_every,
         consistent_rms=consistent_rms,
         fallback=fallback,
+        cache_products=cache_products,
         precision=precision,
         seed=seed,
     )
@@ -194,6 +202,7 @@ def ikfac(
     refresh_every: Interval = _DEFAULT_REFRESH,
     consistent_rms: float | None = 0.2,
     fallback: optax.GradientTransformation | None = None,
+    cache_products: bool = True,
     precision: Precision = "highest",
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -212,6 +221,8 @@ def ikfac(
       refresh_every: As for ``singd``.
       consistent_rms: As for ``singd``.
       fallback: As for ``singd``.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 factors, see
+        ``scale_by_singd``.
       precision: Of the products on factors.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
@@ -228,7 +239,9 @@ def ikfac(
         damping_mode=damping_mode,
         factor_learning_rate=factor_learning_rate,
         factor_step_norm=factor_step_norm,
+        factor_init="statistics",
         refresh_every=refresh_every,
+        cache_products=cache_products,
         precision=precision,
         seed=seed,
     )
@@ -321,7 +334,7 @@ def _recipe(
     check_number("learning_rate", learning_rate)
     check_number("momentum", momentum, maximum=1, strict_maximum=True, schedule=False)
     check_number("weight_decay", weight_decay)
-    parts: list[optax.GradientTransformation] = [scale, optax.trace(momentum)]
+    parts: list[optax.GradientTransformation] = [optax.trace(momentum), scale]
     if consistent_rms is not None:
         parts.append(scale_by_consistent_rms(layers, consistent_rms))
     parts += [

@@ -36,7 +36,8 @@ def test_metrics_inside_of_jit(stepped):
     layers, opt_state, grads, updates, numbers = stepped
     assert all(value.shape == () for value in numbers.values())
     K, C = (factor.to_dense() for factor in singd_optax.factors(opt_state)["first"])
-    m_K, _ = (factor.to_dense() for factor in optax.tree.get(opt_state, "factor_memory")["first"])
+    memory = optax.tree.get(opt_state, "factor_memory")["first"]
+    m_K = memory.factor_momenta.K.to_dense()
     g, u = (
         np.concatenate([tree["first"]["kernel"], tree["first"]["bias"][None]])
         for tree in (grads, updates)
@@ -46,7 +47,7 @@ def test_metrics_inside_of_jit(stepped):
         "norm_C": np.linalg.norm(C),
         "condition_K": np.linalg.cond(K),
         "condition_C": np.linalg.cond(C),
-        "memory_norm_K": np.linalg.norm(m_K),
+        "memory_norm_factor_momenta_K": np.linalg.norm(m_K),
         "skipped_refreshes": 0,
         "gradient_rms": np.sqrt(np.mean(g**2)),
         "update_rms": np.sqrt(np.mean(u**2)),

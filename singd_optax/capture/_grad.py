@@ -153,7 +153,8 @@ def _sampling(
 
 def make_tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision) -> Tap:
     """What rides beside the kernel of a layer."""
-    refresh = jnp.broadcast_to(state.refresh_due, spec.scan_shape)
+    number = jnp.where(state.refresh_due > 0, state.curvature_count + 1, 0)
+    refresh = jnp.broadcast_to(number, spec.scan_shape)
     riding = (slot, state.factors[spec.path], refresh)
     slot, factors, refresh = spec.stacking.spread(riding)
     return Tap(slot, factors, refresh, spec, precision)

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from _gpt import GPT
 from _text import VOCABULARY, batches, standard_library_source
+from sklearn.datasets import load_digits
 
 
 class Task(NamedTuple):
@@ -101,7 +102,7 @@ class CNN(nn.Module):
 
 def autoencoder(batch: int = 512, **sizes: Any) -> Task:
     """Reconstruct the digits; judged by the loss on the training images, as in the literature."""
-    images, _, _, _ = _digits()
+    images, _, _, _ = digits()
     model = Autoencoder(**sizes)
     flat = images.reshape(len(images), -1)
 
@@ -121,7 +122,7 @@ def autoencoder(batch: int = 512, **sizes: Any) -> Task:
 
 def classifier(name: str, model: nn.Module, batch: int = 64) -> Task:
     """Classify the digits; judged by the loss on the training images."""
-    images, labels, _, _ = _digits()
+    images, labels, _, _ = digits()
 
     def loss_fn(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         logits = model.apply({"params": params}, batch[0])
@@ -148,13 +149,12 @@ TASKS: dict[str, Callable[[], Task]] = {
 }
 
 
-def _digits() -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.target))
-    images = jnp.asarray(digits.images[order] / 16, jnp.float32)
-    labels = jnp.asarray(digits.target[order], jnp.int32)
+def digits() -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Images and labels of scikit-learn's digits: 1500 to train on, then the rest."""
+    bunch = load_digits()
+    order = np.random.default_rng(0).permutation(len(bunch.target))
+    images = jnp.asarray(bunch.images[order] / 16, jnp.float32)
+    labels = jnp.asarray(bunch.target[order], jnp.int32)
     return images[:1500], labels[:1500], images[1500:], labels[1500:]
 
 

@@ -11,6 +11,7 @@ from singd_optax.rules import DampingMode, FactorStepNorm, Hyperparameter, Inver
 from singd_optax.structures import Dense, Precision
 from singd_optax.transforms import (
     Interval,
+    check_layers_first,
     refresh_schedule,
     scale_by_consistent_rms,
     scale_by_ikfac,
@@ -34,7 +35,7 @@ def singd(
     factor_momentum: Hyperparameter = 0.0,
     factor_step_norm: FactorStepNorm = "spectral",
     refresh_every: Interval = _DEFAULT_REFRESH,
-    consistent_rms: float | None = 0.2,
+    consistent_rms: float | None = 0.8,
     fallback: optax.GradientTransformation | None = None,
     cache_products: bool = True,
     precision: Precision = "highest",
@@ -129,7 +130,7 @@ def ingd(
     factor_momentum: Hyperparameter = 0.0,
     factor_step_norm: FactorStepNorm = "spectral",
     refresh_every: Interval = _DEFAULT_REFRESH,
-    consistent_rms: float | None = 0.2,
+    consistent_rms: float | None = 0.8,
     fallback: optax.GradientTransformation | None = None,
     cache_products: bool = True,
     precision: Precision = "highest",
@@ -200,7 +201,7 @@ def ikfac(
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = "spectral",
     refresh_every: Interval = _DEFAULT_REFRESH,
-    consistent_rms: float | None = 0.2,
+    consistent_rms: float | None = 0.8,
     fallback: optax.GradientTransformation | None = None,
     cache_products: bool = True,
     precision: Precision = "highest",
@@ -264,7 +265,7 @@ def kfac(
     inverse_every: int = 1,
     refresh_every: Interval = _DEFAULT_REFRESH,
     kl_clip: Hyperparameter | None = None,
-    consistent_rms: float | None = 0.2,
+    consistent_rms: float | None = 0.8,
     fallback: optax.GradientTransformation | None = None,
     precision: Precision = "highest",
     seed: int = 0,
@@ -343,9 +344,8 @@ def _recipe(
     ]
     if fallback is None:
         fallback = optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)
-    return optax.partition(
-        {"kronecker": optax.chain(*parts), "fallback": fallback}, _labels(layers)
-    )
+    kronecker = check_layers_first(optax.chain(*parts), layers)
+    return optax.partition({"kronecker": kronecker, "fallback": fallback}, _labels(layers))
 
 
 def _labels(layers: Layers) -> Callable[[Any], Any]:

@@ -6,17 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract import TRANSFORMATIONS, assert_close, jit, loss_fn, problem
+from contract import assert_close, jit, loss_fn, problem
 
 import singd_optax
 from singd_optax import diagnostics
 from singd_optax.structures import STRUCTURES, Dense
 
 
+def with_momentum(layers):
+    return singd_optax.singd(0.05, layers, factor_momentum=0.5)
+
+
 @pytest.fixture(scope="module")
 def stepped():
     params, layers, x, y = problem()
-    tx = TRANSFORMATIONS["singd"](layers)
+    tx = with_momentum(layers)
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
 
     @jit
@@ -136,7 +140,7 @@ def test_summary_counts_every_byte(stepped):
     )
     assert all(path in text for path in layers)
     assert "Dense() 6 x 6 float32" in text
-    shapes = jax.eval_shape(TRANSFORMATIONS["singd"](layers).init, params)
+    shapes = jax.eval_shape(with_momentum(layers).init, params)
     assert diagnostics.summary(shapes) == text
 
 

@@ -43,8 +43,8 @@ def singd(
 ) -> optax.GradientTransformationExtraArgs:
     """SINGD as a drop-in for AdamW: one learning rate, decoupled weight decay.
 
-    For Kronecker layers: SINGD's preconditioner, heavy-ball momentum on the preconditioned
-    gradient, the update scaled to a root mean square as AdamW's is, decoupled weight decay. All
+    For Kronecker layers: heavy-ball momentum of the gradient, SINGD's preconditioner (with
+    ``factor_init="statistics"``), the update scaled to a root mean square as AdamW's is, decoupled weight decay. All
     other parameters go to ``fallback``. The paper's own order of things is a chain of public
     pieces, see ``scale_by_singd``.
 
@@ -58,12 +58,12 @@ def singd(
       damping: λ, in the units of ``damping_mode``.
       damping_mode: "relative" to the layer's statistics, or "absolute".
       factor_learning_rate: The step on K and C.
-      factor_momentum: Momentum of the factors' steps, in [0, 1).
+      factor_momentum: Momentum of the factors' steps, in [0, 1); at 0, none is kept.
       factor_step_norm: What bounds the factors' steps: "spectral", "max_abs" or None.
       refresh_every: Steps between refreshes, an int or a schedule; default every step for 50
         steps, then every 10.
-      consistent_rms: Root mean square of each layer's update before the learning rate; None keeps
-        the natural gradient's own size.
+      consistent_rms: Root mean square of each layer's update before the learning rate; with the
+        default, AdamW's learning rates carry over. None keeps the natural gradient's own size.
       fallback: For parameters outside ``layers``; default
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 factors, see

@@ -44,9 +44,9 @@ def singd(
     """SINGD as a drop-in for AdamW: one learning rate, decoupled weight decay.
 
     For Kronecker layers: heavy-ball momentum of the gradient, SINGD's preconditioner (with
-    ``factor_init="statistics"``), the update scaled to a root mean square as AdamW's is, decoupled weight decay. All
-    other parameters go to ``fallback``. The paper's own order of things is a chain of public
-    pieces, see ``scale_by_singd``.
+    ``factor_init="statistics"``), the update scaled to one root mean square, decoupled weight
+    decay. All other parameters go to ``fallback``. The paper's own order of things is a chain of
+    public pieces, see ``scale_by_singd``.
 
     Args:
       learning_rate: A number >= 0 or a schedule.

@@ -36,8 +36,8 @@ def layer_diagnostics(
     - ``norm_K``, ``norm_C``: Frobenius norms of the factors (for KFAC, of the inverses or the
       eigenvectors); √dim at the start.
     - ``condition_K``, ``condition_C``: see ``condition_number``.
-    - ``memory_norm_factor_momenta_K``, ...: norms of what the rule keeps beside the factors: the momenta, or
-      the averaged moments.
+    - ``memory_norm_factor_momenta_K``, ...: norms of what the rule keeps beside the factors: the
+      momenta, the averaged moments, products
     - ``skipped_refreshes``: refreshes without effect since the start.
     - with ``grads``: ``gradient_rms``, the root mean square.
     - with ``updates``: ``update_rms``.

@@ -43,7 +43,7 @@ class InverseFreeMemory(NamedTuple):
 
     Attributes:
       factor_momenta: (m_K, m_C), or None without momentum.
-      started: Whether the factors were refreshed at all, of shape ``stack_shape``.
+      started: Whether the factors were refreshed at all: int32, 0 or 1, of shape ``stack_shape``.
       products: (K Kᵀ, C Cᵀ), or None if none is kept.
     """
 

@@ -72,7 +72,7 @@ class IKFAC(Rule):
         """K = C = I."""
         factors = identity_factors(spec)
         products = cached_products(factors, self.cache_products)
-        return factors, InverseFreeMemory(None, jnp.zeros(spec.stack_shape, bool), products)
+        return factors, InverseFreeMemory(None, jnp.zeros(spec.stack_shape, jnp.int32), products)
 
     def refresh(
         self,
@@ -91,7 +91,7 @@ class IKFAC(Rule):
         moments = Factors(statistics.H_K, statistics.H_C)
         if self.factor_init == "statistics":
             sizes = (positive(mean) ** -0.5 for mean in means)
-            pair, moments = fitted(pair, moments, memory.started.astype(bool), sizes)
+            pair, moments = fitted(pair, moments, memory.started > 0, sizes)
         new = []
         for factor, H, mean, name, k in zip(
             pair, moments, means, spec.factor_dtype, jax.random.split(key, 2), strict=True

@@ -81,7 +81,7 @@ class InverseFreeShampoo(GradientRule):
         stack = spec.stack_shape
         factors = Factors(*(structure.eye(dim, name, stack) for structure, dim, name in sides))
         momenta = Factors(*(structure.zeros(dim, name, stack) for structure, dim, name in sides))
-        return factors, InverseFreeMemory(momenta, jnp.zeros(stack, bool))
+        return factors, InverseFreeMemory(momenta, jnp.zeros(stack, jnp.int32))
 
     def refresh(
         self,
@@ -106,7 +106,7 @@ class InverseFreeShampoo(GradientRule):
             damping = damping * mean_square
         if self.factor_init == "gradient":
             size = jnp.where(good, mean_square + damping, 1) ** -0.25
-            first = jnp.where(memory.started, 1, size)
+            first = jnp.where(memory.started > 0, 1, size)
             K, C = K * first, C * first
         momentum = jnp.asarray(hyperparameter_at(self.factor_momentum, count), dtype)
 
@@ -140,7 +140,7 @@ class InverseFreeShampoo(GradientRule):
         ]
         fresh = Factors(*stored[:2]), Factors(*stored[2:])
         kept = choose(good, fresh, (factors, momenta))
-        return kept[0], InverseFreeMemory(kept[1], memory.started | good), good
+        return kept[0], InverseFreeMemory(kept[1], memory.started | good.astype(jnp.int32)), good
 
     def precondition(self, factors: Factors, gradient: jax.Array) -> jax.Array:
         """K Kᵀ G C Cᵀ."""

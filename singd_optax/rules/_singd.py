@@ -80,7 +80,7 @@ class SINGD(Rule):
         """K = C = I, and zero momenta."""
         factors = identity_factors(spec)
         momenta = Factors(factors.K * 0, factors.C * 0) if self._has_momentum else None
-        started = jnp.zeros(spec.stack_shape, bool)
+        started = jnp.zeros(spec.stack_shape, jnp.int32)
         products = cached_products(factors, self.cache_products)
         return factors, InverseFreeMemory(momenta, started, products)
 
@@ -108,9 +108,7 @@ class SINGD(Rule):
             damping = damping * mean_U * mean_G
         if self.factor_init == "statistics":
             sizes = (positive(mean_U) ** -0.5, positive(mean_G) ** -0.5)
-            (K, C), (H_K, H_C) = fitted(
-                Factors(K, C), Factors(H_K, H_C), memory.started.astype(bool), sizes
-            )
+            (K, C), (H_K, H_C) = fitted(Factors(K, C), Factors(H_K, H_C), memory.started > 0, sizes)
         momentum = hyperparameter_at(self.factor_momentum, count)
         fresh = 0.5 if self.factor_step_norm is None else 0.5 * (1 - momentum)
 

@@ -33,6 +33,7 @@ from singd_optax.layers import (
     check_layers,
     check_params,
     curvature_states,
+    whitens_late,
 )
 from singd_optax.structures import Precision
 
@@ -154,9 +155,10 @@ def _sampling(
 def make_tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision) -> Tap:
     """What rides beside the kernel of a layer."""
     refresh = jnp.broadcast_to(state.refresh_due, spec.scan_shape)
-    riding = (slot, state.factors[spec.path], refresh)
-    slot, factors, refresh = spec.stacking.spread(riding)
-    return Tap(slot, factors, refresh, spec, precision)
+    factors = state.factors[spec.path]
+    riding = (slot, () if whitens_late(spec, factors) else factors, refresh)
+    slot, whitening, refresh = spec.stacking.spread(riding)
+    return Tap(slot, whitening, refresh, spec, precision)
 
 
 def states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState]:

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 
 from singd_optax._validate import check_choice
 from singd_optax.layers._layout import Layout
+from singd_optax.layers._placement import Placement
 from singd_optax.layers._stacking import Stacking
 from singd_optax.structures import Diagonal, Structure, parse_structures
 
@@ -52,6 +53,8 @@ class LayerSpec:
       structures: The structures of K (input side) and C (output side), choices (``Auto``)
         resolved for their dims. K of an embedding is always diagonal, as its U is.
       factor_dtype: The dtypes, by name, in which K and C are kept.
+      placement: Which devices hold what of the factors, see ``singd_optax.sharding``; None if the
+        compiler is left to choose.
     """
 
     path: str
@@ -68,6 +71,7 @@ class LayerSpec:
     stacking: Stacking = dataclasses.field(default_factory=Stacking)
     layout: Layout = dataclasses.field(default_factory=Layout)
     tied: bool = False
+    placement: Placement | None = None
 
     def __post_init__(self) -> None:
         K, C = (s.resolve(dim) for s, dim in zip(self.structures, self.dims, strict=True))

@@ -17,7 +17,13 @@ from singd_optax.layers import (
     Statistics,
     check_layers,
     check_params,
+    constrained,
+    constrained_parameters,
+    laid_out_like,
+    partitions_of,
+    placed_factors,
     warn_of_unknown,
+    whitened,
     whole_layers,
 )
 from singd_optax.rules import Rule
@@ -105,6 +111,17 @@ def scale_by_curvature(
         statistics = checked_curvature(curvature, specs, state)
         leaves = Leaves(updates)
         check_params(specs, leaves, "updates")
+        like = partitions_of((updates, state))
+        return laid_out_like(
+            update_layers, like, updates, state, dict(statistics), statistics.counts
+        )
+
+    def update_layers(
+        updates: optax.Updates, state: CurvatureState, measured: Any, counts: Any
+    ) -> tuple[optax.Updates, CurvatureState]:
+        specs = checked_specs(layers, state)
+        statistics = Curvature(measured, counts)
+        leaves = Leaves(updates)
         key = jax.random.fold_in(jax.random.key(seed), state.curvature_count)
 
         def refresh(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
@@ -145,19 +162,21 @@ def _refresh_all(
     for index, spec in enumerate(specs):
         path = spec.path
         old = (factors[path], memory[path])
-        measured = statistics[path].merged()
+        measured = constrained(spec.placement, statistics[path].merged())
+        measured = whitened(spec, factors[path], measured, getattr(rule, "precision", "highest"))
         new = rule.refresh(spec, *old, measured, count, jax.random.fold_in(key, index))
         stack = len(spec.stack_shape)
         good = (measured.mean_U > 0) & (measured.mean_G > 0)
         good &= _all_finite(measured, stack) & _all_finite(new, stack)
         good &= jnp.logical_not(statistics.is_stale(path, count))
-        factors[path], memory[path] = jax.tree.map(
+        kept = jax.tree.map(
             lambda fresh, stale, good=good: jnp.where(
                 good.reshape(good.shape + (1,) * (fresh.ndim - good.ndim)), fresh, stale
             ),
             new,
             old,
         )
+        factors[path], memory[path] = constrained(spec.placement, kept)
         skipped[path] = skipped[path] + jnp.logical_not(good)
     return factors, memory, skipped
 
@@ -175,7 +194,11 @@ def _preconditioned(
     rule: Rule, spec: LayerSpec, leaves: Leaves, factors: Any
 ) -> dict[str, jax.Array]:
     gradient = spec.to_matrix(*(leaves[path] for path in spec.shapes))
-    parts = spec.from_matrix(rule.precondition(factors, gradient))
-    return {
-        path: part.astype(leaves[path].dtype) for path, part in zip(spec.shapes, parts, strict=True)
-    }
+    matrix = rule.precondition(placed_factors(spec, factors), gradient)
+    return constrained_parameters(
+        spec.placement,
+        {
+            path: part.astype(leaves[path].dtype)
+            for path, part in zip(spec.shapes, spec.from_matrix(matrix), strict=True)
+        },
+    )

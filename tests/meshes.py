@@ -1,0 +1,149 @@
+"""A model with every kind of structure, stacked and not, and ways to lay it out on a mesh."""
+
+import contextlib
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import singd_optax
+
+WIDTH, HIDDEN, BLOCKS, STEPS = 8, 16, 8, 20
+
+#: Name -> sizes of the mesh axes, and how batch and kernels are split: by path, the last axes.
+LAYOUTS = {
+    "data": ({"data": 8}, {}),
+    "fsdp": ({"data": 8}, {"up": P("data", None), "down": P(None, "data"), "mix": P("data", None)}),
+    "tensor": ({"model": 8}, {"up": P(None, "model"), "down": P("model", None)}),
+    "data x tensor": (
+        {"data": 4, "model": 2},
+        {"up": P("data", "model"), "down": P("model", "data"), "mix": P("data", "model")},
+    ),
+}
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        h = nn.Dense(HIDDEN, use_bias=False, name="up")(x)
+        h = nn.tanh(h)
+        return x + nn.Dense(WIDTH, use_bias=False, name="down")(h), None
+
+
+class Net(nn.Module):
+    """A stack of blocks by scan, a layer that is not stacked, and one with a bias."""
+
+    @nn.compact
+    def __call__(self, x):
+        scan = nn.scan(
+            Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=BLOCKS
+        )
+        x, _ = scan(name="blocks")(x, None)
+        x = nn.tanh(nn.Dense(WIDTH, use_bias=False, name="mix")(x))
+        return nn.Dense(3, name="head")(x)
+
+
+def loss_fn(params, x, y):
+    return jnp.mean((Net().apply({"params": params}, x) - y) ** 2)
+
+
+@functools.cache
+def problem():
+    """Parameters, data, and layers with a structure of each kind."""
+    x = jax.random.normal(jax.random.key(0), (16, 4, WIDTH))
+    y = jnp.sin(x[..., :3] * 3)
+    params = jax.jit(Net().init)(jax.random.key(1), x)["params"]
+    layers = singd_optax.find_layers(loss_fn, params, x, y, structures="dense")
+    layers = layers.replace("up", structures=("dense", "block_diagonal:4"))
+    layers = layers.replace("down", structures=("diagonal", "hierarchical:2,2"))
+    return params, (x, y), layers
+
+
+def make_tx(layers):
+    return singd_optax.singd(1e-2, layers, refresh_every=3, weight_decay=1e-2)
+
+
+def make_step(tx, layers, pmean=None):
+    grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+
+    def step(params, state, x, y):
+        loss, grads, curvature = grad_fn(params, x, y, opt_state=state)
+        if pmean:
+            loss, grads, curvature = jax.lax.pmean((loss, grads, curvature), pmean)
+        updates, state = tx.update(grads, state, params, curvature=curvature)
+        return optax.apply_updates(params, updates), state, loss
+
+    return step
+
+
+def shardings_of(params, mesh, kernels):
+    """Of all parameters: those of some kernels, the rest whole."""
+
+    def sharding(path, leaf):
+        spec = next((kernels[k.key] for k in path if k.key in kernels), P())
+        if spec and leaf.ndim > len(spec):
+            spec = P(*[None] * (leaf.ndim - len(spec)), *spec)
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(sharding, params)
+
+
+def make_mesh(sizes, kind, devices=None):
+    count = int(np.prod(list(sizes.values())))
+    types = (getattr(AxisType, kind),) * len(sizes)
+    devices = (devices or jax.devices())[:count]
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices)
+
+
+def run(step, params, state, batch, steps=STEPS):
+    losses = []
+    for _ in range(steps):
+        params, state, loss = step(params, state, *batch)
+        losses.append(float(loss))
+    return params, state, losses
+
+
+@functools.cache
+def alone():
+    """The trajectory on one device."""
+    params, batch, layers = problem()
+    tx = make_tx(layers)
+    return run(jax.jit(make_step(tx, layers)), params, tx.init(params), batch)
+
+
+def placed(layout, kind="Auto", strategy="rows", devices=None):
+    """Everything on a mesh: mesh, layers, step, params, state, batch."""
+    params, batch, layers = problem()
+    sizes, kernels = LAYOUTS[layout]
+    mesh = make_mesh(sizes, kind, devices)
+    shardings = shardings_of(params, mesh, kernels)
+    if strategy is not None:
+        layers = singd_optax.sharding.spread(layers, shardings, strategy=strategy)
+    tx = make_tx(layers)
+    of_state = singd_optax.sharding.state_shardings(tx.init, params, shardings, layers)
+    context = jax.set_mesh(mesh) if kind == "Explicit" else contextlib.nullcontext()
+    with context:
+        batch = jax.device_put(batch, NamedSharding(mesh, P("data" if "data" in sizes else None)))
+        params = jax.device_put(params, shardings)
+        state = jax.jit(tx.init, out_shardings=of_state)(params)
+    step = jax.jit(
+        make_step(tx, layers),
+        out_shardings=(shardings, of_state, NamedSharding(mesh, P())),
+        donate_argnums=(0, 1),
+    )
+    return context, layers, step, params, state, batch
+
+
+def difference(got, want):
+    """The largest difference of two trees, beside the largest entry of each array."""
+    leaves = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
+    return max(
+        float(np.max(np.abs(np.asarray(a) - np.asarray(b))) / (np.max(np.abs(b)) + 1e-8))
+        for a, b in leaves
+        if np.asarray(a).dtype.kind == "f"
+    )

@@ -15,6 +15,9 @@ import singd_optax
 
 WIDTH, HIDDEN, BLOCKS, STEPS = 8, 16, 8, 20
 
+#: Compile fast; the run is short.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 #: Name -> sizes of the mesh axes, and how batch and kernels are split: by path, the last axes.
 LAYOUTS = {
     "data": ({"data": 8}, {}),
@@ -27,12 +30,25 @@ LAYOUTS = {
 }
 
 
+def dot(x, kernel, dimensions, **options):
+    """What a model for Explicit meshes does: gather what is split for memory, name the result."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return jax.lax.dot_general(x, kernel, dimensions, **options)
+    spec = [None if axis == "data" else axis for axis in jax.typeof(kernel).sharding.spec]
+    kernel = jax.sharding.reshard(kernel, P(*spec))
+    out = P(*jax.typeof(x).sharding.spec[:-1], spec[-1])
+    return jax.lax.dot_general(x, kernel, dimensions, **options, out_sharding=out)
+
+
+Dense = functools.partial(nn.Dense, dot_general=dot)
+
+
 class Block(nn.Module):
     @nn.compact
     def __call__(self, x, _):
-        h = nn.Dense(HIDDEN, use_bias=False, name="up")(x)
+        h = Dense(HIDDEN, use_bias=False, name="up")(x)
         h = nn.tanh(h)
-        return x + nn.Dense(WIDTH, use_bias=False, name="down")(h), None
+        return x + Dense(WIDTH, use_bias=False, name="down")(h), None
 
 
 class Net(nn.Module):
@@ -44,8 +60,8 @@ class Net(nn.Module):
             Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=BLOCKS
         )
         x, _ = scan(name="blocks")(x, None)
-        x = nn.tanh(nn.Dense(WIDTH, use_bias=False, name="mix")(x))
-        return nn.Dense(3, name="head")(x)
+        x = nn.tanh(Dense(WIDTH, use_bias=False, name="mix")(x))
+        return Dense(3, name="head")(x)
 
 
 def loss_fn(params, x, y):
@@ -57,7 +73,7 @@ def problem():
     """Parameters, data, and layers with a structure of each kind."""
     x = jax.random.normal(jax.random.key(0), (16, 4, WIDTH))
     y = jnp.sin(x[..., :3] * 3)
-    params = jax.jit(Net().init)(jax.random.key(1), x)["params"]
+    params = jax.device_get(jax.jit(Net().init)(jax.random.key(1), x)["params"])
     layers = singd_optax.find_layers(loss_fn, params, x, y, structures="dense")
     layers = layers.replace("up", structures=("dense", "block_diagonal:4"))
     layers = layers.replace("down", structures=("diagonal", "hierarchical:2,2"))
@@ -135,6 +151,7 @@ def placed(layout, kind="Auto", strategy="rows", devices=None):
         make_step(tx, layers),
         out_shardings=(shardings, of_state, NamedSharding(mesh, P())),
         donate_argnums=(0, 1),
+        compiler_options=QUICK,
     )
     return context, layers, step, params, state, batch
 

@@ -33,6 +33,7 @@ from singd_optax.layers import (
     check_layers,
     check_params,
     curvature_states,
+    gathered,
     whitens_late,
 )
 from singd_optax.structures import Precision
@@ -156,7 +157,7 @@ def make_tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision
     """What rides beside the kernel of a layer."""
     refresh = jnp.broadcast_to(state.refresh_due, spec.scan_shape)
     factors = state.factors[spec.path]
-    riding = (slot, () if whitens_late(spec, factors) else factors, refresh)
+    riding = (slot, () if whitens_late(spec, factors) else gathered(factors), refresh)
     slot, whitening, refresh = spec.stacking.spread(riding)
     return Tap(slot, whitening, refresh, spec, precision)
 

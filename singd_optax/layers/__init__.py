@@ -20,7 +20,7 @@ from singd_optax.layers._exchange import (
     curvature_states,
     factors,
 )
-from singd_optax.layers._explicit import laid_out_like, partitions_of
+from singd_optax.layers._explicit import gathered, laid_out_like, partitions_of
 from singd_optax.layers._layers import Layers, OtherParameter
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._lookup import Lookup
@@ -94,6 +94,7 @@ __all__ = [
     "factors",
     "fitting",
     "format_bytes",
+    "gathered",
     "join_path",
     "laid_out_like",
     "layer_statistics",

@@ -54,3 +54,10 @@ def laid_out_like(function: Callable[..., Any], like: Partitions, *arguments: An
     return jax.sharding.auto_axes(function, axes=explicit_axes(), out_sharding=shardings)(
         *arguments
     )
+
+
+def gathered(tree: Any) -> Any:
+    """The tree, whole on each device: Explicit axes allow no scan over an axis that is split."""
+    if not explicit_axes():
+        return tree
+    return jax.tree.map(lambda leaf: jax.sharding.reshard(leaf, PartitionSpec()), tree)

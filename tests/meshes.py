@@ -129,7 +129,7 @@ def alone():
     """The trajectory on one device."""
     params, batch, layers = problem()
     tx = make_tx(layers)
-    return run(jax.jit(make_step(tx, layers)), params, tx.init(params), batch)
+    return run(jax.jit(make_step(tx, layers), compiler_options=QUICK), params, tx.init(params), batch)
 
 
 def placed(layout, kind="Auto", strategy="rows", devices=None):

@@ -32,7 +32,13 @@ from singd_optax.layers._matrices import (
     matrix_specs,
 )
 from singd_optax.layers._operation import Operation
-from singd_optax.layers._placed import placed_factors, whitened, whitens_late
+from singd_optax.layers._placed import (
+    gradient_from_factors,
+    gradient_to_factors,
+    placed_factors,
+    whitened,
+    whitens_late,
+)
 from singd_optax.layers._placement import (
     Placement,
     constrained,
@@ -95,6 +101,8 @@ __all__ = [
     "fitting",
     "format_bytes",
     "gathered",
+    "gradient_from_factors",
+    "gradient_to_factors",
     "join_path",
     "laid_out_like",
     "layer_statistics",

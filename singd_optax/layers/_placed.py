@@ -6,7 +6,7 @@ import flax.struct
 import jax
 
 from singd_optax.layers._exchange import Factors, Statistics
-from singd_optax.layers._placement import Placement, is_split
+from singd_optax.layers._placement import Placement, is_split, split_of
 from singd_optax.layers._spec import LayerSpec
 from singd_optax.structures import (
     BlockDiagonalMatrix,
@@ -72,6 +72,30 @@ def placed_factors(spec: LayerSpec, factors: Any) -> Any:
     return factors._replace(
         K=PlacedMatrix(factors.K, spec.placement, 0), C=PlacedMatrix(factors.C, spec.placement, 1)
     )
+
+
+def gradient_to_factors(spec: LayerSpec, factors: Any, gradient: jax.Array) -> jax.Array:
+    """The gradient matrix, from where the parameters are to where K is applied."""
+    return _travel(spec, factors.K, gradient, 0, there=True)
+
+
+def gradient_from_factors(spec: LayerSpec, factors: Any, gradient: jax.Array) -> jax.Array:
+    """The preconditioned gradient, from where C was applied to where the parameters are."""
+    return _travel(spec, factors.C, gradient, 1, there=False)
+
+
+def _travel(spec: LayerSpec, factor: Any, matrix: jax.Array, side: int, there: bool) -> jax.Array:
+    placement = spec.placement
+    if placement is None or placement.home is None or not isinstance(factor, PlacedMatrix):
+        return matrix
+    shape = matrix.shape if side == 0 else (*matrix.shape[:-2], *matrix.shape[:-3:-1])
+    away = split_of(
+        placement.matrix(shape, is_split(placement, factor.matrix, side), side), matrix.ndim
+    )
+    if side == 1:
+        away = (*away[:-2], away[-1], away[-2])
+    ends = (placement.home, away) if there else (away, placement.home)
+    return placement.moved(matrix, *ends)
 
 
 def whitens_late(spec: LayerSpec, factors: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from singd_optax.layers._moves import Split, steps
 from singd_optax.structures import StructuredMatrix
 
 #: Names of mesh axes.
@@ -28,6 +29,7 @@ class Placement:
         ones) and entries (of diagonal ones) are split over.
       spare: The mesh axes that split neither: other axes of gradients are split over them.
       parameters: Path of a parameter -> its own partition.
+      home: The mesh axes of the kernel as a matrix: of its stack, of its inputs, of its outputs.
 
     >>> mesh = AbstractMesh((4, 2), ("data", "model"))
     >>> placement = Placement(mesh, (("data",),), (("model",), ()), ("model",))
@@ -40,6 +42,7 @@ class Placement:
     rows: tuple[MeshAxes, MeshAxes] = ((), ())
     spare: MeshAxes = ()
     parameters: tuple[tuple[str, PartitionSpec], ...] = ()
+    home: Split | None = None
 
     def factor(self, shape: Sequence[int], side: int | None) -> PartitionSpec:
         """The partition of an array of a factor, whose first axes are the stack's.
@@ -86,9 +89,26 @@ class Placement:
             return jax.lax.with_sharding_constraint(array, NamedSharding(context, partition))
         return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, partition))
 
+    def moved(self, array: jax.Array, start: Split, goal: Split) -> jax.Array:
+        """The array, brought from one partition to another by moves that are cheap."""
+        array = self.constrain(array, _partition_of(start))
+        for split in steps(array.shape, start, goal, tuple(self.mesh.shape.items())):
+            array = self.constrain(array, _partition_of(split))
+        return array
+
     def named(self, partition: PartitionSpec) -> NamedSharding:
         """The partition on this mesh."""
         return NamedSharding(self.mesh, partition)
+
+
+def _partition_of(split: Split) -> PartitionSpec:
+    return PartitionSpec(*(axes if len(axes) > 1 else (axes or (None,))[0] for axes in split))
+
+
+def split_of(partition: PartitionSpec, rank: int) -> Split:
+    """For each axis of an array the mesh axes that it is split over."""
+    entries = [*partition, *(None,) * (rank - len(partition))]
+    return tuple((entry,) if isinstance(entry, str) else tuple(entry or ()) for entry in entries)
 
 
 def fitting(size: int, axes: Iterable[str], sizes: Any, avoid: Iterable[str] = ()) -> MeshAxes:

@@ -99,25 +99,22 @@ def _placement(
     mesh = kernel.mesh
     stack, inputs, outputs = _kernel_axes(spec, kernel)
     parameters = tuple((path, sharding.spec) for path, sharding in shardings.items())
+    # A bias is one more row, which nothing divides.
+    home = (*stack, inputs, outputs) if spec.bias_path is None else None
     if strategy == "follow":
         taken = {axis for axes in stack for axis in axes}
-        rows = tuple(tuple(a for a in side if a not in taken) for side in (inputs, outputs))
-        return Placement(mesh, stack, (rows[0], rows[1]), (), parameters)
-    free = tuple(name for name in mesh.axis_names if mesh.shape[name] > 1) or mesh.axis_names
+        rows = [tuple(axis for axis in side if axis not in taken) for side in (inputs, outputs)]
+        return Placement(mesh, stack, (rows[0], rows[1]), (), parameters, home)
+    left = tuple(name for name in mesh.axis_names if mesh.shape[name] > 1)
     own = (*inputs, *outputs)
-    stack, left = (), free
+    chosen: tuple[tuple[str, ...], ...] = ()
     for size in spec.stack_shape:
         # Axes of the kernel itself are for its rows and columns, if others do as well.
-        axes = fitting(size, left, mesh.shape, avoid=own) if len(mesh.shape) else ()
+        axes = fitting(size, left, mesh.shape, avoid=own)
         left = tuple(axis for axis in left if axis not in axes)
-        stack = (*stack, axes)
-    if strategy == "layers":
-        return Placement(mesh, stack, ((), ()), left, parameters)
-    sides = [
-        (*(axis for axis in left if axis in side), *(axis for axis in left if axis not in side))
-        for side in (inputs, outputs)
-    ]
-    return Placement(mesh, stack, (sides[0], sides[1]), left, parameters)
+        chosen = (*chosen, axes)
+    rows_of_both = ((), ()) if strategy == "layers" else (left, left)
+    return Placement(mesh, chosen, rows_of_both, left, parameters, home)
 
 
 def _kernel_axes(spec: LayerSpec, sharding: NamedSharding) -> Any:

@@ -19,6 +19,8 @@ from singd_optax.layers import (
     check_params,
     constrained,
     constrained_parameters,
+    gradient_from_factors,
+    gradient_to_factors,
     laid_out_like,
     partitions_of,
     placed_factors,
@@ -193,8 +195,10 @@ def _all_finite(tree: Any, stack: int) -> jax.Array:
 def _preconditioned(
     rule: Rule, spec: LayerSpec, leaves: Leaves, factors: Any
 ) -> dict[str, jax.Array]:
-    gradient = spec.to_matrix(*(leaves[path] for path in spec.shapes))
-    matrix = rule.precondition(placed_factors(spec, factors), gradient)
+    own = constrained_parameters(spec.placement, {path: leaves[path] for path in spec.shapes})
+    placed = placed_factors(spec, factors)
+    gradient = gradient_to_factors(spec, placed, spec.to_matrix(*own.values()))
+    matrix = gradient_from_factors(spec, placed, rule.precondition(placed, gradient))
     return constrained_parameters(
         spec.placement,
         {

@@ -28,17 +28,21 @@ class Totals:
       flops: Floating point operations of all products.
       passes: The same, each times the passes that a matrix unit needs: six for float32 products
         at precision "highest", which are sums of products of bfloat16 parts.
+      memory: Bytes read and written, of arrays that are not in a core's own memory; a slice of
+        an array counts as the slice.
       channels: The collectives.
     """
 
     flops: float = 0.0
     passes: float = 0.0
+    memory: float = 0.0
     #: Channel -> (kind, bytes, times): an asynchronous collective appears in several places.
     channels: dict = dataclasses.field(default_factory=dict)
 
     def add(self, other, times=1):
         self.flops += times * other.flops
         self.passes += times * other.passes
+        self.memory += times * other.memory
         for channel, (kind, size, count) in other.channels.items():
             self.meet(channel, kind, size, times * count)
 
@@ -67,6 +71,7 @@ def read(text):
             shapes = {line[0]: line[1] for line in computations[name]}
             for line in computations[name]:
                 _add(result, line, shapes, total, trips)
+                result.memory += _traffic(line, shapes, computations)
         return done[name]
 
     def trips(condition, body):
@@ -119,10 +124,72 @@ def _add(result, line, shapes, total, trips):
         )
         result.add(max((total(name) for name in found), key=lambda each: each.flops))
     else:
-        for name in re.findall(r"(?:calls|async_execution_thread_calls)=%?([\w.\-]+)", rest):
-            result.add(total(name))
+        for name in re.findall(r"calls=%?([\w.\-]+)", rest):
+            inner = total(name)
+            result.add(dataclasses.replace(inner, memory=0.0))  # a fusion's own are in registers
         if opcode == "call":
             result.add(total(re.search(r"to_apply=%?([\w.\-]+)", rest).group(1)))
+
+
+_NO_TRAFFIC = (
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "iota",
+    "partition-id",
+    "replica-id",
+    "after-all",
+    "opt-barrier",
+)
+
+
+def _traffic(line, shapes, computations):
+    """Bytes between a core and its memory of one instruction that is not inside of a fusion."""
+    _, shape, opcode, operands, rest = line
+    if opcode in _NO_TRAFFIC or opcode.endswith(("-done", "-update")):
+        return 0
+    if opcode == "dynamic-slice":
+        return 2 * _outer(shape)
+    if opcode == "dynamic-update-slice":
+        return 2 * _outer(shapes.get(operands[1], ""))
+    called = re.search(r"calls=%?([\w.\-]+)", rest)
+    if not called or called.group(1) not in computations:
+        return _outer(shape) + sum(_outer(shapes.get(name, "")) for name in operands)
+    inside = computations[called.group(1)]
+    inner = {each[0]: each for each in inside}
+    read = 0
+    for each in inside:
+        if each[2] != "parameter":
+            continue
+        index = int(each[4]) if each[4].isdigit() else 0
+        outer = _outer(shapes.get(operands[index], "")) if index < len(operands) else 0
+        users = [user for user in inside if each[0] in user[3]]
+        if users and all(_slices(user, each[0]) for user in users):
+            outer = min(outer, sum(_size(user[1]) for user in users if "update" not in user[2]))
+        read += outer
+    root = inside[-1]
+    results = [inner[name] for name in root[3] if name in inner] if root[2] == "tuple" else [root]
+    write = 0
+    for each in results:
+        update = each[2] == "dynamic-update-slice"
+        write += _size(inner[each[3][1]][1]) if update else _size(each[1])
+    return read + min(write, _outer(shape))
+
+
+def _slices(user, name):
+    _, _, opcode, operands, _ = user
+    return opcode in ("dynamic-slice", "dynamic-update-slice", "gather") and operands[0] == name
+
+
+def _outer(shape):
+    """Bytes of what is not in a core's own memory."""
+    found = re.findall(r"(pred|bf16|[suf]\d+)\[([\d,]*)\](\{[^}]*\})?", shape)
+    return sum(_size(f"{kind}[{dims}]") for kind, dims, layout in found if "S(1)" not in layout)
 
 
 def _computations(text):
@@ -154,7 +221,7 @@ def _instruction(text):
     if not found:
         return None
     arguments, _, tail = rest[found.end() :].partition(")")
-    tail = arguments if found.group(1) == "constant" else tail
+    tail = arguments if found.group(1) in ("constant", "parameter") else tail
     return shape, found.group(1), re.findall(r"%([\w.\-]+)", arguments), tail
 
 

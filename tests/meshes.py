@@ -128,32 +128,53 @@ def run(step, params, state, batch, steps=STEPS):
 def alone():
     """The trajectory on one device."""
     params, batch, layers = problem()
-    tx = make_tx(layers)
-    return run(jax.jit(make_step(tx, layers), compiler_options=QUICK), params, tx.init(params), batch)
+    return run(step_alone(), params, make_tx(layers).init(params), batch)
 
 
-def placed(layout, kind="Auto", strategy="rows", devices=None):
-    """Everything on a mesh: mesh, layers, step, params, state, batch."""
-    params, batch, layers = problem()
-    sizes, kernels = LAYOUTS[layout]
-    mesh = make_mesh(sizes, kind, devices)
-    shardings = shardings_of(params, mesh, kernels)
-    if strategy is not None:
-        layers = singd_optax.sharding.spread(layers, shardings, strategy=strategy)
-    tx = make_tx(layers)
-    of_state = singd_optax.sharding.state_shardings(tx.init, params, shardings, layers)
-    context = jax.set_mesh(mesh) if kind == "Explicit" else contextlib.nullcontext()
-    with context:
-        batch = jax.device_put(batch, NamedSharding(mesh, P("data" if "data" in sizes else None)))
-        params = jax.device_put(params, shardings)
-        state = jax.jit(tx.init, out_shardings=of_state)(params)
-    step = jax.jit(
-        make_step(tx, layers),
-        out_shardings=(shardings, of_state, NamedSharding(mesh, P())),
-        donate_argnums=(0, 1),
-        compiler_options=QUICK,
-    )
-    return context, layers, step, params, state, batch
+@functools.cache
+def step_alone():
+    layers = problem()[2]
+    return jax.jit(make_step(make_tx(layers), layers), compiler_options=QUICK)
+
+
+class Setup:
+    """Layers, shardings and the step on one mesh."""
+
+    def __init__(self, layout, kind="Auto", strategy="rows", sizes=None, pmean=None):
+        params, self.batch, layers = problem()
+        full, kernels = LAYOUTS[layout]
+        self.mesh = make_mesh(dict(sizes or full), kind)
+        self.explicit = kind == "Explicit"
+        self.shardings = shardings_of(params, self.mesh, kernels)
+        if strategy is not None:
+            layers = singd_optax.sharding.spread(layers, self.shardings, strategy=strategy)
+        self.layers, self.tx = layers, make_tx(layers)
+        self.of_state = singd_optax.sharding.state_shardings(
+            self.tx.init, params, self.shardings, layers
+        )
+        self.of_batch = NamedSharding(self.mesh, P("data" if "data" in full else None))
+        self.step = jax.jit(
+            make_step(self.tx, layers),
+            out_shardings=(self.shardings, self.of_state, NamedSharding(self.mesh, P())),
+            donate_argnums=(0, 1),
+            compiler_options=QUICK,
+        )
+
+    def context(self):
+        return jax.set_mesh(self.mesh) if self.explicit else contextlib.nullcontext()
+
+    def start(self):
+        """Parameters and state, where they are to be."""
+        params = jax.device_put(problem()[0], self.shardings)
+        return params, jax.jit(self.tx.init, out_shardings=self.of_state)(params)
+
+    def run(self, params, state, steps=STEPS):
+        return run(self.step, params, state, jax.device_put(self.batch, self.of_batch), steps)
+
+
+@functools.cache
+def setup(*arguments):
+    return Setup(*arguments)
 
 
 def difference(got, want):

@@ -148,6 +148,9 @@ _NO_TRAFFIC = (
 )
 
 
+_PASSED_ON = ("tuple", "bitcast", *COLLECTIVES)
+
+
 def _traffic(line, shapes, computations):
     """Bytes between a core and its memory of one instruction that is not inside of a fusion."""
     _, shape, opcode, operands, rest = line
@@ -169,6 +172,8 @@ def _traffic(line, shapes, computations):
         index = int(each[4]) if each[4].isdigit() else 0
         outer = _outer(shapes.get(operands[index], "")) if index < len(operands) else 0
         users = [user for user in inside if each[0] in user[3]]
+        if all(user[2] in _PASSED_ON for user in users):
+            continue  # a buffer of a collective that goes on while this runs
         if users and all(_slices(user, each[0]) for user in users):
             outer = min(outer, sum(_size(user[1]) for user in users if "update" not in user[2]))
         read += outer
@@ -176,6 +181,8 @@ def _traffic(line, shapes, computations):
     results = [inner[name] for name in root[3] if name in inner] if root[2] == "tuple" else [root]
     write = 0
     for each in results:
+        if each[2] in ("parameter", *COLLECTIVES):
+            continue
         update = each[2] == "dynamic-update-slice"
         write += _size(inner[each[3][1]][1]) if update else _size(each[1])
     return read + min(write, _outer(shape))

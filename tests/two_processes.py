@@ -13,18 +13,14 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 def main(port, number):
     jax.distributed.initialize(f"localhost:{port}", 2, number)
     import meshes
-    from jax.sharding import NamedSharding
-    from jax.sharding import PartitionSpec as P
 
     assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 2, 1)
     setup = meshes.Setup("fsdp", sizes={"data": 2})
     own = [part.reshape(2, -1, *part.shape[1:])[number] for part in setup.batch]
     batch = [jax.make_array_from_process_local_data(setup.of_batch, part) for part in own]
-    params, _, losses = meshes.run(setup.step, *setup.start(), batch)
-    whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(setup.mesh, P()))(params)
-    norms = [float(jax.numpy.sum(leaf.astype(float) ** 2)) for leaf in jax.tree.leaves(whole)]
+    *_, losses = meshes.run(setup.step, *setup.start(), batch, steps=8)
     if number == 0:
-        print(json.dumps([losses, norms]))
+        print(json.dumps(losses))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from singd_optax.layers import partitions as factor_partitions
 from singd_optax.sharding._place import sharding_at
 
 
-def state_shardings(init: Callable[[Any], Any], params: Any, shardings: Any, layers: Layers) -> Any:
+def state_shardings(
+    init: Callable[[Any], Any], params: Any, shardings: Any, layers: Layers | None = None
+) -> Any:
     """The shardings of an optimizer's state, from those of the parameters.
 
     Arrays that are shaped like a parameter and sit under its path (momentum, AdamW's moments) are
@@ -28,7 +30,7 @@ def state_shardings(init: Callable[[Any], Any], params: Any, shardings: Any, lay
       init: The ``init`` of the optimizer (of any chain, partition, ...), or of a TrainState.
       params: What ``init`` takes: parameters or their ``jax.ShapeDtypeStruct``.
       shardings: A tree like ``params``, of ``NamedSharding``; or parameters that have them.
-      layers: From ``spread``.
+      layers: From ``spread``; None for an optimizer without layers.
 
     Returns:
       A tree like ``init(params)``, of ``NamedSharding``: for ``jax.jit``'s ``in_shardings`` and
@@ -53,7 +55,8 @@ def state_shardings(init: Callable[[Any], Any], params: Any, shardings: Any, lay
       >>> singd_optax.factors(opt_state)[""].K.entries.sharding.spec
       P('data', None)
     """
-    check_layers(layers)
+    if layers is not None:
+        check_layers(layers)
     leaves = Leaves(shardings)
     known = {path: sharding_at(leaves, path) for path in leaves}
     shapes = {path: leaf.shape for path, leaf in _leaves_by_path(params)}
@@ -79,14 +82,14 @@ def state_shardings(init: Callable[[Any], Any], params: Any, shardings: Any, lay
 
 
 def _curvature_shardings(
-    state: CurvatureState, layers: Layers, mesh: Mesh | AbstractMesh
+    state: CurvatureState, layers: Layers | None, mesh: Mesh | AbstractMesh
 ) -> CurvatureState:
     whole = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), state)
 
     def placed(trees: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
         result = dict(default)
         for path, tree in trees.items():
-            placement = layers[path].placement if path in layers else None
+            placement = layers[path].placement if layers and path in layers else None
             if placement is not None:
                 result[path] = jax.tree.map(placement.named, factor_partitions(placement, tree))
         return result

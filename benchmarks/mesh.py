@@ -23,7 +23,7 @@ from jax.sharding import AxisType
 
 import singd_optax
 
-STRATEGIES = ("repeat", "rows", "layers", "follow")
+STRATEGIES = ("adamw", "repeat", "rows", "layers", "follow")
 
 
 def measure(blocks, devices, strategy):
@@ -69,9 +69,9 @@ def scaling(options):
         "| blocks | optimizer | devices | step | arguments, MB | temporaries, MB | MFLOP "
         "| collectives: count (MB, largest) |\n|---|---|---|---|---|---|---|---|"
     )
-    for blocks in (8, 3):
-        for strategy in ("adamw", *options.strategy):
-            for devices in (1, 2, 4, 8):
+    for blocks in options.blocks:
+        for strategy in options.strategy:
+            for devices in options.devices:
                 for name, entry in measure(blocks, devices, strategy).items():
                     rows[f"{blocks} {strategy} {devices} {name}"] = entry
                     sent = ", ".join(
@@ -115,14 +115,18 @@ def trajectories():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trajectories", action="store_true")
-    parser.add_argument("--strategy", nargs="+", default=["repeat", "rows"], choices=STRATEGIES)
+    parser.add_argument("--strategy", nargs="+", default=STRATEGIES[:3], choices=STRATEGIES)
+    parser.add_argument("--blocks", nargs="+", type=int, default=[8], help="3: nothing divides it")
+    parser.add_argument("--devices", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", 8)
     rows = trajectories() if options.trajectories else scaling(options)
     options.output.mkdir(parents=True, exist_ok=True)
     name = "mesh_trajectories.json" if options.trajectories else "mesh.json"
-    (options.output / name).write_text(json.dumps(rows, indent=1))
+    file = options.output / name
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(known | rows, indent=1))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def steps(
       sizes: (Mesh axis, size).
 
     >>> steps((12, 64, 64), ((), ("a", "b"), ()), (("a",), ("b",), ()), (("a", 4), ("b", 4)))
-    ((('b',), ('a',), ()), (('a',), ('b',), ()))
+    (((), ('a',), ('b',)), (('a',), (), ('b',)), (('a',), ('b',), ()))
     """
     size = dict(sizes)
     wanted = {axis for axes in goal for axis in axes}

@@ -48,11 +48,11 @@ def spread(layers: Layers, shardings: Any, *, strategy: Strategy = "rows") -> La
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
-      >>> from jax.sharding import NamedSharding, PartitionSpec as P
+      >>> from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec as P
       >>> params = {"kernel": jnp.ones((8, 4))}
       >>> loss_fn = lambda p, x: jnp.mean(nn.Dense(4, use_bias=False).apply({"params": p}, x) ** 2)
       >>> layers = singd_optax.find_layers(loss_fn, params, jnp.ones((16, 8)))
-      >>> mesh = jax.make_mesh((1,), ("data",))
+      >>> mesh = AbstractMesh((4,), ("data",))  # of real devices: jax.make_mesh
       >>> shardings = {"kernel": NamedSharding(mesh, P("data", None))}
       >>> layers = singd_optax.sharding.spread(layers, shardings)
       >>> layers.specs[0].placement.rows

@@ -33,7 +33,8 @@ def state_shardings(
       layers: From ``spread``; None for an optimizer without layers.
 
     Returns:
-      A tree like ``init(params)``, of ``NamedSharding``: for ``jax.jit``'s ``in_shardings`` and
+      A tree like ``init(params)``, of ``NamedSharding``: for
+      ``opt_state = jax.jit(tx.init, out_shardings=of_state)(params)``, for ``jax.jit``'s ``in_shardings`` and
       ``out_shardings``, ``jax.device_put``, or to restore a checkpoint on this mesh.
 
     Raises:
@@ -42,17 +43,16 @@ def state_shardings(
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
-      >>> from jax.sharding import NamedSharding, PartitionSpec as P
+      >>> from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec as P
       >>> params = {"kernel": jnp.ones((8, 4))}
       >>> loss_fn = lambda p, x: jnp.mean(nn.Dense(4, use_bias=False).apply({"params": p}, x) ** 2)
       >>> layers = singd_optax.find_layers(loss_fn, params, jnp.ones((16, 8)))
-      >>> mesh = jax.make_mesh((1,), ("data",))
+      >>> mesh = AbstractMesh((4,), ("data",))  # of real devices: jax.make_mesh
       >>> shardings = {"kernel": NamedSharding(mesh, P("data", None))}
       >>> layers = singd_optax.sharding.spread(layers, shardings)
       >>> tx = singd_optax.singd(1e-2, layers)
       >>> of_state = singd_optax.sharding.state_shardings(tx.init, params, shardings, layers)
-      >>> opt_state = jax.jit(tx.init, out_shardings=of_state)(params)
-      >>> singd_optax.factors(opt_state)[""].K.entries.sharding.spec
+      >>> singd_optax.factors(of_state)[""].K.entries.spec
       P('data', None)
     """
     if layers is not None:

@@ -33,9 +33,9 @@ def state_shardings(
       layers: From ``spread``; None for an optimizer without layers.
 
     Returns:
-      A tree like ``init(params)``, of ``NamedSharding``: for
-      ``opt_state = jax.jit(tx.init, out_shardings=of_state)(params)``, for ``jax.jit``'s ``in_shardings`` and
-      ``out_shardings``, ``jax.device_put``, or to restore a checkpoint on this mesh.
+      A tree like ``init(params)``, of ``NamedSharding``: for ``jax.jit``'s ``in_shardings`` and
+      ``out_shardings`` (``opt_state = jax.jit(tx.init, out_shardings=of_state)(params)``),
+      ``jax.device_put``, or to restore a checkpoint on this mesh.
 
     Raises:
       ValueError: A parameter has no sharding.

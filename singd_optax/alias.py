@@ -11,6 +11,7 @@ from singd_optax.rules import DampingMode, FactorStepNorm, Hyperparameter, Inver
 from singd_optax.structures import Dense, Precision
 from singd_optax.transforms import (
     Interval,
+    check_layers_first,
     refresh_schedule,
     scale_by_consistent_rms,
     scale_by_ikfac,
@@ -31,18 +32,19 @@ def singd(
     damping: Hyperparameter = 0.03,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
-    factor_momentum: Hyperparameter = 0.5,
+    factor_momentum: Hyperparameter = 0.0,
     factor_step_norm: FactorStepNorm = "spectral",
     refresh_every: Interval = _DEFAULT_REFRESH,
-    consistent_rms: float | None = 0.2,
+    consistent_rms: float | None = 0.8,
     fallback: optax.GradientTransformation | None = None,
+    cache_products: bool = True,
     precision: Precision = "highest",
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """SINGD as a drop-in for AdamW: one learning rate, decoupled weight decay.
 
-    For Kronecker layers: SINGD's preconditioner, heavy-ball momentum on the preconditioned
-    gradient, the update scaled to a root mean square as AdamW's is, decoupled weight decay. All
+    For Kronecker layers: heavy-ball momentum of the gradient, SINGD's preconditioner (with
+    ``factor_init="statistics"``), the update scaled to a root mean square as AdamW's is, decoupled weight decay. All
     other parameters go to ``fallback``. The paper's own order of things is a chain of public
     pieces, see ``scale_by_singd``.
 
@@ -56,14 +58,16 @@ def singd(
       damping: λ, in the units of ``damping_mode``.
       damping_mode: "relative" to the layer's statistics, or "absolute".
       factor_learning_rate: The step on K and C.
-      factor_momentum: Momentum of the factors' steps, in [0, 1).
+      factor_momentum: Momentum of the factors' steps, in [0, 1); at 0, none is kept.
       factor_step_norm: What bounds the factors' steps: "spectral", "max_abs" or None.
       refresh_every: Steps between refreshes, an int or a schedule; default every step for 50
         steps, then every 10.
-      consistent_rms: Root mean square of each layer's update before the learning rate; None keeps
-        the natural gradient's own size.
+      consistent_rms: Root mean square of each layer's update before the learning rate; with the
+        default, AdamW's learning rates carry over. None keeps the natural gradient's own size.
       fallback: For parameters outside ``layers``; default
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 factors, see
+        ``scale_by_singd``.
       precision: Of the products on factors.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
@@ -102,7 +106,9 @@ def singd(
         factor_learning_rate=factor_learning_rate,
         factor_momentum=factor_momentum,
         factor_step_norm=factor_step_norm,
+        factor_init="statistics",
         refresh_every=refresh_every,
+        cache_products=cache_products,
         precision=precision,
         seed=seed,
     )
@@ -121,11 +127,12 @@ def ingd(
     damping: Hyperparameter = 0.03,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
-    factor_momentum: Hyperparameter = 0.5,
+    factor_momentum: Hyperparameter = 0.0,
     factor_step_norm: FactorStepNorm = "spectral",
     refresh_every: Interval = _DEFAULT_REFRESH,
-    consistent_rms: float | None = 0.2,
+    consistent_rms: float | None = 0.8,
     fallback: optax.GradientTransformation | None = None,
+    cache_products: bool = True,
     precision: Precision = "highest",
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -145,6 +152,7 @@ def ingd(
       refresh_every: As for ``singd``.
       consistent_rms: As for ``singd``.
       fallback: As for ``singd``.
+      cache_products: As for ``singd``.
       precision: As for ``singd``.
       seed: As for ``singd``.
 
@@ -175,6 +183,7 @@ def ingd(
         refresh_every=refresh_every,
         consistent_rms=consistent_rms,
         fallback=fallback,
+        cache_products=cache_products,
         precision=precision,
         seed=seed,
     )
@@ -192,8 +201,9 @@ def ikfac(
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = "spectral",
     refresh_every: Interval = _DEFAULT_REFRESH,
-    consistent_rms: float | None = 0.2,
+    consistent_rms: float | None = 0.8,
     fallback: optax.GradientTransformation | None = None,
+    cache_products: bool = True,
     precision: Precision = "highest",
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -212,6 +222,8 @@ def ikfac(
       refresh_every: As for ``singd``.
       consistent_rms: As for ``singd``.
       fallback: As for ``singd``.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 factors, see
+        ``scale_by_singd``.
       precision: Of the products on factors.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
@@ -228,7 +240,9 @@ def ikfac(
         damping_mode=damping_mode,
         factor_learning_rate=factor_learning_rate,
         factor_step_norm=factor_step_norm,
+        factor_init="statistics",
         refresh_every=refresh_every,
+        cache_products=cache_products,
         precision=precision,
         seed=seed,
     )
@@ -251,7 +265,7 @@ def kfac(
     inverse_every: int = 1,
     refresh_every: Interval = _DEFAULT_REFRESH,
     kl_clip: Hyperparameter | None = None,
-    consistent_rms: float | None = 0.2,
+    consistent_rms: float | None = 0.8,
     fallback: optax.GradientTransformation | None = None,
     precision: Precision = "highest",
     seed: int = 0,
@@ -321,7 +335,7 @@ def _recipe(
     check_number("learning_rate", learning_rate)
     check_number("momentum", momentum, maximum=1, strict_maximum=True, schedule=False)
     check_number("weight_decay", weight_decay)
-    parts: list[optax.GradientTransformation] = [scale, optax.trace(momentum)]
+    parts: list[optax.GradientTransformation] = [optax.trace(momentum), scale]
     if consistent_rms is not None:
         parts.append(scale_by_consistent_rms(layers, consistent_rms))
     parts += [
@@ -330,9 +344,8 @@ def _recipe(
     ]
     if fallback is None:
         fallback = optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)
-    return optax.partition(
-        {"kronecker": optax.chain(*parts), "fallback": fallback}, _labels(layers)
-    )
+    kronecker = check_layers_first(optax.chain(*parts), layers)
+    return optax.partition({"kronecker": kronecker, "fallback": fallback}, _labels(layers))
 
 
 def _labels(layers: Layers) -> Callable[[Any], Any]:

@@ -85,7 +85,7 @@ def problem():
 
 
 def make_tx(layers):
-    return singd_optax.singd(1e-2, layers, refresh_every=3, weight_decay=1e-2)
+    return singd_optax.singd(2.5e-3, layers, refresh_every=3, weight_decay=1e-2)
 
 
 def make_step(tx, layers, pmean=None):

@@ -6,17 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract import TRANSFORMATIONS, assert_close, jit, loss_fn, problem
+from contract import assert_close, jit, loss_fn, problem
 
 import singd_optax
 from singd_optax import diagnostics
 from singd_optax.structures import STRUCTURES, Dense
 
 
+def with_momentum(layers):
+    return singd_optax.singd(0.05, layers, factor_momentum=0.5)
+
+
 @pytest.fixture(scope="module")
 def stepped():
     params, layers, x, y = problem()
-    tx = TRANSFORMATIONS["singd"](layers)
+    tx = with_momentum(layers)
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
 
     @jit
@@ -36,7 +40,8 @@ def test_metrics_inside_of_jit(stepped):
     layers, opt_state, grads, updates, numbers = stepped
     assert all(value.shape == () for value in numbers.values())
     K, C = (factor.to_dense() for factor in singd_optax.factors(opt_state)["first"])
-    m_K, _ = (factor.to_dense() for factor in optax.tree.get(opt_state, "factor_memory")["first"])
+    memory = optax.tree.get(opt_state, "factor_memory")["first"]
+    m_K = memory.factor_momenta.K.to_dense()
     g, u = (
         np.concatenate([tree["first"]["kernel"], tree["first"]["bias"][None]])
         for tree in (grads, updates)
@@ -46,7 +51,7 @@ def test_metrics_inside_of_jit(stepped):
         "norm_C": np.linalg.norm(C),
         "condition_K": np.linalg.cond(K),
         "condition_C": np.linalg.cond(C),
-        "memory_norm_K": np.linalg.norm(m_K),
+        "memory_norm_factor_momenta_K": np.linalg.norm(m_K),
         "skipped_refreshes": 0,
         "gradient_rms": np.sqrt(np.mean(g**2)),
         "update_rms": np.sqrt(np.mean(u**2)),
@@ -135,7 +140,7 @@ def test_summary_counts_every_byte(stepped):
     )
     assert all(path in text for path in layers)
     assert "Dense() 6 x 6 float32" in text
-    shapes = jax.eval_shape(TRANSFORMATIONS["singd"](layers).init, params)
+    shapes = jax.eval_shape(with_momentum(layers).init, params)
     assert diagnostics.summary(shapes) == text
 
 

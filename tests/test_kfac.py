@@ -102,7 +102,7 @@ def test_factored_damping(structures, corrected, mode, use_pi, moments, gradient
     for got, want in zip(factors, inverses, strict=True):
         np.testing.assert_allclose(got.to_dense(), want, rtol=1e-9, atol=1e-9)
     want = inverses[0] @ gradient @ inverses[1]
-    np.testing.assert_allclose(rule.precondition(factors, gradient), want, rtol=1e-9)
+    np.testing.assert_allclose(rule.precondition(factors, gradient, None), want, rtol=1e-9)
 
 
 @pytest.mark.parametrize("structures", ["dense", "diagonal", ("block_diagonal:4", "dense")])
@@ -116,7 +116,7 @@ def test_undivided_damping_is_the_explicit_inverse(structures, mode, moments, gr
     damping = 0.02 * (means if mode == "relative" else 1)
     matrix = jnp.kron(S_K, S_C) + damping * jnp.eye(FAN_IN * FAN_OUT)
     want = jnp.linalg.solve(matrix, gradient.reshape(-1)).reshape(gradient.shape)
-    np.testing.assert_allclose(rule.precondition(factors, gradient), want, rtol=1e-8)
+    np.testing.assert_allclose(rule.precondition(factors, gradient, None), want, rtol=1e-8)
 
 
 @pytest.mark.parametrize("method", ["cholesky", "eigh"])
@@ -125,10 +125,10 @@ def test_stack_is_separate_layers(method, gradient):
     rule = KFAC(damping=0.1, inverse_method=method)
     stacked, _ = run(rule, make_spec(stack=(3,)), [(U, G)])
     gradients = jnp.stack([gradient, 2 * gradient, gradient**2])
-    got = rule.precondition(stacked, gradients)
+    got = rule.precondition(stacked, gradients, None)
     for i in range(3):
         single, _ = run(rule, make_spec(), [(U[i], G[i])])
-        np.testing.assert_allclose(got[i], rule.precondition(single, gradients[i]), rtol=1e-9)
+        np.testing.assert_allclose(got[i], rule.precondition(single, gradients[i], None), rtol=1e-9)
 
 
 def test_inverse_every(moments):
@@ -177,7 +177,9 @@ def test_ikfac_tends_to_kfac_with_the_square_of_its_step(moments):
         for i, (U, G) in enumerate(moments):
             K, C = (f.to_dense() for f in factors)
             whitened = plain(spec, K.T @ U @ K, C.T @ G @ C)
-            factors, _ = ikfac.refresh(spec, factors, (), whitened, jnp.asarray(i), KEY)
+            factors, _ = ikfac.refresh(
+                spec, factors, ikfac.init(spec)[1], whitened, jnp.asarray(i), KEY
+            )
             inverses, memory = kfac.refresh(
                 spec, inverses, memory, plain(spec, U, G), jnp.asarray(i), KEY
             )
@@ -193,7 +195,7 @@ def test_singular_moments_and_errors(gradient):
     for method in ("cholesky", "eigh"):
         rule = KFAC(damping=1e-4, inverse_method=method)
         factors, _ = run(rule, spec, [(singular, moment(FAN_OUT, 1))])
-        assert np.isfinite(rule.precondition(factors, gradient)).all()
+        assert np.isfinite(rule.precondition(factors, gradient, None)).all()
     with pytest.raises(ValueError, match=r"Hierarchical.*'dense', 'diagonal' or 'block_diagonal"):
         KFAC(damping=0.1).init(make_spec("hierarchical:2,2"))
     with pytest.raises(ValueError, match="damping"):

@@ -176,7 +176,8 @@ def test_schedules_are_taken_at_the_count():
     )
     constant = SINGD(damping=0.4, factor_learning_rate=0.0125, factor_momentum=0.3)
     factors, memory = scheduled.init(spec)
-    memory = Factors(*(m.add_identity(0.1) for m in memory))
+    momenta = Factors(*(m.add_identity(0.1) for m in memory.factor_momenta))
+    memory = memory._replace(factor_momenta=momenta)
     statistics = whitened(spec, factors, U, G)
     got, want = (
         rule.refresh(spec, factors, memory, statistics, jnp.asarray(3), KEY)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import meshes
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding
@@ -218,7 +219,7 @@ def test_boxes_and_rules():
     state = state_shardings(tx.init, params, shardings, layers)
     assert singd_optax.factors(state)[""].K.entries.spec == P("data", None)
     assert singd_optax.factors(state)[""].C.entries.spec == P("model", None)
-    trace = state.inner_states["kronecker"].inner_state[1].trace
+    trace = optax.tree.get(state, "trace")
     assert trace["kernel"].value.spec == P("data", "model")
     params = jax.jit(model.init, out_shardings={"params": shardings})(jax.random.key(0), x)
     assert jax.jit(tx.init, out_shardings=state)(params["params"]) is not None

@@ -40,6 +40,7 @@ def find_layers(
     kfac_approx: KFACApprox = "expand",
     loss_average: LossAverage = "batch",
     factor_dtype: DTypeLike | tuple[DTypeLike | None, DTypeLike | None] | None = None,
+    curvature_fraction: float = 1.0,
     strict: bool = False,
     **kwargs: Any,
 ) -> Layers:
@@ -63,6 +64,9 @@ def find_layers(
         too), or None for a sum.
       factor_dtype: In which dtype K and C are kept: ``float32``, ``bfloat16``, ``float64`` or None
         (float32, or float64 for float64 kernels); or a pair.
+      curvature_fraction: The share of positions that statistics are formed of, in (0, 1], others
+        in each refresh: every k-th, k the largest divisor of their number up to the inverse. For
+        convolutions and ``"reduce"``, of examples. Unbiased, and a refresh costs that much less.
       strict: Whether to raise if there is a parameter of rank >= 2 that no layer took.
       **kwargs: As for ``loss_fn``.
 
@@ -91,6 +95,7 @@ def find_layers(
         kfac_approx=kfac_approx,
         loss_average=loss_average,
         factor_dtype=factor_dtype,
+        curvature_fraction=curvature_fraction,
     )
     check_not_variables(params)
     options["factor_dtype"] = factor_dtype  # depends on the dtype of each kernel

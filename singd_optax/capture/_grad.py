@@ -155,7 +155,8 @@ def _sampling(
 
 def make_tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision: Precision) -> Tap:
     """What rides beside the kernel of a layer."""
-    refresh = jnp.broadcast_to(state.refresh_due, spec.scan_shape)
+    number = jnp.where(state.refresh_due > 0, state.curvature_count + 1, 0)
+    refresh = jnp.broadcast_to(number, spec.scan_shape)
     factors = state.factors[spec.path]
     riding = (slot, () if whitens_late(spec, factors) else gathered(factors), refresh)
     slot, whitening, refresh = spec.stacking.spread(riding)

@@ -71,6 +71,7 @@ def find_layers(
     kfac_approx: KFACApprox = "expand",
     loss_average: LossAverage = "batch",
     factor_dtype: DTypeLike | tuple[DTypeLike | None, DTypeLike | None] | None = None,
+    curvature_fraction: float = 1.0,
     strict: bool = False,
     wrt: Any = nnx.Param,
     **kwargs: Any,
@@ -89,6 +90,7 @@ def find_layers(
       kfac_approx: As for ``singd_optax.find_layers``.
       loss_average: As for ``singd_optax.find_layers``.
       factor_dtype: As for ``singd_optax.find_layers``.
+      curvature_fraction: As for ``singd_optax.find_layers``.
       strict: As for ``singd_optax.find_layers``.
       wrt: Which variables are parameters, as for ``nnx.Optimizer``.
       **kwargs: As for ``loss_fn``.
@@ -117,6 +119,7 @@ def find_layers(
         kfac_approx=kfac_approx,
         loss_average=loss_average,
         factor_dtype=factor_dtype,
+        curvature_fraction=curvature_fraction,
     )
     options["factor_dtype"] = factor_dtype  # depends on the dtype of each kernel
     groups = parameter_groups(nnx.as_pure(nnx.state(model, wrt, graph=True)))

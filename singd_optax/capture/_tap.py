@@ -32,8 +32,9 @@ from singd_optax.structures import Precision
 class Tap:
     """What rides beside a kernel, sliced as the kernel is.
 
-    Its static fields are part of every jit cache's key, so that a function that was traced with
-    other options is never taken for this one.
+    ``refresh`` is 0 on steps without statistics, else the number of the step, from 1. The static
+    fields are part of every jit cache's key, so that a function that was traced with other
+    options is never taken for this one.
     """
 
     slot: Statistics
@@ -84,7 +85,7 @@ def attach(
         tap.slot,
         (inputs, weights),
         tap.factors,
-        tap.refresh.astype(bool),
+        tap.refresh,
     )
 
 
@@ -151,7 +152,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
     """
     spec, call, precision = static
 
-    def form(data: Arranged, factors: Factors) -> Statistics:
+    def form(data: Arranged, factors: Factors, number: jax.Array) -> Statistics:
         inputs, gradient, weights = data
         statistics = layer_statistics(
             spec,
@@ -162,11 +163,12 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
             factors,
             precision,
             transposed=call.transposed,
+            number=number,
         )
         return constrained_moments(spec.placement, statistics)
 
     for _ in range(mapped):
-        form = jax.vmap(form)
+        form = jax.vmap(form, in_axes=(0, 0, None))
 
     @custom_vmap
     def gated(
@@ -174,15 +176,16 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
     ) -> Statistics:
         del mean_U
         zeros = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(form, data, factors)
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            jax.eval_shape(form, data, factors, refresh),
         )
-        return jax.lax.cond(refresh, form, lambda *_: zeros, data, factors)
+        return jax.lax.cond(refresh > 0, form, lambda *_: zeros, data, factors, refresh)
 
     @gated.def_vmap
     def gated_vmap(size: int, batched: list[Any], *arguments: Any) -> tuple[Statistics, Any]:
         data_batched, factors_batched, kernel_batched, refresh_batched = batched
         data, factors, mean_U, refresh = arguments
-        refresh = jnp.any(refresh) if refresh_batched else refresh
+        refresh = jnp.max(refresh) if refresh_batched else refresh
         data = _broadcast(data, data_batched, size)
         if kernel_batched or any(jax.tree.leaves(factors_batched)):
             factors = _broadcast(factors, factors_batched, size)

@@ -36,7 +36,7 @@ def layer_diagnostics(
     - ``norm_K``, ``norm_C``: Frobenius norms of the factors (for KFAC, of the inverses or the
       eigenvectors); √dim at the start.
     - ``condition_K``, ``condition_C``: see ``condition_number``.
-    - ``memory_norm_K``, ...: norms of what the rule keeps beside the factors: the momenta, or
+    - ``memory_norm_factor_momenta_K``, ...: norms of what the rule keeps beside the factors: the momenta, or
       the averaged moments.
     - ``skipped_refreshes``: refreshes without effect since the start.
     - with ``grads``: ``gradient_rms``, the root mean square.

@@ -36,6 +36,7 @@ from singd_optax.layers._placed import (
     gradient_from_factors,
     gradient_to_factors,
     placed_factors,
+    placed_memory,
     whitened,
     whitens_late,
 )
@@ -113,6 +114,7 @@ __all__ = [
     "partitions_of",
     "path_name",
     "placed_factors",
+    "placed_memory",
     "warn_of_unknown",
     "whitened",
     "whitens_late",

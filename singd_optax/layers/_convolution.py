@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -41,6 +41,8 @@ class Convolution(Operation):
       padding_mode: ``"constant"`` (zeros), ``"wrap"`` or ``"reflect"``.
       flipped: Whether the kernel's spatial axes run backwards.
     """
+
+    shares_leading: ClassVar[bool] = False
 
     window: Sizes
     padding: tuple[tuple[int, int], ...]

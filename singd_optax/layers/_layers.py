@@ -58,7 +58,7 @@ class Layers(Mapping[str, LayerSpec]):
         Args:
           pattern: A regular expression, searched in each path ("head" matches "decoder/head").
           **options: ``structures`` (one, or the pair for K and C), ``kfac_approx``,
-            ``loss_average``, ``factor_dtype`` (one, or the pair).
+            ``loss_average``, ``factor_dtype`` (one, or the pair), ``curvature_fraction``.
 
         Returns:
           The changed layers.

@@ -1,7 +1,7 @@
 """How one call of a layer uses its kernel: what a kind of layer must say."""
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -43,7 +43,13 @@ class Operation(abc.ABC):
 
     Sub-classes are frozen dataclasses. Leading axes of inputs and outputs are what they have in
     common; the first is the batch, all others are shared positions.
+
+    Attributes:
+      shares_leading: Whether the arranged inputs have all leading axes, one entry for each of the
+        gradient's; else only the first one is common.
     """
+
+    shares_leading: ClassVar[bool] = True
 
     def arrange(self, inputs: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The two, with all leading axes in front, so that one more can be added there."""

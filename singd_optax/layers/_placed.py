@@ -74,6 +74,18 @@ def placed_factors(spec: LayerSpec, factors: Any) -> Any:
     )
 
 
+def placed_memory(spec: LayerSpec, memory: Any) -> Any:
+    """What a rule keeps beside the factors, with products of factors likewise."""
+    products = getattr(memory, "products", None)
+    if spec.placement is None or products is None:
+        return memory
+    placed = [
+        product if product is None else PlacedMatrix(product, spec.placement, side)
+        for side, product in enumerate(products)
+    ]
+    return memory._replace(products=products._replace(K=placed[0], C=placed[1]))
+
+
 def gradient_to_factors(spec: LayerSpec, factors: Any, gradient: jax.Array) -> jax.Array:
     """The gradient matrix, from where the parameters are to where K is applied."""
     return _travel(spec, factors.K, gradient, 0, there=True)

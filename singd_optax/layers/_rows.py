@@ -4,7 +4,8 @@ All layers share one format, [batch, shared, features]: the shared axis runs ove
 (tokens, pixels) at which one example uses the same kernel. A layer without it has one position.
 """
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,17 @@ from singd_optax.layers._operation import (
     batch_and_shared,
     safe_inverse,
 )
+from singd_optax.layers._sample import starts, strides, thin
 from singd_optax.layers._spec import LayerSpec
 from singd_optax.structures import Precision, Projection, StructuredMatrix
+
+
+class _Counts(NamedTuple):
+    """Of examples and of positions, all of them; and how many each one at hand stands for."""
+
+    examples: jax.Array
+    positions: jax.Array
+    times: int = 1
 
 
 def layer_statistics(
@@ -32,6 +42,7 @@ def layer_statistics(
     precision: Precision,
     *,
     transposed: bool = False,
+    number: jax.Array | int = 0,
 ) -> Statistics:
     """The statistics of one call of one layer.
 
@@ -50,22 +61,37 @@ def layer_statistics(
       factors: ``Factors`` to whiten with; with anything else, moments stay plain.
       precision: Of the products.
       transposed: Whether the call used the kernel as its transpose.
+      number: Of this refresh, from which ``curvature_fraction`` draws its positions; sums over
+        these are scaled up, so that their mean over all draws is that of all positions.
 
     Returns:
       Π(Kᵀ U K), Π(Cᵀ G C), or Π(U), Π(G) if plain; and the average traces of U and G.
     """
     leading = operation.leading(output_gradients)
     batch, shared = batch_and_shared(leading)
-    if weights is not None:
+    dtype = spec.statistics_dtype
+    if weights is None:
+        counts = _Counts(jnp.asarray(batch, dtype), jnp.asarray(batch * shared, dtype))
+    else:
         rest = (1,) * (len(leading) - weights.ndim)
-        weights = jnp.broadcast_to(weights.reshape(weights.shape + rest), leading)
-        weights = weights.reshape(batch, shared).astype(spec.statistics_dtype)
+        weights = jnp.broadcast_to(weights.reshape(weights.shape + rest), leading).astype(dtype)
+        present = jnp.any(weights.reshape(batch, shared) > 0, axis=1)
+        counts = _Counts(present.sum(dtype=dtype), weights.sum())
+    thinned = strides(spec, operation, leading)
+    if thinned:
+        first = starts(thinned, jnp.asarray(number))
+        inputs, output_gradients = (thin(x, thinned, first) for x in (inputs, output_gradients))
+        weights = None if weights is None else thin(weights, thinned, first)
+        counts = counts._replace(times=math.prod(stride for _, stride in thinned))
+        batch, shared = batch_and_shared(operation.leading(output_gradients))
+    if weights is not None:
+        weights = weights.reshape(batch, shared)
 
     plain = tuple(map(Projection, spec.structures, spec.dims))
 
     def form(rows: Rows, gradients: jax.Array, factors: Any) -> Statistics:
         whitening = tuple(factors) if isinstance(factors, Factors) else plain
-        return _statistics(spec, rows, gradients, weights, whitening, precision, transposed)
+        return _statistics(spec, rows, gradients, weights, counts, whitening, precision, transposed)
 
     for _ in spec.layout.batch:
         form = jax.vmap(form)
@@ -77,28 +103,27 @@ def _statistics(
     rows: Rows,
     gradients: jax.Array,
     weights: jax.Array | None,
+    counts: _Counts,
     factors: tuple[Whitening, ...],
     precision: Precision,
     transposed: bool,
 ) -> Statistics:
     dtype = spec.statistics_dtype
-    batch, shared, _ = gradients.shape
-    if weights is None:
-        examples, positions = jnp.asarray(batch, dtype), jnp.asarray(batch * shared, dtype)
-    else:
-        present = jnp.any(weights > 0, axis=1)
-        examples, positions = present.sum(dtype=dtype), weights.sum()
+    examples, positions, times = counts
+    if weights is not None:
         gradients = gradients * (weights > 0)[..., None].astype(gradients.dtype)
     count = positions
     if spec.kfac_approx == "reduce":
         rows = rows.averaged(weights)
         gradients = jnp.sum(gradients, axis=1, dtype=dtype, keepdims=True)
-        weights = None if weights is None else present.astype(dtype)[:, None]
+        weights = (
+            None if weights is None else jnp.any(weights > 0, axis=1, keepdims=True).astype(dtype)
+        )
         count = examples
     undo = {"batch": examples, "batch+sequence": positions, None: jnp.ones((), dtype)}
     bias = spec.bias_shape is not None
-    of_inputs = (rows, weights, bias, safe_inverse(count))
-    of_gradients = (PlainRows(gradients), None, False, undo[spec.loss_average])
+    of_inputs = (rows, weights, bias, safe_inverse(count) * times)
+    of_gradients = (PlainRows(gradients), None, False, undo[spec.loss_average] * times)
     sides = (of_gradients, of_inputs) if transposed else (of_inputs, of_gradients)
     (H_K, mean_U), (H_C, mean_G) = (
         _moment(side, factor, spec, precision) for side, factor in zip(sides, factors, strict=True)

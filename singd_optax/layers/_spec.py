@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from singd_optax._validate import check_choice
+from singd_optax._validate import check_choice, check_number
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._placement import Placement
 from singd_optax.layers._stacking import Stacking
@@ -23,7 +23,7 @@ LOSS_AVERAGES: tuple[LossAverage, ...] = ("batch", "batch+sequence", None)
 EMBED = "embed"
 
 #: What ``Layers.replace`` and ``find_layers`` may set; the rest follows from the model.
-OPTIONS = ("structures", "kfac_approx", "loss_average", "factor_dtype")
+OPTIONS = ("structures", "kfac_approx", "loss_average", "factor_dtype", "curvature_fraction")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,9 @@ class LayerSpec:
       structures: The structures of K (input side) and C (output side), choices (``Auto``)
         resolved for their dims. K of an embedding is always diagonal, as its U is.
       factor_dtype: The dtypes, by name, in which K and C are kept.
+      curvature_fraction: The share of positions (or of examples, for convolutions and
+        ``"reduce"``) that statistics are formed of, in (0, 1]: every k-th from a random start, k
+        the largest divisor of their number up to 1 / ``curvature_fraction``.
       placement: Which devices hold what of the factors, see ``singd_optax.sharding``; None if the
         compiler is left to choose.
     """
@@ -68,6 +71,7 @@ class LayerSpec:
     factor_dtype: tuple[str, str]
     kfac_approx: KFACApprox = "expand"
     loss_average: LossAverage = "batch"
+    curvature_fraction: float = 1.0
     stacking: Stacking = dataclasses.field(default_factory=Stacking)
     layout: Layout = dataclasses.field(default_factory=Layout)
     tied: bool = False
@@ -177,6 +181,9 @@ def parse_options(dtype: str, **options: Any) -> dict[str, Any]:
         check_choice("kfac_approx", options["kfac_approx"], KFAC_APPROXES)
     if "loss_average" in options:
         check_choice("loss_average", options["loss_average"], LOSS_AVERAGES)
+    if "curvature_fraction" in options:
+        fraction = options["curvature_fraction"]
+        check_number("curvature_fraction", fraction, strict=True, maximum=1, schedule=False)
     if "factor_dtype" in options:
         parsed["factor_dtype"] = _parse_factor_dtype(options["factor_dtype"], dtype)
     return parsed

@@ -2,6 +2,7 @@
 
 from singd_optax.rules._base import (
     DampingMode,
+    FactorInit,
     FactorStepNorm,
     Hyperparameter,
     Rule,
@@ -10,7 +11,7 @@ from singd_optax.rules._base import (
 from singd_optax.rules._caspr import CASPR
 from singd_optax.rules._gradient_rule import GradientRule, choose
 from singd_optax.rules._ikfac import IKFAC
-from singd_optax.rules._inverse_free_shampoo import FactorInit, InverseFreeShampoo
+from singd_optax.rules._inverse_free_shampoo import GradientFactorInit, InverseFreeShampoo
 from singd_optax.rules._kfac import KFAC, InverseMethod
 from singd_optax.rules._roots import RootMethod, inverse_root
 from singd_optax.rules._shampoo import Shampoo
@@ -24,6 +25,7 @@ __all__ = [
     "DampingMode",
     "FactorInit",
     "FactorStepNorm",
+    "GradientFactorInit",
     "GradientRule",
     "Hyperparameter",
     "InverseFreeShampoo",

@@ -1,7 +1,7 @@
 """The contract of a rule: how the factors of one layer are made, refreshed and applied."""
 
 import abc
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,47 @@ from jax.typing import ArrayLike
 
 from singd_optax._validate import check_choice, check_number
 from singd_optax.layers import Factors, LayerSpec, Statistics
-from singd_optax.structures import Precision, StructuredMatrix, stochastic_round
+from singd_optax.structures import (
+    DenseMatrix,
+    Precision,
+    StructuredMatrix,
+    contract,
+    stochastic_round,
+)
 
 DampingMode = Literal["absolute", "relative"]
 FactorStepNorm = Literal["max_abs", "spectral"] | None
 
+#: Where K and C start: from I, or from multiples of I that fit the first statistics.
+FactorInit = Literal["identity", "statistics"]
+FACTOR_INITS: tuple[FactorInit, ...] = ("identity", "statistics")
+
+#: The bound on β ‖m‖: I - β m keeps eigenvalues of at least a tenth.
+_LARGEST_STEP = 0.9
+
 #: A float, a traced scalar, or an optax schedule: step -> value.
 Hyperparameter = Any
+
+
+class Products(NamedTuple):
+    """K Kᵀ and C Cᵀ; None where one is not kept."""
+
+    K: StructuredMatrix | None
+    C: StructuredMatrix | None
+
+
+class InverseFreeMemory(NamedTuple):
+    """What inverse-free rules keep beside the factors.
+
+    Attributes:
+      factor_momenta: (m_K, m_C), or None without momentum.
+      started: Whether the factors were refreshed at all, of shape ``stack_shape``.
+      products: (K Kᵀ, C Cᵀ), or None if none is kept.
+    """
+
+    factor_momenta: Factors | None
+    started: jax.Array
+    products: Products | None = None
 
 
 class Rule(abc.ABC):
@@ -51,8 +85,14 @@ class Rule(abc.ABC):
         """
 
     @abc.abstractmethod
-    def precondition(self, factors: Factors, gradient: jax.Array) -> jax.Array:
-        """The preconditioned gradient, from and to (*stack_shape, fan_in, fan_out)."""
+    def precondition(self, factors: Factors, gradient: jax.Array, memory: Any) -> jax.Array:
+        """The preconditioned gradient, from and to (*stack_shape, fan_in, fan_out).
+
+        Args:
+          factors: Of the layer.
+          gradient: As a matrix.
+          memory: What ``init`` or the last refresh returned beside the factors.
+        """
 
 
 def hyperparameter_at(value: Hyperparameter, count: jax.Array) -> ArrayLike:
@@ -94,26 +134,40 @@ def identity_factors(spec: LayerSpec) -> Factors:
     return Factors(K, C)
 
 
-def multiplicative_step(
+def bounded_step(
     factor: StructuredMatrix,
     direction: StructuredMatrix,
     step_size: ArrayLike,
     step_norm: FactorStepNorm,
     precision: Precision,
-) -> StructuredMatrix:
-    """F (I − β m), the first-order truncation of F Expm(−β m).
+) -> tuple[StructuredMatrix, StructuredMatrix]:
+    """F (I - β m), the first-order truncation of F Expm(-β m), and the m to keep as momentum.
 
-    With a step norm, β is divided by max(1, ‖m‖), so that the step stays bounded whatever the
-    statistics are; with the spectral norm and β < 1, I − β m is never singular.
+    With a step norm, m is divided by max(1, ‖m‖), so that the step stays bounded whatever the
+    statistics are. The spectral norm bounds two more things: what is kept (or one spike would push
+    for many steps), and β ‖m‖ by 0.9, so that I - β m is never singular.
     """
-    if step_norm is not None:
-        norm = (
-            direction.spectral_norm_bound(precision=precision)
-            if step_norm == "spectral"
-            else direction.max_abs()
-        )
-        step_size = step_size / jnp.maximum(norm, 1)
-    return factor - factor.multiply(direction, precision=precision) * step_size
+    kept = direction
+    if step_norm == "max_abs":
+        direction = direction * (1 / jnp.maximum(direction.max_abs(), 1))
+    elif step_norm == "spectral":
+        norm = direction.spectral_norm_bound(precision=precision)
+        kept = direction = direction * (1 / jnp.maximum(norm, 1))
+        step_size = jnp.minimum(step_size, _LARGEST_STEP / jnp.clip(norm, 1e-3, 1))
+    return factor - factor.multiply(direction, precision=precision) * step_size, kept
+
+
+def positive(x: jax.Array) -> jax.Array:
+    """X where it is positive, else 1; statistics of zero are refused elsewhere."""
+    return jnp.where(x > 0, x, 1)
+
+
+def fitted(factors: Factors, H: Factors, started: ArrayLike, sizes: Any) -> tuple[Factors, Factors]:
+    """Factors that were never refreshed, and whitened moments, as if K and C had been sizes x I."""
+    scales = [jnp.where(started, 1, size) for size in sizes]
+    K, C = (factor * scale for factor, scale in zip(factors, scales, strict=True))
+    H_K, H_C = (moment * scale**2 for moment, scale in zip(H, scales, strict=True))
+    return Factors(K, C), Factors(H_K, H_C)
 
 
 def store(matrix: StructuredMatrix, dtype: str, key: jax.Array) -> StructuredMatrix:
@@ -124,12 +178,36 @@ def store(matrix: StructuredMatrix, dtype: str, key: jax.Array) -> StructuredMat
     return jax.tree.unflatten(treedef, rounded)
 
 
+def cached_products(factors: Factors, wanted: bool) -> Products | None:
+    """K Kᵀ and C Cᵀ where they are dense and exact enough to keep, None where they are not.
+
+    With them a dense preconditioner takes two products instead of four. In bfloat16, rounding
+    K Kᵀ would make it indefinite.
+    """
+    if not wanted:
+        return None
+    pair = (
+        DenseMatrix(contract("...ik,...jk->...ij", factor.entries, factor.entries))
+        if isinstance(factor, DenseMatrix) and factor.dtype != jnp.bfloat16
+        else None
+        for factor in factors
+    )
+    return Products(*pair)
+
+
 def kronecker_precondition(
-    factors: Factors, gradient: jax.Array, precision: Precision
+    factors: Factors, gradient: jax.Array, precision: Precision, products: Products | None = None
 ) -> jax.Array:
     """K Kᵀ G C Cᵀ for G (*stack_shape, fan_in, fan_out): matrix products only."""
+
+    def apply(
+        factor: StructuredMatrix, product: StructuredMatrix | None, x: jax.Array
+    ) -> jax.Array:
+        if product is not None:
+            return product.matmul(x, precision=precision)
+        return factor.matmul(factor.transpose_matmul(x, precision=precision), precision=precision)
+
     K, C = factors
-    left = K.matmul(K.transpose_matmul(gradient, precision=precision), precision=precision)
-    turned = jnp.swapaxes(left, -1, -2)
-    both = C.matmul(C.transpose_matmul(turned, precision=precision), precision=precision)
-    return jnp.swapaxes(both, -1, -2)
+    P_K, P_C = Products(None, None) if products is None else products
+    left = jnp.swapaxes(apply(K, P_K, gradient), -1, -2)
+    return jnp.swapaxes(apply(C, P_C, left), -1, -2)

@@ -3,18 +3,26 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
+from singd_optax._validate import check_choice, check_flag
 from singd_optax.layers import Factors, LayerSpec, Statistics
 from singd_optax.rules._base import (
+    FACTOR_INITS,
     DampingMode,
+    FactorInit,
     FactorStepNorm,
     Hyperparameter,
+    InverseFreeMemory,
     Rule,
+    bounded_step,
+    cached_products,
     check_factor_options,
+    fitted,
     hyperparameter_at,
     identity_factors,
     kronecker_precondition,
-    multiplicative_step,
+    positive,
     store,
 )
 from singd_optax.structures import Precision
@@ -36,7 +44,9 @@ class IKFAC(Rule):
         "relative".
       damping_mode: "absolute" (the paper's) or "relative".
       factor_learning_rate: b1 >= 0.
-      factor_step_norm: None (the paper's), "max_abs" or "spectral": divide b1 by max(1, ‖m‖).
+      factor_step_norm: None (the paper's), "max_abs" or "spectral": divide m by max(1, ‖m‖).
+      factor_init: "identity" (the paper's) or "statistics", as for ``SINGD``.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ, as for ``SINGD``.
       precision: Of all products.
     """
 
@@ -44,6 +54,8 @@ class IKFAC(Rule):
     factor_learning_rate: Hyperparameter
     damping_mode: DampingMode = "absolute"
     factor_step_norm: FactorStepNorm = None
+    factor_init: FactorInit = "identity"
+    cache_products: bool = False
     precision: Precision = "highest"
 
     def __post_init__(self) -> None:
@@ -53,37 +65,48 @@ class IKFAC(Rule):
             factor_learning_rate=self.factor_learning_rate,
             factor_step_norm=self.factor_step_norm,
         )
+        check_choice("factor_init", self.factor_init, FACTOR_INITS)
+        check_flag("cache_products", self.cache_products)
 
-    def init(self, spec: LayerSpec) -> tuple[Factors, tuple[()]]:
-        """K = C = I, and nothing beside them."""
-        return identity_factors(spec), ()
+    def init(self, spec: LayerSpec) -> tuple[Factors, InverseFreeMemory]:
+        """K = C = I."""
+        factors = identity_factors(spec)
+        products = cached_products(factors, self.cache_products)
+        return factors, InverseFreeMemory(None, jnp.zeros(spec.stack_shape, bool), products)
 
     def refresh(
         self,
         spec: LayerSpec,
         factors: Factors,
-        memory: tuple[()],
+        memory: InverseFreeMemory,
         statistics: Statistics,
         count: jax.Array,
         key: jax.Array,
-    ) -> tuple[Factors, tuple[()]]:
+    ) -> tuple[Factors, InverseFreeMemory]:
         """One step on K and C."""
         damping = hyperparameter_at(self.damping, count)
         step_size = hyperparameter_at(self.factor_learning_rate, count)
-        moments = (statistics.H_K, statistics.H_C)
         means = (statistics.mean_U, statistics.mean_G)
+        pair = Factors(*(factor.astype(spec.statistics_dtype) for factor in factors))
+        moments = Factors(statistics.H_K, statistics.H_C)
+        if self.factor_init == "statistics":
+            sizes = (positive(mean) ** -0.5 for mean in means)
+            pair, moments = fitted(pair, moments, memory.started.astype(bool), sizes)
         new = []
         for factor, H, mean, name, k in zip(
-            factors, moments, means, spec.factor_dtype, jax.random.split(key, 2), strict=True
+            pair, moments, means, spec.factor_dtype, jax.random.split(key, 2), strict=True
         ):
-            factor = factor.astype(spec.statistics_dtype)
             own_damping = damping * mean if self.damping_mode == "relative" else damping
             damped = H + factor.gram(precision=self.precision) * own_damping
             m = damped.add_identity(-1.0) * 0.5
-            step = multiplicative_step(factor, m, step_size, self.factor_step_norm, self.precision)
+            step, _ = bounded_step(factor, m, step_size, self.factor_step_norm, self.precision)
             new.append(store(step, name, k))
-        return Factors(*new), memory
+        kept, started = Factors(*new), jnp.ones_like(memory.started)
+        products = cached_products(kept, self.cache_products)
+        return kept, InverseFreeMemory(None, started, products)
 
-    def precondition(self, factors: Factors, gradient: jax.Array) -> jax.Array:
+    def precondition(
+        self, factors: Factors, gradient: jax.Array, memory: InverseFreeMemory
+    ) -> jax.Array:
         """K Kᵀ G C Cᵀ."""
-        return kronecker_precondition(factors, gradient, self.precision)
+        return kronecker_precondition(factors, gradient, self.precision, memory.products)

@@ -1,7 +1,7 @@
 """Inverse-free Shampoo: SINGD's step on the factors, with statistics from gradients alone."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,28 +13,17 @@ from singd_optax.rules._base import (
     DampingMode,
     FactorStepNorm,
     Hyperparameter,
+    InverseFreeMemory,
+    bounded_step,
     check_factor_options,
     hyperparameter_at,
     kronecker_precondition,
-    multiplicative_step,
     store,
 )
 from singd_optax.rules._gradient_rule import GradientRule, choose
 from singd_optax.structures import Precision, StructuredMatrix
 
-FactorInit = Literal["identity", "gradient"]
-
-
-class InverseFreeMemory(NamedTuple):
-    """What is kept beside the factors.
-
-    Attributes:
-      factor_momenta: (m_K, m_C).
-      started: Whether the factors were refreshed at all, of shape ``stack_shape``.
-    """
-
-    factor_momenta: Factors
-    started: jax.Array
+GradientFactorInit = Literal["identity", "gradient"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +61,7 @@ class InverseFreeShampoo(GradientRule):
     factor_momentum: Hyperparameter = 0.5
     factor_step_norm: FactorStepNorm = "spectral"
     batch_size: Hyperparameter = 1
-    factor_init: FactorInit = "gradient"
+    factor_init: GradientFactorInit = "gradient"
     precision: Precision = "highest"
 
     def __post_init__(self) -> None:
@@ -105,7 +94,9 @@ class InverseFreeShampoo(GradientRule):
     ) -> tuple[Factors, InverseFreeMemory, jax.Array]:
         """One step on K and C."""
         dtype = spec.statistics_dtype
-        K, C, m_K, m_C = (matrix.astype(dtype) for matrix in (*factors, *memory.factor_momenta))
+        momenta = memory.factor_momenta
+        assert momenta is not None  # as init made it
+        K, C, m_K, m_C = (matrix.astype(dtype) for matrix in (*factors, *momenta))
         batch_size = jnp.asarray(hyperparameter_at(self.batch_size, count), dtype)
         gradient = gradient * jnp.sqrt(batch_size)
         mean_square = jnp.mean(gradient**2, axis=(-2, -1))
@@ -137,17 +128,18 @@ class InverseFreeShampoo(GradientRule):
             direction(m_C, C, K, gradient),
         )
         step_size = hyperparameter_at(self.factor_learning_rate, count)
-        new = (
-            multiplicative_step(factor, m, step_size, self.factor_step_norm, self.precision)
+        steps = [
+            bounded_step(factor, m, step_size, self.factor_step_norm, self.precision)
             for factor, m in zip((K, C), new_m, strict=True)
-        )
+        ]
+        new, kept_m = zip(*steps, strict=True)
         keys = jax.random.split(key, 4)
         stored = [
             store(matrix, name, k)
-            for matrix, name, k in zip((*new, *new_m), spec.factor_dtype * 2, keys, strict=True)
+            for matrix, name, k in zip((*new, *kept_m), spec.factor_dtype * 2, keys, strict=True)
         ]
         fresh = Factors(*stored[:2]), Factors(*stored[2:])
-        kept = choose(good, fresh, (factors, memory.factor_momenta))
+        kept = choose(good, fresh, (factors, momenta))
         return kept[0], InverseFreeMemory(kept[1], memory.started | good), good
 
     def precondition(self, factors: Factors, gradient: jax.Array) -> jax.Array:

@@ -158,8 +158,9 @@ class KFAC(Rule):
         K, C = inverse(S_K.add_identity(pi * root)), inverse(S_C.add_identity(root / pi))
         return Inverses(store(K, names[0], keys[0]), store(C, names[1], keys[1]))
 
-    def precondition(self, factors: Any, gradient: jax.Array) -> jax.Array:
+    def precondition(self, factors: Any, gradient: jax.Array, memory: Moments) -> jax.Array:
         """The natural gradient."""
+        del memory
         K, C, precision = factors.K, factors.C, self.precision
         if isinstance(factors, Inverses):
             left = jnp.swapaxes(K.matmul(gradient, precision=precision), -1, -2)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from singd_optax.structures._numerics import Precision, accumulation_dtype
 
@@ -23,18 +24,19 @@ def power_iteration_bound(matrix: "StructuredMatrix", precision: Precision) -> j
     """
     accumulate = accumulation_dtype(*jax.tree.leaves(matrix))
     shape = (*matrix.batch_shape, matrix.dim, _COLUMNS)
-    start = jax.random.normal(jax.random.key(0), shape[-2:], accumulate)
-
-    def normalize(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        norm = jnp.sqrt(jnp.sum(x * x, axis=-2, keepdims=True))
-        return x / jnp.where(norm > 0, norm, 1), norm
+    # A constant, since a generator for each factor would take most of the compiler's time.
+    start = jnp.asarray(np.random.default_rng(0).standard_normal(shape[-2:]), accumulate)
+    frobenius = matrix.frobenius_norm()
+    squared = jnp.where(frobenius > 0, frobenius, 1)[..., None, None] ** 2
+    # The norm is in [‖A‖_F / √d, ‖A‖_F]: scaled by the middle, nothing over- or underflows.
+    scale = matrix.dim**0.5 / squared
 
     def iterate(_: int, x: jax.Array) -> jax.Array:
-        image, _norm = normalize(matrix.matmul(x, precision=precision))
-        back, _norm = normalize(matrix.transpose_matmul(image, precision=precision))
-        return back
+        image = matrix.matmul(x, precision=precision) * scale
+        return matrix.transpose_matmul(image, precision=precision)
 
-    x, _norm = normalize(jnp.broadcast_to(start, shape))
-    x = jax.lax.fori_loop(0, _ITERATIONS, iterate, x)
-    _, norms = normalize(matrix.matmul(x, precision=precision))
-    return jnp.minimum(_MARGIN * norms.max(axis=(-2, -1)), matrix.frobenius_norm())
+    x = jax.lax.fori_loop(0, _ITERATIONS, iterate, jnp.broadcast_to(start, shape))
+    image = matrix.matmul(x, precision=precision)
+    lengths = jnp.sum(x * x, axis=-2)
+    ratios = jnp.sum(image * image, axis=-2) / jnp.where(lengths > 0, lengths, 1)
+    return jnp.minimum(_MARGIN * jnp.sqrt(ratios.max(axis=-1)), frobenius)

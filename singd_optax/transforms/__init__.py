@@ -1,6 +1,7 @@
 """The optax face of the rules."""
 
 from singd_optax.transforms._caspr import scale_by_caspr
+from singd_optax.transforms._check import check_layers_first
 from singd_optax.transforms._curvature import Interval, scale_by_curvature
 from singd_optax.transforms._gradient_rule import GradientRuleState, scale_by_gradient_rule
 from singd_optax.transforms._grafting import Grafting
@@ -18,6 +19,7 @@ __all__ = [
     "Grafting",
     "Interval",
     "KLClip",
+    "check_layers_first",
     "refresh_schedule",
     "scale_by_caspr",
     "scale_by_consistent_rms",

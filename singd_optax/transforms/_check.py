@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from singd_optax.layers import (
     Curvature,
@@ -12,6 +13,7 @@ from singd_optax.layers import (
     LayerSpec,
     Statistics,
     check_factors,
+    curvature_states,
 )
 
 
@@ -99,3 +101,27 @@ def _check_step(curvature: Curvature, path: str, count: jax.Array) -> None:
             "grad_fn(params, batch, opt_state=opt_state) returned for this step, and pass both the "
             "same opt_state."
         )
+
+
+def check_layers_first(
+    transformation: optax.GradientTransformation, layers: Layers
+) -> optax.GradientTransformationExtraArgs:
+    """The same transformation, which looks for other layers' states before anything else.
+
+    What runs before ``scale_by_<rule>`` in a chain would stumble over such a state first, and
+    say less.
+
+    Args:
+      transformation: A chain that has a ``scale_by_<rule>`` in it.
+      layers: Of this rule.
+    """
+    transformation = optax.with_extra_args_support(transformation)
+
+    def update_fn(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, Any]:
+        for own in curvature_states(state):
+            checked_specs(layers, own)
+        return transformation.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(transformation.init, update_fn)

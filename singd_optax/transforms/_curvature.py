@@ -17,20 +17,20 @@ from singd_optax.layers import (
     Statistics,
     check_layers,
     check_params,
-    constrained,
     constrained_parameters,
     gradient_from_factors,
     gradient_to_factors,
     laid_out_like,
     partitions_of,
     placed_factors,
+    placed_memory,
     warn_of_unknown,
-    whitened,
     whole_layers,
 )
 from singd_optax.rules import Rule
 from singd_optax.transforms._check import checked_curvature, checked_specs
 from singd_optax.transforms._kl_clip import KLClip
+from singd_optax.transforms._refresh import refresh_all
 
 #: An int, or a schedule step -> int.
 Interval = int | Callable[[Any], Any]
@@ -127,14 +127,14 @@ def scale_by_curvature(
         key = jax.random.fold_in(jax.random.key(seed), state.curvature_count)
 
         def refresh(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-            return _refresh_all(rule, specs, carry, statistics, state.curvature_count, key)
+            return refresh_all(rule, specs, carry, statistics, state.curvature_count, key)
 
         carry = (state.factors, state.factor_memory, state.skipped_refreshes)
         due = state.refresh_due.astype(bool)
         factors, memory, skipped = jax.lax.cond(due, refresh, lambda x: x, carry)
         changed: dict[str, jax.Array] = {}
         for spec in specs:
-            changed |= _preconditioned(rule, spec, leaves, factors[spec.path])
+            changed |= _preconditioned(rule, spec, leaves, factors[spec.path], memory[spec.path])
         if kl_clip is not None:
             gradients = {path: leaves[path] for path in changed}
             scale = kl_clip.scale(gradients, changed, state.curvature_count)
@@ -152,53 +152,14 @@ def scale_by_curvature(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _refresh_all(
-    rule: Rule,
-    specs: list[LayerSpec],
-    carry: tuple[Any, Any, Any],
-    statistics: Curvature,
-    count: jax.Array,
-    key: jax.Array,
-) -> tuple[Any, Any, Any]:
-    factors, memory, skipped = (dict(part) for part in carry)
-    for index, spec in enumerate(specs):
-        path = spec.path
-        old = (factors[path], memory[path])
-        measured = constrained(spec.placement, statistics[path].merged())
-        measured = whitened(spec, factors[path], measured, getattr(rule, "precision", "highest"))
-        new = rule.refresh(spec, *old, measured, count, jax.random.fold_in(key, index))
-        stack = len(spec.stack_shape)
-        good = (measured.mean_U > 0) & (measured.mean_G > 0)
-        good &= _all_finite(measured, stack) & _all_finite(new, stack)
-        good &= jnp.logical_not(statistics.is_stale(path, count))
-        kept = jax.tree.map(
-            lambda fresh, stale, good=good: jnp.where(
-                good.reshape(good.shape + (1,) * (fresh.ndim - good.ndim)), fresh, stale
-            ),
-            new,
-            old,
-        )
-        factors[path], memory[path] = constrained(spec.placement, kept)
-        skipped[path] = skipped[path] + jnp.logical_not(good)
-    return factors, memory, skipped
-
-
-def _all_finite(tree: Any, stack: int) -> jax.Array:
-    """Whether all numbers are finite, for each layer of a stack."""
-    finite = [
-        jnp.all(jnp.isfinite(leaf), axis=tuple(range(stack, leaf.ndim)))
-        for leaf in jax.tree.leaves(tree)
-    ]
-    return jnp.stack(finite).all(axis=0)
-
-
 def _preconditioned(
-    rule: Rule, spec: LayerSpec, leaves: Leaves, factors: Any
+    rule: Rule, spec: LayerSpec, leaves: Leaves, factors: Any, memory: Any
 ) -> dict[str, jax.Array]:
     own = constrained_parameters(spec.placement, {path: leaves[path] for path in spec.shapes})
     placed = placed_factors(spec, factors)
     gradient = gradient_to_factors(spec, placed, spec.to_matrix(*own.values()))
-    matrix = gradient_from_factors(spec, placed, rule.precondition(placed, gradient))
+    changed = rule.precondition(placed, gradient, placed_memory(spec, memory))
+    matrix = gradient_from_factors(spec, placed, changed)
     return constrained_parameters(
         spec.placement,
         {

@@ -8,8 +8,8 @@ import optax
 from singd_optax.layers import MatrixAxes
 from singd_optax.rules import (
     DampingMode,
-    FactorInit,
     FactorStepNorm,
+    GradientFactorInit,
     Hyperparameter,
     InverseFreeShampoo,
 )
@@ -28,7 +28,7 @@ def scale_by_inverse_free_shampoo(
     factor_momentum: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = "spectral",
     batch_size: Hyperparameter = 1.0,
-    factor_init: FactorInit = "gradient",
+    factor_init: GradientFactorInit = "gradient",
     factor_dtype: Any = None,
     refresh_every: Interval = 1,
     grafting: Grafting = None,

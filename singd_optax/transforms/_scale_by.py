@@ -3,7 +3,7 @@
 import optax
 
 from singd_optax.layers import Layers
-from singd_optax.rules import IKFAC, SINGD, DampingMode, FactorStepNorm, Hyperparameter
+from singd_optax.rules import IKFAC, SINGD, DampingMode, FactorInit, FactorStepNorm, Hyperparameter
 from singd_optax.structures import Precision
 from singd_optax.transforms._curvature import Interval, scale_by_curvature
 
@@ -16,6 +16,8 @@ def scale_by_singd(
     factor_learning_rate: Hyperparameter = 1e-2,
     factor_momentum: Hyperparameter = 0.9,
     factor_step_norm: FactorStepNorm = None,
+    factor_init: FactorInit = "identity",
+    cache_products: bool = False,
     refresh_every: Interval = 1,
     precision: Precision = "highest",
     seed: int = 0,
@@ -38,7 +40,11 @@ def scale_by_singd(
         statistics, so that the scale of loss and activations drops out.
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
       factor_momentum: a1 in [0, 1), or a schedule.
-      factor_step_norm: Divide b1 by max(1, ‖m‖): None, "max_abs" or "spectral".
+      factor_step_norm: Divide m by max(1, ‖m‖): None, "max_abs" or "spectral".
+      factor_init: Where K and C start: "identity", or "statistics", multiples of the identity that
+        fit the first statistics, so that the scale of loss and activations drops out.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
       refresh_every: Steps between refreshes of K and C, or a schedule step -> int.
       precision: Of all products.
       seed: Of the random bits with which bfloat16 factors are rounded.
@@ -75,6 +81,8 @@ def scale_by_singd(
         factor_learning_rate=factor_learning_rate,
         factor_momentum=factor_momentum,
         factor_step_norm=factor_step_norm,
+        factor_init=factor_init,
+        cache_products=cache_products,
         precision=precision,
     )
     return scale_by_curvature(rule, layers, refresh_every=refresh_every, seed=seed)
@@ -87,6 +95,8 @@ def scale_by_ikfac(
     damping_mode: DampingMode = "absolute",
     factor_learning_rate: Hyperparameter = 1e-2,
     factor_step_norm: FactorStepNorm = None,
+    factor_init: FactorInit = "identity",
+    cache_products: bool = False,
     refresh_every: Interval = 1,
     precision: Precision = "highest",
     seed: int = 0,
@@ -102,7 +112,11 @@ def scale_by_ikfac(
       damping: λ, a number >= 0 or a schedule.
       damping_mode: "absolute", or "relative" to the mean trace of each factor's own statistic.
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
-      factor_step_norm: Divide b1 by max(1, ‖m‖): None, "max_abs" or "spectral".
+      factor_step_norm: Divide m by max(1, ‖m‖): None, "max_abs" or "spectral".
+      factor_init: Where K and C start: "identity", or "statistics", multiples of the identity that
+        fit the first statistics, so that the scale of loss and activations drops out.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
       refresh_every: Steps between refreshes of K and C, or a schedule step -> int.
       precision: Of all products.
       seed: Of the random bits with which bfloat16 factors are rounded.
@@ -122,6 +136,8 @@ def scale_by_ikfac(
         damping_mode=damping_mode,
         factor_learning_rate=factor_learning_rate,
         factor_step_norm=factor_step_norm,
+        factor_init=factor_init,
+        cache_products=cache_products,
         precision=precision,
     )
     return scale_by_curvature(rule, layers, refresh_every=refresh_every, seed=seed)

@@ -1,0 +1,57 @@
+"""Statistics of some positions only."""
+
+import jax
+
+from singd_optax.layers._operation import Operation
+from singd_optax.layers._spec import LayerSpec
+
+#: (axis, stride) pairs.
+Strides = tuple[tuple[int, int], ...]
+
+
+def strides(spec: LayerSpec, operation: Operation, leading: tuple[int, ...]) -> Strides:
+    """Which leading axes to thin out, and by how much.
+
+    Positions of a sequence first, since they are alike and never sharded over a data axis; then
+    examples. Strides divide the axes, so that every position is as likely as any other, and
+    equal shards of the batch stay equal.
+
+    Args:
+      spec: The layer.
+      operation: How the call used the kernel.
+      leading: Sizes of the leading axes.
+    """
+    wanted = round(1 / spec.curvature_fraction)
+    found = []
+    last = len(leading) - 1
+    if last > 0 and operation.shares_leading and spec.kfac_approx == "expand":
+        found.append((last, largest_divisor(leading[last], wanted)))
+        wanted //= found[0][1]
+    if leading:
+        found.append((0, largest_divisor(leading[0], wanted)))
+    return tuple((axis, stride) for axis, stride in found if stride > 1)
+
+
+def largest_divisor(size: int, limit: int) -> int:
+    """The largest divisor of a size that is no larger than a limit.
+
+    >>> largest_divisor(64, 10), largest_divisor(15, 4), largest_divisor(7, 4)
+    (8, 3, 1)
+    """
+    return max(k for k in range(1, max(limit, 1) + 1) if size % k == 0 or k == 1)
+
+
+def starts(thinned: Strides, number: jax.Array) -> list[jax.Array]:
+    """Random starts, others in each refresh."""
+    key = jax.random.fold_in(jax.random.key(0), number)
+    return [
+        jax.random.randint(jax.random.fold_in(key, axis), (), 0, stride) for axis, stride in thinned
+    ]
+
+
+def thin(array: jax.Array, thinned: Strides, start: list[jax.Array]) -> jax.Array:
+    """Every stride-th entry along the axes."""
+    for (axis, stride), first in zip(thinned, start, strict=True):
+        shape = (*array.shape[:axis], array.shape[axis] // stride, stride, *array.shape[axis + 1 :])
+        array = jax.lax.dynamic_index_in_dim(array.reshape(shape), first, axis + 1, keepdims=False)
+    return array

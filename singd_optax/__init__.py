@@ -1,6 +1,6 @@
 """Structured inverse-free natural gradient descent for JAX: optax optimizers for Flax models."""
 
-from singd_optax import diagnostics, layers, nnx, rules, structures, training, transforms
+from singd_optax import diagnostics, layers, nnx, rules, sharding, structures, training, transforms
 from singd_optax.alias import ikfac, ingd, kfac, singd
 from singd_optax.alias_gradients import caspr, inverse_free_shampoo, shampoo
 from singd_optax.capture import (
@@ -58,6 +58,7 @@ __all__ = [
     "scale_by_shampoo",
     "scale_by_singd",
     "shampoo",
+    "sharding",
     "singd",
     "structures",
     "tag",

@@ -3,6 +3,8 @@
 import jax
 import pytest
 
+jax.config.update("jax_num_cpu_devices", 8)
+
 
 @pytest.fixture
 def x64():

@@ -21,6 +21,7 @@ ALLOWED = {
     "nnx": {"capture"},
     "alias": {"transforms", "rules", "layers", "structures"},
     "training": {"layers"},
+    "sharding": {"layers"},
     "diagnostics": {"layers", "structures"},
     "alias_gradients": {"transforms", "rules", "layers", "structures"},
     "testing": {"rules", "layers", "structures"},
@@ -56,6 +57,7 @@ PUBLIC = [
     "scale_by_shampoo",
     "scale_by_singd",
     "shampoo",
+    "sharding",
     "singd",
     "structures",
     "tag",
@@ -123,6 +125,7 @@ def test_every_public_name_is_documented():
         singd_optax.rules,
         singd_optax.transforms,
         singd_optax.training,
+        singd_optax.sharding,
         singd_optax.diagnostics,
     ):
         for name in module.__all__:

@@ -3,12 +3,14 @@
 import re
 from pathlib import Path
 
+import jax
+
 README = Path(__file__).parents[1] / "README.md"
 
 
 def test_examples(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     namespace = {}
     exec(blocks[0], namespace)
     assert 0 < float(namespace["loss"]) < 0.1
@@ -22,3 +24,7 @@ def test_examples(capsys):
     params = namespace["state"].params
     for name in ("accumulating", "lookahead"):
         assert namespace[name].init(params)
+    exec(blocks[3], namespace)
+    found = namespace["opt_state"], namespace["of_state"]
+    shards = jax.tree.map(lambda leaf, wanted: leaf.sharding == wanted, *found)
+    assert all(jax.tree.leaves(shards))

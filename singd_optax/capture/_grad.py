@@ -33,6 +33,8 @@ from singd_optax.layers import (
     check_layers,
     check_params,
     curvature_states,
+    gathered,
+    whitens_late,
 )
 from singd_optax.structures import Precision
 
@@ -155,9 +157,10 @@ def make_tap(spec: LayerSpec, slot: Statistics, state: CurvatureState, precision
     """What rides beside the kernel of a layer."""
     number = jnp.where(state.refresh_due > 0, state.curvature_count + 1, 0)
     refresh = jnp.broadcast_to(number, spec.scan_shape)
-    riding = (slot, state.factors[spec.path], refresh)
-    slot, factors, refresh = spec.stacking.spread(riding)
-    return Tap(slot, factors, refresh, spec, precision)
+    factors = state.factors[spec.path]
+    riding = (slot, () if whitens_late(spec, factors) else gathered(factors), refresh)
+    slot, whitening, refresh = spec.stacking.spread(riding)
+    return Tap(slot, whitening, refresh, spec, precision)
 
 
 def states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState]:

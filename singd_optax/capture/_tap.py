@@ -15,7 +15,16 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from singd_optax.layers import Factors, LayerSpec, Operation, Statistics, layer_statistics
+from singd_optax.layers import (
+    Factors,
+    LayerSpec,
+    Operation,
+    Statistics,
+    constrained_moments,
+    laid_out_like,
+    layer_statistics,
+    partitions_of,
+)
 from singd_optax.structures import Precision
 
 
@@ -107,21 +116,27 @@ def _tap_forward(
 ) -> tuple[jax.Array, Any]:
     del static
     # The mean is the smallest part of the slot: it tells vmap whether the kernel is mapped.
-    return outputs, (slot.mean_U, data, factors, refresh)
+    return outputs, (slot.mean_U, partitions_of(slot), data, factors, refresh)
 
 
 def _tap_backward(static: Static, residuals: Any, gradient: jax.Array) -> tuple[Any, ...]:
-    mean_U, (inputs, weights), factors, refresh = residuals
+    mean_U, like, (inputs, weights), factors, refresh = residuals
     spec, call, _ = static
     # A loss may itself take gradients (of a network that solves an equation, say), and so
     # differentiate this pass: through the gradient that is handed on, never through statistics.
-    arranged = (*call.operation.arrange(inputs, gradient), weights)
-    arguments = jax.lax.stop_gradient((arranged, factors, mean_U, refresh))
-    statistics = _gated_statistics(static, 0)(*arguments)
-    if spec.tied:
+
+    def measure(*data: Any) -> Statistics:
+        inputs, gradient, weights, factors, mean_U, refresh = data
+        arranged = (*call.operation.arrange(inputs, gradient), weights)
+        statistics = _gated_statistics(static, 0)(arranged, factors, mean_U, refresh)
+        if not spec.tied:
+            return statistics
         unused = jax.tree.map(jnp.zeros_like, statistics)
         uses = (unused, statistics) if call.transposed else (statistics, unused)
-        statistics = uses[0]._replace(transposed=uses[1])
+        return uses[0]._replace(transposed=uses[1])
+
+    data = jax.lax.stop_gradient((inputs, gradient, weights, factors, mean_U, refresh))
+    statistics = laid_out_like(measure, like, *data)
     return gradient, statistics, None, None, None
 
 
@@ -139,7 +154,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
 
     def form(data: Arranged, factors: Factors, number: jax.Array) -> Statistics:
         inputs, gradient, weights = data
-        return layer_statistics(
+        statistics = layer_statistics(
             spec,
             call.operation,
             inputs,
@@ -150,6 +165,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
             transposed=call.transposed,
             number=number,
         )
+        return constrained_moments(spec.placement, statistics)
 
     for _ in range(mapped):
         form = jax.vmap(form, in_axes=(0, 0, None))

@@ -20,6 +20,7 @@ from singd_optax.layers._exchange import (
     curvature_states,
     factors,
 )
+from singd_optax.layers._explicit import gathered, laid_out_like, partitions_of
 from singd_optax.layers._layers import Layers, OtherParameter
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._lookup import Lookup
@@ -31,6 +32,22 @@ from singd_optax.layers._matrices import (
     matrix_specs,
 )
 from singd_optax.layers._operation import Operation
+from singd_optax.layers._placed import (
+    gradient_from_factors,
+    gradient_to_factors,
+    placed_factors,
+    placed_memory,
+    whitened,
+    whitens_late,
+)
+from singd_optax.layers._placement import (
+    Placement,
+    constrained,
+    constrained_moments,
+    constrained_parameters,
+    fitting,
+    partitions,
+)
 from singd_optax.layers._product import Product, parse_product
 from singd_optax.layers._rows import layer_statistics
 from singd_optax.layers._spec import (
@@ -65,6 +82,7 @@ __all__ = [
     "MatrixSpec",
     "Operation",
     "OtherParameter",
+    "Placement",
     "Product",
     "Stacking",
     "Statistics",
@@ -74,17 +92,31 @@ __all__ = [
     "check_matrix_axes",
     "check_not_flat",
     "check_params",
+    "constrained",
+    "constrained_moments",
+    "constrained_parameters",
     "curvature_states",
     "default_matrix_axes",
     "describe_factor",
     "factors",
+    "fitting",
     "format_bytes",
+    "gathered",
+    "gradient_from_factors",
+    "gradient_to_factors",
     "join_path",
+    "laid_out_like",
     "layer_statistics",
     "matrix_specs",
     "parse_options",
     "parse_product",
+    "partitions",
+    "partitions_of",
     "path_name",
+    "placed_factors",
+    "placed_memory",
     "warn_of_unknown",
+    "whitened",
+    "whitens_late",
     "whole_layers",
 ]

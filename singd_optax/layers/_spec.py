@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 
 from singd_optax._validate import check_choice, check_number
 from singd_optax.layers._layout import Layout
+from singd_optax.layers._placement import Placement
 from singd_optax.layers._stacking import Stacking
 from singd_optax.structures import Diagonal, Structure, parse_structures
 
@@ -55,6 +56,8 @@ class LayerSpec:
       curvature_fraction: The share of positions (or of examples, for convolutions and
         ``"reduce"``) that statistics are formed of, in (0, 1]: every k-th from a random start, k
         the largest divisor of their number up to 1 / ``curvature_fraction``.
+      placement: Which devices hold what of the factors, see ``singd_optax.sharding``; None if the
+        compiler is left to choose.
     """
 
     path: str
@@ -72,6 +75,7 @@ class LayerSpec:
     stacking: Stacking = dataclasses.field(default_factory=Stacking)
     layout: Layout = dataclasses.field(default_factory=Layout)
     tied: bool = False
+    placement: Placement | None = None
 
     def __post_init__(self) -> None:
         K, C = (s.resolve(dim) for s, dim in zip(self.structures, self.dims, strict=True))

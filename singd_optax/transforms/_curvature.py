@@ -9,6 +9,7 @@ import optax
 
 from singd_optax._validate import check_interval
 from singd_optax.layers import (
+    Curvature,
     CurvatureState,
     Layers,
     LayerSpec,
@@ -16,6 +17,13 @@ from singd_optax.layers import (
     Statistics,
     check_layers,
     check_params,
+    constrained_parameters,
+    gradient_from_factors,
+    gradient_to_factors,
+    laid_out_like,
+    partitions_of,
+    placed_factors,
+    placed_memory,
     warn_of_unknown,
     whole_layers,
 )
@@ -105,6 +113,17 @@ def scale_by_curvature(
         statistics = checked_curvature(curvature, specs, state)
         leaves = Leaves(updates)
         check_params(specs, leaves, "updates")
+        like = partitions_of((updates, state))
+        return laid_out_like(
+            update_layers, like, updates, state, dict(statistics), statistics.counts
+        )
+
+    def update_layers(
+        updates: optax.Updates, state: CurvatureState, measured: Any, counts: Any
+    ) -> tuple[optax.Updates, CurvatureState]:
+        specs = checked_specs(layers, state)
+        statistics = Curvature(measured, counts)
+        leaves = Leaves(updates)
         key = jax.random.fold_in(jax.random.key(seed), state.curvature_count)
 
         def refresh(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
@@ -136,8 +155,15 @@ def scale_by_curvature(
 def _preconditioned(
     rule: Rule, spec: LayerSpec, leaves: Leaves, factors: Any, memory: Any
 ) -> dict[str, jax.Array]:
-    gradient = spec.to_matrix(*(leaves[path] for path in spec.shapes))
-    parts = spec.from_matrix(rule.precondition(factors, gradient, memory))
-    return {
-        path: part.astype(leaves[path].dtype) for path, part in zip(spec.shapes, parts, strict=True)
-    }
+    own = constrained_parameters(spec.placement, {path: leaves[path] for path in spec.shapes})
+    placed = placed_factors(spec, factors)
+    gradient = gradient_to_factors(spec, placed, spec.to_matrix(*own.values()))
+    changed = rule.precondition(placed, gradient, placed_memory(spec, memory))
+    matrix = gradient_from_factors(spec, placed, changed)
+    return constrained_parameters(
+        spec.placement,
+        {
+            path: part.astype(leaves[path].dtype)
+            for path, part in zip(spec.shapes, spec.from_matrix(matrix), strict=True)
+        },
+    )

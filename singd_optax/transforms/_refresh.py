@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers import Curvature, LayerSpec, Statistics
+from singd_optax.layers import Curvature, LayerSpec, Statistics, constrained, whitened
 from singd_optax.rules import Rule
 
 #: Factors, memory and skipped refreshes, each by path.
@@ -29,11 +29,12 @@ def refresh_all(
     for index, spec in enumerate(specs):
         path = spec.path
         old = (factors[path], memory[path])
-        measured = statistics[path].merged()
+        measured = constrained(spec.placement, statistics[path].merged())
+        measured = whitened(spec, factors[path], measured, getattr(rule, "precision", "highest"))
         fresh = jnp.logical_not(statistics.is_stale(path, count))
         own_key = jax.random.fold_in(key, index)
         new, good = _refreshed(rule, spec, old, measured, fresh, count, own_key)
-        factors[path], memory[path] = new
+        factors[path], memory[path] = constrained(spec.placement, new)
         skipped[path] = skipped[path] + jnp.logical_not(good)
     return factors, memory, skipped
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from singd_optax._validate import check_number
-from singd_optax.layers import Layers, Leaves, check_layers
+from singd_optax.layers import Layers, Leaves, check_layers, laid_out_like, partitions_of
 
 
 def scale_by_consistent_rms(layers: Layers, rms: float = 0.2) -> optax.GradientTransformation:
@@ -31,6 +31,9 @@ def scale_by_consistent_rms(layers: Layers, rms: float = 0.2) -> optax.GradientT
 
     def update_fn(updates: optax.Updates, params: Any = None) -> optax.Updates:
         del params
+        return laid_out_like(scaled_updates, partitions_of(updates), updates)
+
+    def scaled_updates(updates: optax.Updates) -> optax.Updates:
         leaves = Leaves(updates)
         changed = {}
         for spec in layers.values():

@@ -1,0 +1,112 @@
+"""The shardings of a whole optimizer state."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from singd_optax.layers import (
+    CurvatureState,
+    Layers,
+    Leaves,
+    check_layers,
+    path_name,
+)
+from singd_optax.layers import partitions as factor_partitions
+from singd_optax.sharding._place import sharding_at
+
+
+def state_shardings(
+    init: Callable[[Any], Any], params: Any, shardings: Any, layers: Layers | None = None
+) -> Any:
+    """The shardings of an optimizer's state, from those of the parameters.
+
+    Arrays that are shaped like a parameter and sit under its path (momentum, AdamW's moments) are
+    split as the parameter is. Factors, their momenta and averages are where ``spread`` placed
+    them; those of layers without placement, and all else, are on every device.
+
+    Args:
+      init: The ``init`` of the optimizer (of any chain, partition, ...), or of a TrainState.
+      params: What ``init`` takes: parameters or their ``jax.ShapeDtypeStruct``.
+      shardings: A tree like ``params``, of ``NamedSharding``; or parameters that have them.
+      layers: From ``spread``; None for an optimizer without layers.
+
+    Returns:
+      A tree like ``init(params)``, of ``NamedSharding``: for ``jax.jit``'s ``in_shardings`` and
+      ``out_shardings`` (``opt_state = jax.jit(tx.init, out_shardings=of_state)(params)``),
+      ``jax.device_put``, or to restore a checkpoint on this mesh.
+
+    Raises:
+      ValueError: A parameter has no sharding.
+      TypeError: ``layers`` are something else, or a leaf has no ``NamedSharding``.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
+      >>> from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec as P
+      >>> params = {"kernel": jnp.ones((8, 4))}
+      >>> loss_fn = lambda p, x: jnp.mean(nn.Dense(4, use_bias=False).apply({"params": p}, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, jnp.ones((16, 8)))
+      >>> mesh = AbstractMesh((4,), ("data",))  # of real devices: jax.make_mesh
+      >>> shardings = {"kernel": NamedSharding(mesh, P("data", None))}
+      >>> layers = singd_optax.sharding.spread(layers, shardings)
+      >>> tx = singd_optax.singd(1e-2, layers)
+      >>> of_state = singd_optax.sharding.state_shardings(tx.init, params, shardings, layers)
+      >>> singd_optax.factors(of_state)[""].K.entries.spec
+      P('data', None)
+    """
+    if layers is not None:
+        check_layers(layers)
+    leaves = Leaves(shardings)
+    known = {path: sharding_at(leaves, path) for path in leaves}
+    shapes = {path: leaf.shape for path, leaf in _leaves_by_path(params)}
+    mesh = next(iter(known.values())).mesh
+    state = jax.eval_shape(init, params)
+
+    def of_leaf(path: Any, leaf: Any) -> NamedSharding:
+        names = path_name(_without_boxes(path)).split("/")
+        for start in range(len(names)):
+            name = "/".join(names[start:])
+            if shapes.get(name) == leaf.shape:
+                return known[name]
+        return NamedSharding(mesh, PartitionSpec())
+
+    def of_node(path: Any, node: Any) -> Any:
+        if isinstance(node, CurvatureState):
+            return _curvature_shardings(node, layers, mesh)
+        return of_leaf(path, node)
+
+    return jax.tree_util.tree_map_with_path(
+        of_node, state, is_leaf=lambda node: isinstance(node, CurvatureState)
+    )
+
+
+def _curvature_shardings(
+    state: CurvatureState, layers: Layers | None, mesh: Mesh | AbstractMesh
+) -> CurvatureState:
+    whole = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), state)
+
+    def placed(trees: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+        result = dict(default)
+        for path, tree in trees.items():
+            placement = layers[path].placement if layers and path in layers else None
+            if placement is not None:
+                result[path] = jax.tree.map(placement.named, factor_partitions(placement, tree))
+        return result
+
+    return whole._replace(
+        factors=placed(state.factors, whole.factors),
+        factor_memory=placed(state.factor_memory, whole.factor_memory),
+        skipped_refreshes=placed(state.skipped_refreshes, whole.skipped_refreshes),
+    )
+
+
+def _leaves_by_path(params: Any) -> list[tuple[str, Any]]:
+    leaves = Leaves(params)
+    return [(path, leaves[path]) for path in leaves]
+
+
+def _without_boxes(path: Any) -> Any:
+    last = path[-1] if path else None
+    boxed = isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value"
+    return path[:-1] if boxed else path

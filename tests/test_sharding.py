@@ -1,0 +1,242 @@
+"""On a mesh the trajectory is the single device's, wherever the factors are."""
+
+import functools
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import meshes
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import singd_optax
+from singd_optax.sharding import named_shardings, spread, state_shardings
+
+#: What float32 leaves of 20 steps: parameters; the optimizer's state.
+CLOSE, STATE_CLOSE = 3e-6, 3e-4
+
+RUNS = [
+    ("data", "Auto", "follow"),
+    ("fsdp", "Auto", "rows"),
+    ("tensor", "Auto", "layers"),
+    ("data x tensor", "Explicit", "rows"),
+]
+
+
+def check(params, state, losses):
+    want = meshes.alone()
+    np.testing.assert_allclose(losses, want[2], rtol=1e-5)
+    assert want[2][-1] < 0.3 * want[2][0]
+    assert meshes.difference(params, want[0]) < CLOSE
+    assert meshes.difference(state, want[1]) < STATE_CLOSE
+
+
+@pytest.mark.parametrize(("layout", "kind", "strategy"), RUNS)
+def test_trajectory(layout, kind, strategy):
+    setup = meshes.setup(layout, kind, strategy)
+    with setup.context():
+        params, state, losses = setup.run(*setup.start())
+    check(params, state, losses)
+    assert setup.step._cache_size() == 1
+    found = jax.tree.map(lambda leaf: leaf.sharding, state)
+    same = jax.tree.map(
+        lambda leaf, a, b: a.is_equivalent_to(b, leaf.ndim), state, found, setup.of_state
+    )
+    assert all(jax.tree.leaves(same))
+
+
+def test_shard_map():
+    """Data parallel with pmean, written by hand."""
+    params, batch, layers = meshes.problem()
+    mesh = meshes.make_mesh({"data": 8}, "Auto")
+    tx = meshes.make_tx(layers)
+    step = jax.jit(
+        jax.shard_map(
+            meshes.make_step(tx, layers, pmean="data"),
+            mesh=mesh,
+            in_specs=(P(), P(), P("data"), P("data")),
+            out_specs=P(),
+            check_vma=False,
+        ),
+        compiler_options=meshes.QUICK,
+    )
+    check(*meshes.run(step, params, tx.init(params), batch))
+
+
+def test_checkpoint_on_other_meshes(tmp_path):
+    """Saved on eight devices; resumed on two with another layout, and on one."""
+    eight = meshes.setup("fsdp", "Auto", "rows")
+    saved = eight.run(*eight.start(), steps=10)[:2]
+    two = meshes.setup("data x tensor", "Auto", "rows", (("data", 1), ("model", 2)))
+    one = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), saved)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", saved)
+        checkpointer.wait_until_finished()
+        for shardings in ((two.shardings, two.of_state), one):
+            like = jax.tree.map(
+                lambda leaf, sharding: jax.ShapeDtypeStruct(
+                    leaf.shape, leaf.dtype, sharding=sharding
+                ),
+                saved,
+                shardings,
+            )
+            params, state = checkpointer.restore(tmp_path / "state", like)
+            if shardings is one:
+                params, state, losses = meshes.run(
+                    meshes.step_alone(), params, state, meshes.problem()[1], 10
+                )
+            else:
+                params, state, losses = two.run(params, state, 10)
+            np.testing.assert_allclose(losses, meshes.alone()[2][10:], rtol=1e-5)
+            assert meshes.difference(params, meshes.alone()[0]) < CLOSE
+
+
+def test_two_processes():
+    """Each with its own half of the data, by collectives between processes."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = str(probe.getsockname()[1])
+    script = Path(__file__).with_name("two_processes.py")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), port, str(number)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    losses = json.loads(outputs[0][0].splitlines()[-1])
+    np.testing.assert_allclose(losses, meshes.alone()[2][: len(losses)], rtol=1e-5)
+
+
+def per_device(shapes, shardings):
+    return sum(
+        int(np.prod(sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
+        for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+    )
+
+
+class Stack(nn.Module):
+    """A stack of 8 square layers."""
+
+    @nn.compact
+    def __call__(self, x):
+        def body(module, x, _):
+            return nn.tanh(nn.Dense(32, use_bias=False, name="dense")(x)), None
+
+        scan = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=8)
+        return scan(self, x, None)[0]
+
+
+def stack_loss(params, x):
+    return jnp.mean(Stack().apply({"params": params}, x) ** 2)
+
+
+@functools.cache
+def stack_problem():
+    x = jax.ShapeDtypeStruct((64, 32), jnp.float32)
+    params = jax.eval_shape(Stack().init, jax.random.key(0), x)["params"]
+    return params, x, singd_optax.find_layers(stack_loss, params, x, structures="dense")
+
+
+@pytest.mark.parametrize("sizes", [{"data": 8}, {"data": 2, "model": 4}, {"a": 3, "b": 2}])
+def test_memory_falls_with_devices(sizes):
+    """Every factor is split over all devices that divide something of it."""
+    params, _, layers = stack_problem()
+    mesh = meshes.make_mesh(sizes, "Auto")
+    shardings = jax.tree.map(lambda _: NamedSharding(mesh, P()), params)
+    layers = spread(layers, shardings)
+    init = singd_optax.scale_by_singd(layers).init
+    state = jax.eval_shape(init, params)
+    of_state = state_shardings(init, params, shardings, layers)
+    whole = per_device(state, jax.tree.map(lambda _: NamedSharding(mesh, P()), state))
+    devices = 2 if "a" in sizes else mesh.size
+    assert per_device(state, of_state) < 1.01 * whole / devices
+
+
+def test_work_is_split():
+    """Of a refresh, and of preconditioning; and no factor travels without a refresh."""
+    params, _, layers = stack_problem()
+    flops, text = {}, {}
+    for devices in (1, 8):
+        mesh = meshes.make_mesh({"data": devices}, "Auto")
+        shardings = jax.tree.map(lambda _, m=mesh: NamedSharding(m, P(None, "data", None)), params)
+        placed = spread(layers, shardings)
+        tx = singd_optax.scale_by_singd(placed)
+        of_state = state_shardings(tx.init, params, shardings, placed)
+        state = jax.eval_shape(tx.init, params)
+        curvature = {
+            path: jax.eval_shape(lambda spec=spec: singd_optax.layers.Statistics.zeros(spec))
+            for path, spec in placed.items()
+        }
+        for due in (0, 1):
+
+            def update(grads, state, curvature, due=due, tx=tx):
+                state = state._replace(refresh_due=jnp.full((), due, jnp.int32))
+                return tx.update(grads, state, curvature=curvature)
+
+            jitted = jax.jit(
+                update,
+                in_shardings=(shardings, of_state, None),
+                out_shardings=(shardings, of_state),
+            )
+            compiled = jitted.lower(params, state, curvature).compile(meshes.QUICK)
+            flops[devices, due] = compiled.cost_analysis()["flops"]
+            text[devices, due] = compiled.as_text()
+    for due in (0, 1):
+        assert flops[8, due] < 0.15 * flops[1, due]
+    assert "all-gather" not in text[8, 0]
+    assert "all-to-all" in text[8, 0]
+
+
+def test_boxes_and_rules():
+    """Logical names become shardings, of boxed parameters and of the state that has their boxes."""
+    mesh = meshes.make_mesh({"data": 4, "model": 2}, "Auto")
+    init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), ("embed", "mlp"))
+    model = nn.Dense(8, use_bias=False, kernel_init=init)
+    x = jnp.ones((4, 8))
+    params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+    rules = [("embed", "data"), ("mlp", "model")]
+    shardings = named_shardings(params, mesh, rules)
+    assert shardings["kernel"].value.spec == P("data", "model")
+    flax_says = nn.logical_to_mesh_sharding(nn.get_partition_spec(params), mesh, rules)
+    assert flax_says["kernel"] == shardings["kernel"].value
+    loss_fn = lambda params, x: jnp.mean(model.apply({"params": params}, x) ** 2)
+    layers = spread(singd_optax.find_layers(loss_fn, params, x), shardings, strategy="follow")
+    tx = singd_optax.singd(1e-2, layers)
+    state = state_shardings(tx.init, params, shardings, layers)
+    assert singd_optax.factors(state)[""].K.entries.spec == P("data", None)
+    assert singd_optax.factors(state)[""].C.entries.spec == P("model", None)
+    trace = optax.tree.get(state, "trace")
+    assert trace["kernel"].value.spec == P("data", "model")
+    params = jax.jit(model.init, out_shardings={"params": shardings})(jax.random.key(0), x)
+    assert jax.jit(tx.init, out_shardings=state)(params["params"]) is not None
+
+
+def test_errors():
+    params, _, layers = stack_problem()
+    mesh = meshes.make_mesh({"data": 8}, "Auto")
+    good = jax.tree.map(lambda _: NamedSharding(mesh, P()), params)
+    with pytest.raises(ValueError, match="`strategy` must be"):
+        spread(layers, good, strategy="everywhere")
+    with pytest.raises(TypeError, match=r"must be a jax\.sharding\.NamedSharding, got P"):
+        spread(layers, jax.tree.map(lambda _: P(), params))
+    with pytest.raises(ValueError, match="have nothing for the parameter"):
+        spread(layers, {})
+    boxed = {"kernel": nn.LogicallyPartitioned(jnp.ones((4, 8)), ("embed", "mlp"))}
+    with pytest.raises(ValueError, match="'mlp' of a parameter is in no rule"):
+        named_shardings(boxed, mesh, [("embed", "data")])
+    with pytest.raises(ValueError, match=r"is to be split over \['embed'\]"):
+        named_shardings(boxed, mesh)

@@ -86,7 +86,7 @@ def singd(
       >>> def loss_fn(params, x):
       ...   return jnp.mean((model.apply(params, x) - jnp.sin(3 * x)) ** 2)
       >>> layers = singd_optax.find_layers(loss_fn, params, x)
-      >>> tx = singd_optax.singd(0.1, layers)
+      >>> tx = singd_optax.singd(0.02, layers)
       >>> opt_state = tx.init(params)
       >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
       >>> @jax.jit

@@ -37,10 +37,10 @@ def summary(opt_state: Any) -> str:
       >>> layers = singd_optax.find_layers(loss_fn, params, x, structures=("dense", "diagonal"))
       >>> print(singd_optax.diagnostics.summary(singd_optax.singd(0.1, layers).init(params)))
         layer             K                      C                         K, C   beside them
-        params            Dense() 6 x 6 float32  Diagonal() 3 x 3 float32  156 B  156 B
-        all layers                                                         156 B  156 B
+        params            Dense() 6 x 6 float32  Diagonal() 3 x 3 float32  156 B  148 B
+        all layers                                                         156 B  148 B
         rest of the state                                                  88 B
-        whole state                                                        400 B
+        whole state                                                        392 B
     """
     factors(opt_state)
     rows = [["layer", "K", "C", "K, C", "beside them"]]

@@ -38,6 +38,7 @@ LEARNING_RATES = {"adamw": 4e-3, "singd": 8e-3}
 #: the best of the second half of GRID (``--search --grid ...``).
 LEARNING_RATES |= {
     "singd_diagonal": 8e-3,
+    "ingd": 8e-3,
     "ikfac": 8e-3,
     "kfac": 8e-3,
     "inverse_free_shampoo": 1.6e-2,

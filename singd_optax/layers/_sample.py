@@ -1,6 +1,8 @@
 """Statistics of some positions only."""
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from singd_optax.layers._operation import Operation
 from singd_optax.layers._spec import LayerSpec
@@ -42,11 +44,21 @@ def largest_divisor(size: int, limit: int) -> int:
 
 
 def starts(thinned: Strides, number: jax.Array) -> list[jax.Array]:
-    """Random starts, others in each refresh."""
-    key = jax.random.fold_in(jax.random.key(0), number)
-    return [
-        jax.random.randint(jax.random.fold_in(key, axis), (), 0, stride) for axis, stride in thinned
-    ]
+    """Pseudo-random starts, others in each refresh.
+
+    A hash of the step's number, as multiplications and shifts: a random generator in each layer
+    took the compiler longer than the layer's statistics.
+    """
+    return [(_hashed(number, axis) % stride).astype(jnp.int32) for axis, stride in thinned]
+
+
+def _hashed(number: jax.Array, axis: int) -> jax.Array:
+    bits = (number.astype(jnp.uint32) + np.uint32(0x632BE5AB * (axis + 1) % 2**32)) * np.uint32(
+        0x9E3779B1
+    )
+    bits = (bits ^ (bits >> 15)) * np.uint32(0x2C1B3C6D)
+    bits = (bits ^ (bits >> 12)) * np.uint32(0x297A2D39)
+    return bits ^ (bits >> 15)
 
 
 def thin(array: jax.Array, thinned: Strides, start: list[jax.Array]) -> jax.Array:

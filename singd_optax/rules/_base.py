@@ -57,7 +57,12 @@ class Rule(abc.ABC):
 
     Sub-classes are frozen, keyword-only dataclasses of hyper-parameters. All arrays may carry the
     leading axes of a stack of layers, which are treated as separate layers throughout.
+
+    Attributes:
+      precision: Of the products on factors.
     """
+
+    precision: Precision = "highest"
 
     @abc.abstractmethod
     def init(self, spec: LayerSpec) -> tuple[Factors, Any]:
@@ -149,25 +154,29 @@ def bounded_step(
     """
     kept = direction
     if step_norm == "max_abs":
-        direction = direction * (1 / jnp.maximum(direction.max_abs(), 1))
+        step_size = step_size / jnp.maximum(direction.max_abs(), 1)
     elif step_norm == "spectral":
         norm = direction.spectral_norm_bound(precision=precision)
-        kept = direction = direction * (1 / jnp.maximum(norm, 1))
-        step_size = jnp.minimum(step_size, _LARGEST_STEP / jnp.clip(norm, 1e-3, 1))
+        kept = direction * (1 / jnp.maximum(norm, 1))
+        step_size = jnp.minimum(step_size / jnp.maximum(norm, 1), _LARGEST_STEP / (norm + 1e-3))
     return factor - factor.multiply(direction, precision=precision) * step_size, kept
 
 
-def positive(x: jax.Array) -> jax.Array:
-    """X where it is positive, else 1; statistics of zero are refused elsewhere."""
-    return jnp.where(x > 0, x, 1)
+def first_scales(
+    factor_init: FactorInit, statistics: Statistics, started: jax.Array
+) -> tuple[ArrayLike, ArrayLike]:
+    """By what to scale K and C on their first refresh, so that they fit the first statistics.
 
-
-def fitted(factors: Factors, H: Factors, started: ArrayLike, sizes: Any) -> tuple[Factors, Factors]:
-    """Factors that were never refreshed, and whitened moments, as if K and C had been sizes x I."""
-    scales = [jnp.where(started, 1, size) for size in sizes]
-    K, C = (factor * scale for factor, scale in zip(factors, scales, strict=True))
-    H_K, H_C = (moment * scale**2 for moment, scale in zip(H, scales, strict=True))
-    return Factors(K, C), Factors(H_K, H_C)
+    The rules put these numbers where they belong instead of scaling matrices with them: moments
+    and grams grow with their squares.
+    """
+    if factor_init == "identity":
+        return 1.0, 1.0
+    mean_U, mean_G = (
+        jnp.where((started > 0) | (mean <= 0), 1, mean)
+        for mean in (statistics.mean_U, statistics.mean_G)
+    )
+    return mean_U**-0.5, mean_G**-0.5
 
 
 def store(matrix: StructuredMatrix, dtype: str, key: jax.Array) -> StructuredMatrix:

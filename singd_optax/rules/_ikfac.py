@@ -18,11 +18,10 @@ from singd_optax.rules._base import (
     bounded_step,
     cached_products,
     check_factor_options,
-    fitted,
+    first_scales,
     hyperparameter_at,
     identity_factors,
     kronecker_precondition,
-    positive,
     store,
 )
 from singd_optax.structures import Precision
@@ -86,21 +85,22 @@ class IKFAC(Rule):
         """One step on K and C."""
         damping = hyperparameter_at(self.damping, count)
         step_size = hyperparameter_at(self.factor_learning_rate, count)
-        means = (statistics.mean_U, statistics.mean_G)
-        pair = Factors(*(factor.astype(spec.statistics_dtype) for factor in factors))
-        moments = Factors(statistics.H_K, statistics.H_C)
-        if self.factor_init == "statistics":
-            sizes = (positive(mean) ** -0.5 for mean in means)
-            pair, moments = fitted(pair, moments, memory.started > 0, sizes)
         new = []
-        for factor, H, mean, name, k in zip(
-            pair, moments, means, spec.factor_dtype, jax.random.split(key, 2), strict=True
+        for old, H, mean, scale, name, k in zip(
+            factors,
+            (statistics.H_K, statistics.H_C),
+            (statistics.mean_U, statistics.mean_G),
+            first_scales(self.factor_init, statistics, memory.started),
+            spec.factor_dtype,
+            jax.random.split(key, 2),
+            strict=True,
         ):
+            factor = old.astype(spec.statistics_dtype)
             own_damping = damping * mean if self.damping_mode == "relative" else damping
-            damped = H + factor.gram(precision=self.precision) * own_damping
-            m = damped.add_identity(-1.0) * 0.5
+            damping_term = factor.gram(precision=self.precision) * (own_damping * scale**2)
+            m = (H * scale**2 + damping_term).add_identity(-1.0) * 0.5
             step, _ = bounded_step(factor, m, step_size, self.factor_step_norm, self.precision)
-            new.append(store(step, name, k))
+            new.append(store(step * scale, name, k))
         kept, started = Factors(*new), jnp.ones_like(memory.started)
         products = cached_products(kept, self.cache_products)
         return kept, InverseFreeMemory(None, started, products)

@@ -18,11 +18,10 @@ from singd_optax.rules._base import (
     bounded_step,
     cached_products,
     check_factor_options,
-    fitted,
+    first_scales,
     hyperparameter_at,
     identity_factors,
     kronecker_precondition,
-    positive,
     store,
 )
 from singd_optax.structures import Precision, StructuredMatrix
@@ -106,9 +105,8 @@ class SINGD(Rule):
         damping = hyperparameter_at(self.damping, count)
         if self.damping_mode == "relative":
             damping = damping * mean_U * mean_G
-        if self.factor_init == "statistics":
-            sizes = (positive(mean_U) ** -0.5, positive(mean_G) ** -0.5)
-            (K, C), (H_K, H_C) = fitted(Factors(K, C), Factors(H_K, H_C), memory.started > 0, sizes)
+        scales = first_scales(self.factor_init, statistics, memory.started)
+        both = (scales[0] * scales[1]) ** 2
         momentum = hyperparameter_at(self.factor_momentum, count)
         fresh = 0.5 if self.factor_step_norm is None else 0.5 * (1 - momentum)
 
@@ -118,8 +116,8 @@ class SINGD(Rule):
             other: StructuredMatrix,
             other_H: StructuredMatrix,
         ) -> StructuredMatrix:
-            other_gram = other.frobenius_norm() ** 2 / other.dim
-            curvature = H * other_H.average_trace()
+            other_gram = both * other.frobenius_norm() ** 2 / other.dim
+            curvature = H * (both * other_H.average_trace())
             damped = curvature + factor.gram(precision=self.precision) * (damping * other_gram)
             return damped.add_identity(-1.0) * fresh
 
@@ -137,7 +135,10 @@ class SINGD(Rule):
         stored = [
             store(matrix, name, k)
             for matrix, name, k in zip(
-                (*(factor for factor, _ in steps), *(m for _, m in steps)),
+                (
+                    *(factor * scale for (factor, _), scale in zip(steps, scales, strict=True)),
+                    *(m for _, m in steps),
+                ),
                 spec.factor_dtype * 2,
                 jax.random.split(key, 4),
                 strict=True,

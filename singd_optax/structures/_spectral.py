@@ -1,12 +1,13 @@
 """The spectral norm of a matrix that is known by its products only."""
 
+import functools
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from singd_optax.structures._numerics import Precision, accumulation_dtype
+from singd_optax.structures._numerics import Precision, accumulation_dtype, contract
 
 if TYPE_CHECKING:
     from singd_optax.structures._base import StructuredMatrix
@@ -16,6 +17,7 @@ _COLUMNS = 4
 _MARGIN = 1.1
 
 
+@functools.partial(jax.jit, static_argnums=1)  # so that factors of one size are traced once
 def power_iteration_bound(matrix: "StructuredMatrix", precision: Precision) -> jax.Array:
     """The largest singular value to about ten percent, from above, of shape ``batch_shape``.
 
@@ -37,6 +39,7 @@ def power_iteration_bound(matrix: "StructuredMatrix", precision: Precision) -> j
 
     x = jax.lax.fori_loop(0, _ITERATIONS, iterate, jnp.broadcast_to(start, shape))
     image = matrix.matmul(x, precision=precision)
-    lengths = jnp.sum(x * x, axis=-2)
-    ratios = jnp.sum(image * image, axis=-2) / jnp.where(lengths > 0, lengths, 1)
-    return jnp.minimum(_MARGIN * jnp.sqrt(ratios.max(axis=-1)), frobenius)
+    # All columns as one vector: those that found the largest singular value are the longest.
+    length = contract("...ik,...ik->...", x, x)
+    ratio = contract("...ik,...ik->...", image, image) / jnp.where(length > 0, length, 1)
+    return jnp.minimum(_MARGIN * jnp.sqrt(ratio), frobenius)

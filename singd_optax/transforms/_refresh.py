@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from singd_optax.layers import Curvature, LayerSpec, Statistics, constrained, whitened
 from singd_optax.rules import Rule
+from singd_optax.structures import contract
 
 #: Factors, memory and skipped refreshes, each by path.
 Carry = tuple[dict[str, Any], dict[str, Any], dict[str, jax.Array]]
@@ -30,7 +31,7 @@ def refresh_all(
         path = spec.path
         old = (factors[path], memory[path])
         measured = constrained(spec.placement, statistics[path].merged())
-        measured = whitened(spec, factors[path], measured, getattr(rule, "precision", "highest"))
+        measured = whitened(spec, factors[path], measured, rule.precision)
         fresh = jnp.logical_not(statistics.is_stale(path, count))
         own_key = jax.random.fold_in(key, index)
         new, good = _refreshed(rule, spec, old, measured, fresh, count, own_key)
@@ -61,10 +62,16 @@ def _refreshed(
 
 
 def _all_finite(tree: Any, stack: int) -> jax.Array:
-    """Whether all numbers are finite, for each layer of a stack."""
-    finite = [
-        jnp.all(jnp.isfinite(leaf), axis=tuple(range(stack, leaf.ndim)))
+    """Whether all numbers are finite, for each layer of a stack.
+
+    Told by sums of squares, which one product forms; so entries above 1e19 in float32 are taken
+    for not finite, and could not be used for a preconditioner of second moments either.
+    """
+    axes = "abcdefgh"
+    squares = [
+        contract(f"...{own},...{own}->...", leaf, leaf)
         for leaf in jax.tree.leaves(tree)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
+        for own in [axes[: leaf.ndim - stack]]
     ]
-    return jnp.stack(finite).all(axis=0)
+    return jnp.isfinite(sum(squares[1:], squares[0]))

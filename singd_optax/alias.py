@@ -1,19 +1,16 @@
 """Complete optimizers: chains of the transformations, with defaults that were measured."""
 
-from collections.abc import Callable
 from typing import Any
 
 import optax
 
-from singd_optax._validate import check_number
-from singd_optax.layers import Layers, Leaves, check_layers, check_not_flat, whole_layers
+from singd_optax._recipe import check_one_size, momentum_of, recipe
+from singd_optax.layers import Layers, check_layers
 from singd_optax.rules import DampingMode, FactorStepNorm, Hyperparameter, InverseMethod
 from singd_optax.structures import Dense, Precision
 from singd_optax.transforms import (
     Interval,
-    check_layers_first,
     refresh_schedule,
-    scale_by_consistent_rms,
     scale_by_ikfac,
     scale_by_kfac,
     scale_by_singd,
@@ -26,7 +23,8 @@ def singd(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
-    momentum: float = 0.8,
+    momentum: float = 0.85,
+    nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
     damping: Hyperparameter = 0.03,
@@ -36,6 +34,7 @@ def singd(
     factor_step_norm: FactorStepNorm = "spectral",
     refresh_every: Interval = _DEFAULT_REFRESH,
     consistent_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | None = None,
     fallback: optax.GradientTransformation | None = None,
     cache_products: bool = True,
     precision: Precision = "highest",
@@ -43,7 +42,7 @@ def singd(
 ) -> optax.GradientTransformationExtraArgs:
     """SINGD as a drop-in for AdamW: one learning rate, decoupled weight decay.
 
-    For Kronecker layers: heavy-ball momentum of the gradient, SINGD's preconditioner (with
+    For Kronecker layers: Nesterov momentum of the gradient, SINGD's preconditioner (with
     ``factor_init="statistics"``), the update scaled to one root mean square, decoupled weight
     decay. All other parameters go to ``fallback``. The paper's own order of things is a chain of
     public pieces, see ``scale_by_singd``.
@@ -52,6 +51,7 @@ def singd(
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``.
       momentum: Decay of the momentum buffer, in [0, 1).
+      nesterov: Whether the buffer looks one step ahead, as in ``optax.sgd``.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
         params.
@@ -64,6 +64,8 @@ def singd(
         steps, then every 10.
       consistent_rms: Root mean square of each layer's update before the learning rate; with the
         default, AdamW's learning rates carry over. None keeps the natural gradient's own size.
+      kl_clip: A bound on what a step does to the predictions, see ``scale_by_singd``; needs
+        ``consistent_rms=None``, since both set the size of the update.
       fallback: For parameters outside ``layers``; default
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 factors, see
@@ -75,7 +77,8 @@ def singd(
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
 
     Raises:
-      ValueError: A hyper-parameter is out of range.
+      ValueError: A hyper-parameter is out of range, or both ``kl_clip`` and ``consistent_rms``
+        are given.
       TypeError: ``layers`` or a hyper-parameter is of another type.
 
     Example:
@@ -99,6 +102,7 @@ def singd(
       >>> bool(value < 0.01)
       True
     """
+    check_one_size(kl_clip, consistent_rms)
     scale = scale_by_singd(
         layers,
         damping=damping,
@@ -108,20 +112,22 @@ def singd(
         factor_step_norm=factor_step_norm,
         factor_init="statistics",
         refresh_every=refresh_every,
+        kl_clip=kl_clip,
+        kl_learning_rate=1.0 if kl_clip is None else learning_rate,
         cache_products=cache_products,
         precision=precision,
         seed=seed,
     )
-    return _recipe(
-        scale, learning_rate, layers, momentum, weight_decay, mask, consistent_rms, fallback
-    )
+    trace = momentum_of(momentum, nesterov)
+    return recipe(trace, scale, learning_rate, layers, weight_decay, mask, consistent_rms, fallback)
 
 
 def ingd(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
-    momentum: float = 0.8,
+    momentum: float = 0.85,
+    nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
     damping: Hyperparameter = 0.03,
@@ -131,6 +137,7 @@ def ingd(
     factor_step_norm: FactorStepNorm = "spectral",
     refresh_every: Interval = _DEFAULT_REFRESH,
     consistent_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | None = None,
     fallback: optax.GradientTransformation | None = None,
     cache_products: bool = True,
     precision: Precision = "highest",
@@ -142,6 +149,7 @@ def ingd(
       learning_rate: As for ``singd``, and so are all others.
       layers: From ``find_layers`` with dense structures.
       momentum: As for ``singd``.
+      nesterov: As for ``singd``.
       weight_decay: As for ``singd``.
       mask: As for ``singd``.
       damping: As for ``singd``.
@@ -151,6 +159,7 @@ def ingd(
       factor_step_norm: As for ``singd``.
       refresh_every: As for ``singd``.
       consistent_rms: As for ``singd``.
+      kl_clip: As for ``singd``.
       fallback: As for ``singd``.
       cache_products: As for ``singd``.
       precision: As for ``singd``.
@@ -173,6 +182,7 @@ def ingd(
         learning_rate,
         layers,
         momentum=momentum,
+        nesterov=nesterov,
         weight_decay=weight_decay,
         mask=mask,
         damping=damping,
@@ -182,6 +192,7 @@ def ingd(
         factor_step_norm=factor_step_norm,
         refresh_every=refresh_every,
         consistent_rms=consistent_rms,
+        kl_clip=kl_clip,
         fallback=fallback,
         cache_products=cache_products,
         precision=precision,
@@ -193,7 +204,8 @@ def ikfac(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
-    momentum: float = 0.8,
+    momentum: float = 0.85,
+    nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
     damping: Hyperparameter = 0.03,
@@ -202,6 +214,7 @@ def ikfac(
     factor_step_norm: FactorStepNorm = "spectral",
     refresh_every: Interval = _DEFAULT_REFRESH,
     consistent_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | None = None,
     fallback: optax.GradientTransformation | None = None,
     cache_products: bool = True,
     precision: Precision = "highest",
@@ -213,6 +226,7 @@ def ikfac(
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``.
       momentum: As for ``singd``.
+      nesterov: As for ``singd``.
       weight_decay: As for ``singd``.
       mask: As for ``singd``.
       damping: λ, in the units of ``damping_mode``.
@@ -221,6 +235,7 @@ def ikfac(
       factor_step_norm: What bounds the factors' steps: "spectral", "max_abs" or None.
       refresh_every: As for ``singd``.
       consistent_rms: As for ``singd``.
+      kl_clip: As for ``singd``.
       fallback: As for ``singd``.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 factors, see
         ``scale_by_singd``.
@@ -234,6 +249,7 @@ def ikfac(
       ValueError: A hyper-parameter is out of range.
       TypeError: ``layers`` or a hyper-parameter is of another type.
     """
+    check_one_size(kl_clip, consistent_rms)
     scale = scale_by_ikfac(
         layers,
         damping=damping,
@@ -242,20 +258,22 @@ def ikfac(
         factor_step_norm=factor_step_norm,
         factor_init="statistics",
         refresh_every=refresh_every,
+        kl_clip=kl_clip,
+        kl_learning_rate=1.0 if kl_clip is None else learning_rate,
         cache_products=cache_products,
         precision=precision,
         seed=seed,
     )
-    return _recipe(
-        scale, learning_rate, layers, momentum, weight_decay, mask, consistent_rms, fallback
-    )
+    trace = momentum_of(momentum, nesterov)
+    return recipe(trace, scale, learning_rate, layers, weight_decay, mask, consistent_rms, fallback)
 
 
 def kfac(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
-    momentum: float = 0.8,
+    momentum: float = 0.85,
+    nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
     damping: Hyperparameter = 0.03,
@@ -276,6 +294,7 @@ def kfac(
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``; structures dense, diagonal or block-diagonal.
       momentum: As for ``singd``.
+      nesterov: As for ``singd``.
       weight_decay: As for ``singd``.
       mask: As for ``singd``.
       damping: λ > 0, in the units of ``damping_mode``.
@@ -299,11 +318,7 @@ def kfac(
         are given.
       TypeError: ``layers`` or a hyper-parameter is of another type.
     """
-    if kl_clip is not None and consistent_rms is not None:
-        raise ValueError(
-            f"`kl_clip` and `consistent_rms` both set the size of the update, got {kl_clip!r} and "
-            f"{consistent_rms!r}. Pass consistent_rms=None with kl_clip."
-        )
+    check_one_size(kl_clip, consistent_rms)
     scale = scale_by_kfac(
         layers,
         damping=damping,
@@ -317,42 +332,5 @@ def kfac(
         precision=precision,
         seed=seed,
     )
-    return _recipe(
-        scale, learning_rate, layers, momentum, weight_decay, mask, consistent_rms, fallback
-    )
-
-
-def _recipe(
-    scale: optax.GradientTransformationExtraArgs,
-    learning_rate: Hyperparameter,
-    layers: Layers,
-    momentum: float,
-    weight_decay: Hyperparameter,
-    mask: Any,
-    consistent_rms: float | None,
-    fallback: optax.GradientTransformation | None,
-) -> optax.GradientTransformationExtraArgs:
-    check_number("learning_rate", learning_rate)
-    check_number("momentum", momentum, maximum=1, strict_maximum=True, schedule=False)
-    check_number("weight_decay", weight_decay)
-    parts: list[optax.GradientTransformation] = [optax.trace(momentum), scale]
-    if consistent_rms is not None:
-        parts.append(scale_by_consistent_rms(layers, consistent_rms))
-    parts += [
-        optax.add_decayed_weights(weight_decay, mask),
-        optax.scale_by_learning_rate(learning_rate),
-    ]
-    if fallback is None:
-        fallback = optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)
-    kronecker = check_layers_first(optax.chain(*parts), layers)
-    return optax.partition({"kronecker": kronecker, "fallback": fallback}, _labels(layers))
-
-
-def _labels(layers: Layers) -> Callable[[Any], Any]:
-    def labels(params: Any) -> Any:
-        leaves = Leaves(params)
-        check_not_flat(leaves, "params")
-        whole = [path for spec in whole_layers(layers, leaves, warn=True) for path in spec.shapes]
-        return leaves.labelled(dict.fromkeys(whole, "kronecker"), "fallback")
-
-    return labels
+    trace = momentum_of(momentum, nesterov)
+    return recipe(trace, scale, learning_rate, layers, weight_decay, mask, consistent_rms, fallback)

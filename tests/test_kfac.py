@@ -204,13 +204,15 @@ def test_singular_moments_and_errors(gradient):
         KFAC(damping=0.1, inverse_method="lu")
 
 
-def test_kl_clip_bounds_the_change_of_predictions():
+@pytest.mark.parametrize("name", ["kfac", "singd", "ikfac"])
+def test_kl_clip_bounds_the_change_of_predictions(name):
     """η² Σ ∇ᵀ P ∇ over all layers is the bound where it was above, and as it was where below."""
     params, layers, x, y = problem()
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
     changes = []
     for bound in (None, 1e-4, 1e6):
-        tx = singd_optax.scale_by_kfac(layers, kl_clip=bound, kl_learning_rate=0.3)
+        scale_by = getattr(singd_optax, f"scale_by_{name}")
+        tx = scale_by(layers, kl_clip=bound, kl_learning_rate=0.3)
         state = tx.init(params)
         _, grads, curvature = grad_fn(params, x, y, opt_state=state)
         updates, _ = tx.update(grads, state, params, curvature=curvature)
@@ -224,4 +226,4 @@ def test_kl_clip_bounds_the_change_of_predictions():
     np.testing.assert_allclose(clipped / free, np.sqrt(1e-4 / free), rtol=1e-5)
     np.testing.assert_allclose(loose, free)
     with pytest.raises(ValueError, match="consistent_rms=None"):
-        singd_optax.kfac(1e-2, layers, kl_clip=1e-3)
+        getattr(singd_optax, name)(1e-2, layers, kl_clip=1e-3)

@@ -19,7 +19,8 @@ ALLOWED = {
     "transforms": {"rules", "layers", "structures"},
     "capture": {"layers", "structures"},
     "nnx": {"capture"},
-    "alias": {"transforms", "rules", "layers", "structures"},
+    "_recipe": {"transforms", "rules", "layers"},
+    "alias": {"_recipe", "transforms", "rules", "layers", "structures"},
     "training": {"layers"},
     "sharding": {"layers"},
     "diagnostics": {"layers", "structures"},
@@ -102,7 +103,7 @@ def test_no_private_modules_of_others(file):
         if names[0] == "flax" and part_of(file.relative_to(ROOT).parts) == "capture":
             assert module == "flax.struct" or file.name.startswith(("_linen", "_nnx")), file
         if names[0] == "optax":
-            allowed = ("transforms", "alias", "alias_gradients", "training")
+            allowed = ("transforms", "_recipe", "alias", "alias_gradients", "training")
             assert part_of(file.relative_to(ROOT).parts) in allowed, file
 
 

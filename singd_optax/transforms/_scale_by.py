@@ -6,6 +6,7 @@ from singd_optax.layers import Layers
 from singd_optax.rules import IKFAC, SINGD, DampingMode, FactorInit, FactorStepNorm, Hyperparameter
 from singd_optax.structures import Precision
 from singd_optax.transforms._curvature import Interval, scale_by_curvature
+from singd_optax.transforms._kl_clip import KLClip
 
 
 def scale_by_singd(
@@ -19,6 +20,8 @@ def scale_by_singd(
     factor_init: FactorInit = "identity",
     cache_products: bool = False,
     refresh_every: Interval = 1,
+    kl_clip: Hyperparameter | None = None,
+    kl_learning_rate: Hyperparameter = 1.0,
     precision: Precision = "highest",
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -46,6 +49,9 @@ def scale_by_singd(
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
         the memory for half the work of each step.
       refresh_every: Steps between refreshes of K and C, or a schedule step -> int.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144), or None:
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all layers.
+      kl_learning_rate: η there, the learning rate that comes after.
       precision: Of all products.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
@@ -85,7 +91,8 @@ def scale_by_singd(
         cache_products=cache_products,
         precision=precision,
     )
-    return scale_by_curvature(rule, layers, refresh_every=refresh_every, seed=seed)
+    clip = None if kl_clip is None else KLClip(kl_clip, kl_learning_rate)
+    return scale_by_curvature(rule, layers, refresh_every=refresh_every, kl_clip=clip, seed=seed)
 
 
 def scale_by_ikfac(
@@ -98,6 +105,8 @@ def scale_by_ikfac(
     factor_init: FactorInit = "identity",
     cache_products: bool = False,
     refresh_every: Interval = 1,
+    kl_clip: Hyperparameter | None = None,
+    kl_learning_rate: Hyperparameter = 1.0,
     precision: Precision = "highest",
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -118,6 +127,9 @@ def scale_by_ikfac(
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
         the memory for half the work of each step.
       refresh_every: Steps between refreshes of K and C, or a schedule step -> int.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144), or None:
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all layers.
+      kl_learning_rate: η there, the learning rate that comes after.
       precision: Of all products.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
@@ -140,4 +152,5 @@ def scale_by_ikfac(
         cache_products=cache_products,
         precision=precision,
     )
-    return scale_by_curvature(rule, layers, refresh_every=refresh_every, seed=seed)
+    clip = None if kl_clip is None else KLClip(kl_clip, kl_learning_rate)
+    return scale_by_curvature(rule, layers, refresh_every=refresh_every, kl_clip=clip, seed=seed)

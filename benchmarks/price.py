@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
-    task = TASKS[options.task]() if options.batch is None else language_model(options.batch)
+    task = TASKS[options.task]() if options.batch is None else language_model(batch=options.batch)
     runs = {"adamw": contestant(task, None)}
     for name in tqdm(options.variants, desc="compile"):
         runs[name] = contestant(task, VARIANTS[name])

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _tasks import Autoencoder, digits
+from _data import digits
+from _networks import Autoencoder
 from tqdm import tqdm
 
 import singd_optax

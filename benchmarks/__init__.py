@@ -1,0 +1,1 @@
+"""Benchmarks; ``python -m benchmarks`` is the harness, the other scripts run by themselves."""

@@ -1,0 +1,223 @@
+"""Tasks x optimizers x seeds: equal random search, then the best setting over fresh seeds.
+
+One JSON file for each run, written at its end; a run whose file is there is not made again.
+"""
+
+import datetime
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from _optimizers import OPTIMIZERS, Compiled, compiled
+from _tasks import TASKS, Task
+from tqdm import tqdm
+
+POINTS = 20  # of a curve
+PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
+
+
+def draws(optimizer: str, trials: int) -> list[dict[str, float]]:
+    """The settings of a search, the same in every call, and for all of equal ranges."""
+    rng = np.random.default_rng(0)
+    ranges = OPTIMIZERS[optimizer].ranges
+    return [
+        {
+            name: float(f"{math.exp(rng.uniform(*map(math.log, bounds))):.3g}")
+            for name, bounds in ranges.items()
+        }
+        for _ in range(trials)
+    ]
+
+
+def environment() -> dict[str, Any]:
+    """What a run depended on."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
+    affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "backend": jax.default_backend(),
+        "cores": len(affinity(0)),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit.stdout.strip() or None,
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+class Runner:
+    """Runs one optimizer on one task, with one compilation for all settings and seeds."""
+
+    def __init__(self, task: Task, optimizer: str, dtype: str = "float32") -> None:
+        self.task = task.cast(dtype)
+        self.optimizer, self.dtype = optimizer, dtype
+        self._compiled: Compiled | None = None
+
+    def __call__(self, setting: dict[str, float], seed: int) -> dict[str, Any]:
+        """Train once."""
+        task = self.task
+        if self._compiled is None:
+            self._compiled = compiled(task, self.optimizer, task.steps, _factors(self.dtype))
+        params = task.init(jax.random.key(seed))
+        state = self._compiled.init(params)
+        state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        settings = {key: np.float32(value) for key, value in setting.items()}
+        every = max(task.steps // POINTS, 1)
+        curve, seconds, spent = [float(task.evaluate(params))], [0.0], 0.0
+        for i, batch in enumerate(task.batches(task.steps, seed)):
+            begin = time.perf_counter()
+            params, state, _ = jax.block_until_ready(
+                self._compiled.step(params, state, batch, settings)
+            )
+            if i:  # the first one may compile
+                spent += time.perf_counter() - begin
+            if (i + 1) % every == 0:
+                curve.append(float(task.evaluate(params)))
+                seconds.append(spent)
+                if not math.isfinite(curve[-1]):
+                    break
+        diverged = not math.isfinite(curve[-1])
+        return {
+            "task": task.name,
+            "measure": task.measure,
+            "optimizer": self.optimizer,
+            "dtype": self.dtype,
+            "setting": setting,
+            "ranges": OPTIMIZERS[self.optimizer].ranges,
+            "steps": task.steps,
+            "seed": seed,
+            "final": None if diverged else curve[-1],
+            "accuracy": None if diverged or not task.accuracy else float(task.accuracy(params)),
+            "curve": [round(x, 6) if math.isfinite(x) else None for x in curve],
+            "seconds": [round(x, 3) for x in seconds],
+            "state_bytes": state_bytes,
+            "environment": environment(),
+        }
+
+
+def _factors(dtype: str) -> str | None:
+    return None if dtype == "float32" else dtype
+
+
+def cached(file: Path, make: Callable[[], Any]) -> Any:
+    """The JSON that is there, or is made now and appears all at once."""
+    if not file.exists():
+        record = make()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(".part")
+        draft.write_text(json.dumps(record))
+        draft.rename(file)
+    return json.loads(file.read_text())
+
+
+def best_of(records: Iterable[dict[str, Any]]) -> dict[str, float] | None:
+    """The setting with the lowest final loss; None if all runs diverged."""
+    finite = [record for record in records if record["final"] is not None]
+    return min(finite, key=lambda record: record["final"])["setting"] if finite else None
+
+
+def folder_of(output: Path, size: str, task: str, dtype: str = "float32") -> Path:
+    """Where the runs of a task lie."""
+    return output / size / (task if dtype == "float32" else f"{task}_{dtype}")
+
+
+def run(
+    task: str,
+    optimizers: list[str],
+    *,
+    size: str,
+    trials: int,
+    seeds: int,
+    output: Path,
+    dtype: str = "float32",
+    steps: int | None = None,
+    carry_over: bool = False,
+) -> None:
+    """Search, then fresh seeds, for every optimizer; with ``carry_over``, SINGD at AdamW's too."""
+    made = TASKS[task](size)
+    made = made if steps is None else made._replace(steps=steps)
+    folder = folder_of(output, size, task, dtype)
+    best: dict[str, dict[str, float] | None] = {}
+    for name in optimizers:
+        runner = Runner(made, name, dtype)
+        bar = tqdm(total=trials + seeds, desc=f"{task} {dtype} {name}", leave=False)
+
+        def one(label: str, setting: Any, seed: int, runner: Any = runner, bar: Any = bar) -> Any:
+            record = cached(folder / f"{label}.json", lambda: runner(setting, seed))
+            bar.update()
+            bar.set_postfix(final=record["final"])
+            return record
+
+        searched = [
+            one(f"{name}.trial{i}", setting, 0) for i, setting in enumerate(draws(name, trials))
+        ]
+        best[name] = best_of(searched)
+        for label, setting in {
+            name: best[name],
+            **({f"{name}@adamw": best.get("adamw")} if carry_over and name == "singd" else {}),
+        }.items():
+            for seed in range(1, seeds + 1) if setting else ():
+                one(f"{label}.seed{seed}", setting, seed)
+        bar.close()
+
+
+def load(folder: Path, phase: str) -> dict[str, list[dict[str, Any]]]:
+    """Label -> records of a folder, of one phase: "trial" or "seed"."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for file in sorted(folder.glob(f"*.{phase}*.json")):
+        found.setdefault(file.name.split(".")[0], []).append(json.loads(file.read_text()))
+    return found
+
+
+def time_steps(
+    task: str, optimizers: list[str], *, size: str, rounds: int, output: Path, turn: int = 10
+) -> None:
+    """Milliseconds a step, in turns of ten steps; the first 60 steps are not timed."""
+    made = TASKS[task](size)
+    runs = {}
+    for name in tqdm(optimizers, desc=f"{task}: compile", leave=False):
+        built = compiled(made, name, made.steps)
+        params = made.init(jax.random.key(0))
+        setting = {k: np.float32(math.sqrt(a * b)) for k, (a, b) in OPTIMIZERS[name].ranges.items()}
+        runs[name] = [built, params, built.init(params), setting]
+    data = list(made.batches(turn, 0))
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in tqdm(range(rounds + 6), desc=f"{task}: rounds", leave=False):
+        for name, entry in runs.items():
+            built, params, state, setting = entry
+            begin = time.perf_counter()
+            for batch in data:
+                params, state, _ = built.step(params, state, batch, setting)
+            jax.block_until_ready((params, state))
+            if round_ >= 6:
+                seconds[name].append((time.perf_counter() - begin) / turn)
+            entry[1:3] = params, state
+    base = seconds["adamw"]
+    record: dict[str, Any] = {"environment": environment(), "steps": {}}
+    for name, own in seconds.items():
+        low, middle, high = statistics.quantiles(
+            [a / b for a, b in zip(own, base, strict=True)], n=4
+        )
+        record["steps"][name] = {
+            "milliseconds": 1e3 * statistics.median(own),
+            "ratio": middle,
+            "quartiles": [low, high],
+        }
+    file = folder_of(output, size, task) / "times.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(record))

@@ -106,8 +106,9 @@ def listing() -> None:
         print(f"  {name:16} {task.measure}; {task.steps} steps at size small")
     print("Optimizers, with the ranges of their search (log-uniform):")
     for name, optimizer in OPTIMIZERS.items():
+        structures = str(optimizer.structures or "")
         ranges = ", ".join(f"{k} {a:g}..{b:g}" for k, (a, b) in optimizer.ranges.items())
-        print(f"  {name:22} {optimizer.structures or '':20} {ranges}".replace("\n", ""))
+        print(f"  {name:22} {structures:22} {ranges}")
 
 
 if __name__ == "__main__":

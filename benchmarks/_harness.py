@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 from _optimizers import OPTIMIZERS, Compiled, compiled
+from _public import PUBLIC
 from _tasks import TASKS, Task
 from tqdm import tqdm
 
@@ -58,6 +59,11 @@ def environment() -> dict[str, Any]:
         "commit": commit.stdout.strip() or None,
         **{package: version(package) for package in PACKAGES},
     }
+
+
+def task_named(name: str, size: str) -> Task:
+    """The task, made."""
+    return {**TASKS, **PUBLIC}[name](size)
 
 
 class Runner:
@@ -149,7 +155,7 @@ def run(
     carry_over: bool = False,
 ) -> None:
     """Search, then fresh seeds, for every optimizer; with ``carry_over``, SINGD at AdamW's too."""
-    made = TASKS[task](size)
+    made = task_named(task, size)
     made = made if steps is None else made._replace(steps=steps)
     folder = folder_of(output, size, task, dtype)
     best: dict[str, dict[str, float] | None] = {}
@@ -188,7 +194,7 @@ def time_steps(
     task: str, optimizers: list[str], *, size: str, rounds: int, output: Path, turn: int = 10
 ) -> None:
     """Milliseconds a step, in turns of ten steps; the first 60 steps are not timed."""
-    made = TASKS[task](size)
+    made = task_named(task, size)
     runs = {}
     for name in tqdm(optimizers, desc=f"{task}: compile", leave=False):
         built = compiled(made, name, made.steps)

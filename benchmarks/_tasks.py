@@ -135,11 +135,19 @@ def classifier(
     )
 
 
-def graph_nodes(size: str = "small", steps: int = 200) -> Task:
-    """Semi-supervised: ten labels of each digit, and the graph of all of them."""
-    adjacency, data, (train, y, rest, y_rest) = digits_graph()
-    adjacency, data = jnp.asarray(adjacency), jnp.asarray(data)
-    model = GCN(width={"small": 32, "base": 128}[size])
+def graph_task(
+    name: str,
+    adjacency: np.ndarray,
+    features: np.ndarray,
+    split: Split,
+    width: int,
+    classes: int,
+    steps: int = 200,
+) -> Task:
+    """Semi-supervised: some labels, and the graph of all; ``split.x`` are indices of nodes."""
+    train, y, rest, y_rest = split
+    adjacency, data = jnp.asarray(adjacency), jnp.asarray(features)
+    model = GCN(width, classes)
 
     def logits_of(params: Any) -> jax.Array:
         graph, nodes = _like(params, adjacency), _like(params, data)
@@ -150,7 +158,7 @@ def graph_nodes(size: str = "small", steps: int = 200) -> Task:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     return Task(
-        "gcn",
+        name,
         "held-out loss (nats)",
         lambda params, batch: loss_at(params, *batch),
         lambda key: model.init(key, adjacency, data)["params"],
@@ -161,6 +169,11 @@ def graph_nodes(size: str = "small", steps: int = 200) -> Task:
         steps=steps,
         accuracy=jax.jit(lambda params: (logits_of(params)[rest].argmax(-1) == y_rest).mean()),
     )
+
+
+def _gcn(size: str = "small") -> Task:
+    adjacency, pixels, split = digits_graph()
+    return graph_task("gcn", adjacency, pixels, split, {"small": 32, "base": 128}[size], 10)
 
 
 def _vit(size: str = "small") -> Task:
@@ -191,7 +204,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "autoencoder": autoencoder,
     "vit": _vit,
     "cnn": _cnn,
-    "gcn": graph_nodes,
+    "gcn": _gcn,
     "lstm": _lstm,
     "breast_cancer": functools.partial(_tabular, "breast_cancer"),
     "wine": functools.partial(_tabular, "wine"),

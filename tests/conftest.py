@@ -4,6 +4,8 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+# Most of the time of the suite is compilation of small programs.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

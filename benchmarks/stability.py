@@ -62,7 +62,7 @@ def run(
     """All settings of one combination: losses, and the spectral norms of factors."""
     model, base_rate, measure = tasks()[task]
     images, labels = digits()[:2]
-    x, y = images.reshape(len(images), -1), labels
+    x, y = jnp.asarray(images.reshape(len(images), -1)), jnp.asarray(labels)
     order = np.random.default_rng(0).integers(0, len(x), (STEPS, 64))
     scales = jnp.ones(STEPS).at[SPIKE].set(1e4)
     params = model.init(jax.random.key(0), x[:1])

@@ -14,6 +14,7 @@ from singd_optax.capture import (
 from singd_optax.layers import Layers, LayerSpec, factors
 from singd_optax.structures import parse_structure
 from singd_optax.transforms import (
+    damping_schedule,
     refresh_schedule,
     scale_by_caspr,
     scale_by_consistent_rms,
@@ -33,6 +34,7 @@ __all__ = [
     "LayerSpec",
     "Layers",
     "caspr",
+    "damping_schedule",
     "diagnostics",
     "factors",
     "find_layers",

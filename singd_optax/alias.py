@@ -10,6 +10,7 @@ from singd_optax.rules import DampingMode, FactorStepNorm, Hyperparameter, Inver
 from singd_optax.structures import Dense, Precision
 from singd_optax.transforms import (
     Interval,
+    damping_schedule,
     refresh_schedule,
     scale_by_ikfac,
     scale_by_kfac,
@@ -17,6 +18,7 @@ from singd_optax.transforms import (
 )
 
 _DEFAULT_REFRESH = refresh_schedule()
+_DEFAULT_DAMPING = damping_schedule()
 
 
 def singd(
@@ -27,7 +29,7 @@ def singd(
     nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
-    damping: Hyperparameter = 0.03,
+    damping: Hyperparameter = _DEFAULT_DAMPING,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
     factor_momentum: Hyperparameter = 0.0,
@@ -55,7 +57,8 @@ def singd(
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
         params.
-      damping: λ, in the units of ``damping_mode``.
+      damping: λ, in the units of ``damping_mode``; by default ``damping_schedule()``, which falls
+        from 1 to 0.03.
       damping_mode: "relative" to the layer's statistics, or "absolute".
       factor_learning_rate: The step on K and C.
       factor_momentum: Momentum of the factors' steps, in [0, 1); at 0, none is kept.
@@ -130,7 +133,7 @@ def ingd(
     nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
-    damping: Hyperparameter = 0.03,
+    damping: Hyperparameter = _DEFAULT_DAMPING,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
     factor_momentum: Hyperparameter = 0.0,
@@ -208,7 +211,7 @@ def ikfac(
     nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
-    damping: Hyperparameter = 0.03,
+    damping: Hyperparameter = _DEFAULT_DAMPING,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = "spectral",
@@ -229,7 +232,7 @@ def ikfac(
       nesterov: As for ``singd``.
       weight_decay: As for ``singd``.
       mask: As for ``singd``.
-      damping: λ, in the units of ``damping_mode``.
+      damping: As for ``singd``, in the units of ``damping_mode``.
       damping_mode: "relative" to the mean trace of each factor's own statistic, or "absolute".
       factor_learning_rate: The step on K and C.
       factor_step_norm: What bounds the factors' steps: "spectral", "max_abs" or None.
@@ -276,7 +279,7 @@ def kfac(
     nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
-    damping: Hyperparameter = 0.03,
+    damping: Hyperparameter = _DEFAULT_DAMPING,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.05,
     inverse_method: InverseMethod = "cholesky",
@@ -297,7 +300,7 @@ def kfac(
       nesterov: As for ``singd``.
       weight_decay: As for ``singd``.
       mask: As for ``singd``.
-      damping: λ > 0, in the units of ``damping_mode``.
+      damping: λ > 0, as for ``singd``, in the units of ``damping_mode``.
       damping_mode: "relative" to the mean traces of the averaged moments, or "absolute".
       factor_learning_rate: The weight of a new statistic in the averages.
       inverse_method: "cholesky" or "eigh", see ``scale_by_kfac``.

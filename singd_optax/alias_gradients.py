@@ -12,6 +12,7 @@ from singd_optax.structures import Precision, Structure
 from singd_optax.transforms import (
     Grafting,
     Interval,
+    damping_schedule,
     refresh_schedule,
     scale_by_caspr,
     scale_by_inverse_free_shampoo,
@@ -20,8 +21,9 @@ from singd_optax.transforms import (
 )
 
 #: Roots are dear: few early ones. Products are cheap.
-_ROOTS_REFRESH = refresh_schedule(10)
+_ROOTS_REFRESH = refresh_schedule(5)
 _DEFAULT_REFRESH = refresh_schedule()
+_DEFAULT_DAMPING = damping_schedule()
 
 
 def shampoo(
@@ -174,7 +176,7 @@ def inverse_free_shampoo(
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
     structures: str | Structure | tuple[str | Structure, str | Structure] = "auto",
-    damping: Hyperparameter = 0.03,
+    damping: Hyperparameter = _DEFAULT_DAMPING,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
     factor_momentum: Hyperparameter = 0.5,
@@ -199,7 +201,8 @@ def inverse_free_shampoo(
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``.
       structures: Of the factors of (rows, columns), as for ``find_layers``.
-      damping: λ, in the units of ``damping_mode``.
+      damping: λ, in the units of ``damping_mode``; by default ``damping_schedule()``, which falls
+        from 1 to 0.03.
       damping_mode: "relative" to the mean square of the gradient, or "absolute".
       factor_learning_rate: The step on the factors.
       factor_momentum: Momentum of the factors' steps, in [0, 1).

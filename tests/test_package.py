@@ -33,6 +33,7 @@ PUBLIC = [
     "LayerSpec",
     "Layers",
     "caspr",
+    "damping_schedule",
     "diagnostics",
     "factors",
     "find_layers",

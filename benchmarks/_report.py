@@ -17,7 +17,8 @@ Records = dict[str, list[dict[str, Any]]]
 
 HEAD = (
     "| optimizer | final, median (lowest to highest) | held-out accuracy | "
-    "steps to AdamW's final | time to it, of AdamW's whole | ms a step beside AdamW's (quartiles) | state |\n"
+    "steps to AdamW's final | time to it, of AdamW's whole | "
+    "ms a step beside AdamW's (quartiles) | state |\n"
     "|---|---|---|---|---|---|---|"
 )
 

@@ -5,6 +5,7 @@
     python -m benchmarks run all                      # an hour or so on two cores
     python -m benchmarks run lm vit --dtypes float32 bfloat16 --optimizers adamw kfac ikfac singd
     python -m benchmarks time lm                      # interleaved times of steps
+    python -m benchmarks memory lm --dtypes float32 bfloat16      # bytes of the compiled step
     python -m benchmarks table                        # from the JSON files alone
     python -m benchmarks plot
 
@@ -13,6 +14,7 @@ setting is run over fresh seeds. Runs that are there are not made again.
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 import _harness
@@ -36,12 +38,16 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("list", help="tasks, optimizers and their ranges")
     run = commands.add_parser("run", parents=[common], help="search, then fresh seeds")
     timing = commands.add_parser("time", parents=[common], help="steps, interleaved with AdamW's")
-    for command in (run, timing):
+    memory = commands.add_parser("memory", parents=[common], help="of the compiled step")
+    for command in (run, timing, memory):
         command.add_argument("--optimizers", nargs="+", default=MAIN, choices=list(OPTIMIZERS))
+    for command in (run, memory):
+        command.add_argument(
+            "--dtypes", nargs="+", default=["float32"], choices=["float32", "bfloat16"]
+        )
     run.add_argument("--trials", type=int, default=6, help="of each optimizer's search")
     run.add_argument("--seeds", type=int, default=3)
     run.add_argument("--steps", type=int, help="instead of the task's own")
-    run.add_argument("--dtypes", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
     run.add_argument("--carry-over", action="store_true", help="SINGD at AdamW's best setting, too")
     timing.add_argument("--rounds", type=int, default=15)
     commands.add_parser("table", parents=[common], help="Markdown")
@@ -56,19 +62,23 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"unknown tasks {sorted(unknown)}; there are: {known}")
     tasks = list(TASKS) if set(options.tasks) & {"all"} or not options.tasks else options.tasks
     if options.command == "run":
-        for task in tasks:
-            for dtype in options.dtypes:
-                _harness.run(
-                    task,
-                    options.optimizers,
-                    size=options.size,
-                    trials=options.trials,
-                    seeds=options.seeds,
-                    output=options.output,
-                    dtype=dtype,
-                    steps=options.steps,
-                    carry_over=options.carry_over,
-                )
+        for task, dtype in itertools.product(tasks, options.dtypes):
+            _harness.run(
+                task,
+                options.optimizers,
+                size=options.size,
+                trials=options.trials,
+                seeds=options.seeds,
+                output=options.output,
+                dtype=dtype,
+                steps=options.steps,
+                carry_over=options.carry_over,
+            )
+    elif options.command == "memory":
+        for task, dtype in itertools.product(tasks, options.dtypes):
+            _harness.measure_memory(
+                task, options.optimizers, size=options.size, output=options.output, dtype=dtype
+            )
     elif options.command == "time":
         for task in tasks:
             _harness.time_steps(

@@ -227,3 +227,27 @@ def time_steps(
     file = folder_of(output, size, task) / "times.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record))
+
+
+def measure_memory(
+    task: str, optimizers: list[str], *, size: str, output: Path, dtype: str = "float32"
+) -> None:
+    """Bytes that the compiled step takes: its arguments, and what it needs beside them."""
+    made = task_named(task, size).cast(dtype)
+    params = jax.eval_shape(made.init, jax.random.key(0))
+    batch = next(iter(made.batches(1, 0)))
+    record: dict[str, Any] = {"environment": environment(), "optimizers": {}}
+    for name in tqdm(optimizers, desc=f"{task} {dtype}: memory", leave=False):
+        built = compiled(made, name, made.steps, _factors(dtype))
+        setting = dict.fromkeys(OPTIMIZERS[name].ranges, np.float32(1e-3))
+        state = jax.eval_shape(built.init, params)
+        analysis = built.step.lower(params, state, batch, setting).compile().memory_analysis()
+        record["optimizers"][name] = {
+            "params": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+            "state": sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
+            "arguments": analysis.argument_size_in_bytes,
+            "temporaries": analysis.temp_size_in_bytes,
+        }
+    file = folder_of(output, size, task, dtype) / "memory.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(record))

@@ -18,8 +18,8 @@ Records = dict[str, list[dict[str, Any]]]
 HEAD = (
     "| optimizer | final, median (lowest to highest) | held-out accuracy | "
     "steps to AdamW's final | time to it, of AdamW's whole | "
-    "ms a step beside AdamW's (quartiles) | state |\n"
-    "|---|---|---|---|---|---|---|"
+    "ms a step beside AdamW's (quartiles) | state | step's memory |\n"
+    "|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -51,9 +51,15 @@ def times(folder: Path) -> dict[str, Any]:
     return json.loads(file.read_text())["steps"] if file.exists() else {}
 
 
+def memory(folder: Path) -> dict[str, Any]:
+    """Bytes of compiled steps, if they were measured."""
+    file = folder / "memory.json"
+    return json.loads(file.read_text())["optimizers"] if file.exists() else {}
+
+
 def table(folder: Path) -> str:
     """One task as Markdown, the best optimizer first."""
-    records, timed = load(folder, "seed"), times(folder)
+    records, timed, bytes_of = load(folder, "seed"), times(folder), memory(folder)
     if not records:
         return ""
     first = next(iter(records.values()))[0]
@@ -62,7 +68,7 @@ def table(folder: Path) -> str:
     for label, runs in sorted(records.items(), key=lambda item: statistics.median(finals(item[1]))):
         own = finals(runs)
         share = share_to_reach(runs, goal)
-        time_ = timed.get(label.split("@")[0])
+        time_, taken = (found.get(label.split("@")[0]) for found in (timed, bytes_of))
         accuracies = [r["accuracy"] for r in runs if r["accuracy"] is not None]
         cells = [
             f"{label} {_settings(runs[0]['setting'])}",
@@ -74,6 +80,7 @@ def table(folder: Path) -> str:
             if time_
             else "",
             f"{runs[0]['state_bytes'] / 1e6:.2f} MB",
+            f"{(taken['arguments'] + taken['temporaries']) / 1e6:.2f} MB" if taken else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -85,6 +85,9 @@ def test_harness(tmp_path, capsys):
     assert all(f"| {label} (" in table for label in records)
     main(["plot", "wine", "--output", str(tmp_path)])
     assert (tmp_path / "small_wine.png").stat().st_size > 10_000
+    main(["memory", "wine", "--optimizers", "adamw", "--output", str(tmp_path)])
+    taken = json.loads((folder / "memory.json").read_text())["optimizers"]["adamw"]
+    assert taken["arguments"] >= taken["params"] + taken["state"] > 2 * taken["params"]
     main(["list"])
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*TASKS, *OPTIMIZERS, *_public.PUBLIC))

@@ -72,7 +72,7 @@ def table(folder: Path) -> str:
         accuracies = [r["accuracy"] for r in runs if r["accuracy"] is not None]
         cells = [
             f"{label} {_settings(runs[0]['setting'])}",
-            f"{statistics.median(own):.4f} ({own[0]:.4f} to {own[-1]:.4f})",
+            f"{_loss(statistics.median(own))} ({_loss(own[0])} to {_loss(own[-1])})",
             f"{statistics.median(accuracies):.3f}" if accuracies else "",
             f"{share:.2f}" if math.isfinite(share) else "not reached",
             f"{share * time_['ratio']:.2f}" if time_ and math.isfinite(share) else "",
@@ -84,6 +84,10 @@ def table(folder: Path) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if value >= 0.01 else f"{value:.1e}"
 
 
 def _settings(setting: dict[str, float]) -> str:
@@ -150,7 +154,7 @@ def summary(folders: list[Path]) -> str:
         cells = []
         for own in medians.values():
             value = own.get(label)
-            text = "" if value is None else f"{value:.4f}"
+            text = "" if value is None else _loss(value)
             cells.append(
                 f"**{text}**" if value is not None and value == min(own.values()) else text
             )

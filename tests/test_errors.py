@@ -224,3 +224,19 @@ def test_traced_hyperparameters_are_legal(params, layers):
         return optax.tree.norm(updates)
 
     assert jnp.isfinite(norm(jnp.float32(0.1)))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "error", "words"),
+    [
+        ("refresh_schedule", {"early_steps": 0}, ValueError, ["early_steps", ">= 1", "0"]),
+        ("refresh_schedule", {"early_steps": 2.5}, TypeError, ["early_steps", "2.5"]),
+        ("refresh_schedule", {"late": 0}, ValueError, ["late", ">= 1"]),
+        ("damping_schedule", {"late": 0.0}, ValueError, ["late", "> 0"]),
+        ("damping_schedule", {"early": -1.0}, ValueError, ["early", "> 0", "-1"]),
+        ("damping_schedule", {"early_steps": 0}, ValueError, ["early_steps", ">= 1"]),
+    ],
+)
+def test_schedules(schedule, options, error, words):
+    with raises(error, *words):
+        getattr(singd_optax, schedule)(**options)

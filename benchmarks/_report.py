@@ -41,7 +41,7 @@ def median_curve(records: list[dict[str, Any]]) -> np.ndarray:
 def share_to_reach(records: list[dict[str, Any]], goal: float) -> float:
     """The share of all steps after which the median curve is at or below a loss."""
     curve = median_curve(records)
-    hits = np.flatnonzero(curve <= goal)
+    hits = np.flatnonzero(curve <= goal + 1e-6 + 1e-5 * abs(goal))  # curves are kept rounded
     return hits[0] / (len(curve) - 1) if len(hits) else math.inf
 
 

@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     run.add_argument("--carry-over", action="store_true", help="SINGD at AdamW's best setting, too")
     timing.add_argument("--rounds", type=int, default=15)
     commands.add_parser("table", parents=[common], help="Markdown")
-    commands.add_parser("plot", parents=[common], help="a PNG for each task")
+    plotting = commands.add_parser("plot", parents=[common], help="a PNG for each task")
+    plotting.add_argument("--optimizers", nargs="+", choices=list(OPTIMIZERS), help="not all")
     options = parser.parse_args(arguments)
     if options.command == "list":
         listing()
@@ -102,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             for folder in wanted:
                 file = options.output / f"{options.size}_{folder.name}.png"
-                _report.plot(folder, file)
+                _report.plot(folder, file, options.optimizers)
                 print(file)
 
 

@@ -102,8 +102,8 @@ def plot(folder: Path, file: Path, only: list[str] | None = None) -> None:
         return
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6))
     lows, highs = [], []
-    for label, runs in records.items():
-        whole = [r for r in runs if r["final"] is not None]
+    for index, (label, runs) in enumerate(records.items()):
+        whole, color = [r for r in runs if r["final"] is not None], f"C{index}"
         if not whole:
             continue
         curves = np.array([r["curve"] for r in whole])
@@ -113,15 +113,15 @@ def plot(folder: Path, file: Path, only: list[str] | None = None) -> None:
         if time_:
             axes_and_x.append((axes[1], steps * time_["milliseconds"] / 1e3))
         for axis, x in axes_and_x:
-            (line,) = axis.plot(x, np.median(curves, axis=0), label=label, lw=1.2)
-            axis.fill_between(x, curves.min(0), curves.max(0), alpha=0.15, color=line.get_color())
+            axis.plot(x, np.median(curves, axis=0), label=label, lw=1.2, color=color)
+            axis.fill_between(x, curves.min(0), curves.max(0), alpha=0.15, color=color)
         points = sorted(
             (r["setting"]["learning_rate"], r["final"])
             for r in searched.get(label, [])
             if r["final"] is not None
         )
         if points:
-            axes[2].plot(*zip(*points, strict=True), "o-", label=label, ms=3, lw=1)
+            axes[2].plot(*zip(*points, strict=True), "o-", label=label, ms=3, lw=1, color=color)
         lows.append(curves.min())
         highs.append(np.median(curves, axis=0)[max(curves.shape[1] // 8, 1)])
     limits = (min(lows) - 0.03 * (max(highs) - min(lows)), max(highs))

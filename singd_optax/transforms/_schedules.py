@@ -55,7 +55,8 @@ def damping_schedule(
     λ(step) = max(late, early / (1 + step / early_steps)). The first statistics are of few batches,
     and of a network that is soon another one. To whiten fully at once gives all directions that
     are noise the size of those that are not: a narrow deep autoencoder of the digits then stays on
-    its first plateau for a large part of a short run.
+    its first plateau for a large part of a short run. It is a trade: a transformer does a little
+    better in its first hundreds of steps with a constant 0.03, and the same after a thousand.
 
     Args:
       late: λ in the end, > 0.

@@ -52,7 +52,7 @@ def environment() -> dict[str, Any]:
     affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
     return {
         "python": platform.python_version(),
-        "platform": platform.platform(terse=True),
+        "platform": f"{platform.system()} {platform.machine()}",
         "backend": jax.default_backend(),
         "cores": len(affinity(0)),
         "date": datetime.date.today().isoformat(),

@@ -44,6 +44,16 @@ def test_conformance(case):
     case.check()
 
 
+@pytest.mark.parametrize("structure", REGISTERED, ids=str)
+@pytest.mark.parametrize("name", ["matmul", "transpose_matmul"])
+def test_transposed_products_in_low_precision(structure, name):
+    """Fully optimized: XLA on CPUs lost the promotion where it merged a product with its turn."""
+    matrix = structure.eye(64, jnp.bfloat16)
+    x = jnp.ones((64, 48), jnp.bfloat16)
+    turned = jax.jit(lambda matrix, x: jnp.swapaxes(getattr(matrix, name)(x), -1, -2))
+    np.testing.assert_allclose(turned(matrix, x), np.ones((48, 64)), rtol=1e-5)
+
+
 def test_kit_catches_a_wrong_structure(monkeypatch):
     case = next(structure_cases(Diagonal(), dims=(5,), dtypes=("float32",), modes=("jit",)))
     matrix_type = type(Diagonal().eye(1))

@@ -30,9 +30,23 @@ def contract(subscripts: str, *operands: jax.Array, precision: Precision = HIGHE
     that is what matrix units are fast at); operands of several dtypes are promoted first.
     """
     accumulate = accumulation_dtype(*operands)
-    if len({operand.dtype for operand in operands}) > 1:
-        operands = tuple(operand.astype(accumulate) for operand in operands)
-    return jnp.einsum(subscripts, *operands, precision=precision, preferred_element_type=accumulate)
+
+    def product(*operands: jax.Array) -> jax.Array:
+        return jnp.einsum(
+            subscripts, *operands, precision=precision, preferred_element_type=accumulate
+        )
+
+    def promoted(*operands: jax.Array) -> jax.Array:
+        return product(*(operand.astype(accumulate) for operand in operands))
+
+    dtypes = {operand.dtype for operand in operands}
+    if dtypes == {accumulate}:
+        return product(*operands)
+    if len(dtypes) > 1:
+        return promoted(*operands)
+    # XLA promotes these on CPUs, but loses it where it merges the product with a transposition of
+    # the result, and then fails as the program runs ("Unsupported element type for DotThunk").
+    return lax.platform_dependent(*operands, cpu=promoted, default=product)
 
 
 def stochastic_round(x: jax.Array, dtype: DTypeLike, key: jax.Array) -> jax.Array:

@@ -8,7 +8,15 @@ import optax
 from singd_optax._validate import check_flag, check_number
 from singd_optax.layers import Layers, Leaves, check_not_flat, whole_layers
 from singd_optax.rules import Hyperparameter
-from singd_optax.transforms import check_layers_first, scale_by_consistent_rms
+from singd_optax.transforms import (
+    check_layers_first,
+    damping_schedule,
+    refresh_schedule,
+    scale_by_consistent_rms,
+)
+
+DEFAULT_DAMPING = damping_schedule()
+DEFAULT_REFRESH = refresh_schedule()
 
 
 def check_one_size(kl_clip: Hyperparameter | None, consistent_rms: float | None) -> None:

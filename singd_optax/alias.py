@@ -4,21 +4,22 @@ from typing import Any
 
 import optax
 
-from singd_optax._recipe import check_one_size, momentum_of, recipe
+from singd_optax._recipe import (
+    DEFAULT_DAMPING,
+    DEFAULT_REFRESH,
+    check_one_size,
+    momentum_of,
+    recipe,
+)
 from singd_optax.layers import Layers, check_layers
 from singd_optax.rules import DampingMode, FactorStepNorm, Hyperparameter, InverseMethod
 from singd_optax.structures import Dense, Precision
 from singd_optax.transforms import (
     Interval,
-    damping_schedule,
-    refresh_schedule,
     scale_by_ikfac,
     scale_by_kfac,
     scale_by_singd,
 )
-
-_DEFAULT_REFRESH = refresh_schedule()
-_DEFAULT_DAMPING = damping_schedule()
 
 
 def singd(
@@ -29,12 +30,12 @@ def singd(
     nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
-    damping: Hyperparameter = _DEFAULT_DAMPING,
+    damping: Hyperparameter = DEFAULT_DAMPING,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
     factor_momentum: Hyperparameter = 0.0,
     factor_step_norm: FactorStepNorm = "spectral",
-    refresh_every: Interval = _DEFAULT_REFRESH,
+    refresh_every: Interval = DEFAULT_REFRESH,
     consistent_rms: float | None = 0.8,
     kl_clip: Hyperparameter | None = None,
     fallback: optax.GradientTransformation | None = None,
@@ -63,8 +64,8 @@ def singd(
       factor_learning_rate: The step on K and C.
       factor_momentum: Momentum of the factors' steps, in [0, 1); at 0, none is kept.
       factor_step_norm: What bounds the factors' steps: "spectral", "max_abs" or None.
-      refresh_every: Steps between refreshes, an int or a schedule; default every step for 50
-        steps, then every 10.
+      refresh_every: Steps between refreshes, an int or a schedule; by default
+        ``refresh_schedule()``: 1, growing to 10 over the first 250 steps.
       consistent_rms: Root mean square of each layer's update before the learning rate; with the
         default, AdamW's learning rates carry over. None keeps the natural gradient's own size.
       kl_clip: A bound on what a step does to the predictions, see ``scale_by_singd``; needs
@@ -133,12 +134,12 @@ def ingd(
     nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
-    damping: Hyperparameter = _DEFAULT_DAMPING,
+    damping: Hyperparameter = DEFAULT_DAMPING,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
     factor_momentum: Hyperparameter = 0.0,
     factor_step_norm: FactorStepNorm = "spectral",
-    refresh_every: Interval = _DEFAULT_REFRESH,
+    refresh_every: Interval = DEFAULT_REFRESH,
     consistent_rms: float | None = 0.8,
     kl_clip: Hyperparameter | None = None,
     fallback: optax.GradientTransformation | None = None,
@@ -211,11 +212,11 @@ def ikfac(
     nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
-    damping: Hyperparameter = _DEFAULT_DAMPING,
+    damping: Hyperparameter = DEFAULT_DAMPING,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = "spectral",
-    refresh_every: Interval = _DEFAULT_REFRESH,
+    refresh_every: Interval = DEFAULT_REFRESH,
     consistent_rms: float | None = 0.8,
     kl_clip: Hyperparameter | None = None,
     fallback: optax.GradientTransformation | None = None,
@@ -279,12 +280,12 @@ def kfac(
     nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
-    damping: Hyperparameter = _DEFAULT_DAMPING,
+    damping: Hyperparameter = DEFAULT_DAMPING,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.05,
     inverse_method: InverseMethod = "cholesky",
     inverse_every: int = 1,
-    refresh_every: Interval = _DEFAULT_REFRESH,
+    refresh_every: Interval = DEFAULT_REFRESH,
     kl_clip: Hyperparameter | None = None,
     consistent_rms: float | None = 0.8,
     fallback: optax.GradientTransformation | None = None,

@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from singd_optax._recipe import DEFAULT_DAMPING, DEFAULT_REFRESH
 from singd_optax._validate import check_number
 from singd_optax.layers import Leaves, MatrixAxes, matrix_specs
 from singd_optax.rules import DampingMode, FactorStepNorm, Hyperparameter, RootMethod
@@ -12,7 +13,6 @@ from singd_optax.structures import Precision, Structure
 from singd_optax.transforms import (
     Grafting,
     Interval,
-    damping_schedule,
     refresh_schedule,
     scale_by_caspr,
     scale_by_inverse_free_shampoo,
@@ -22,8 +22,6 @@ from singd_optax.transforms import (
 
 #: Roots are dear: few early ones. Products are cheap.
 _ROOTS_REFRESH = refresh_schedule(5)
-_DEFAULT_REFRESH = refresh_schedule()
-_DEFAULT_DAMPING = damping_schedule()
 
 
 def shampoo(
@@ -62,8 +60,8 @@ def shampoo(
       block_size: Rows and columns beyond this many are cut into blocks with factors of their own.
       root: The order of the inverse roots.
       root_method: "eigh", or "newton", which needs matrix products only.
-      refresh_every: Steps between new roots, an int or a schedule; default every step for 10
-        steps, then every 10.
+      refresh_every: Steps between new roots, an int or a schedule; by default
+        ``refresh_schedule(5)``: 1, growing to 10 over the first 50 steps.
       matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns), or
         None to give the parameter to ``fallback``, as one would an embedding.
       fallback: For parameters that are no matrices; default
@@ -176,13 +174,13 @@ def inverse_free_shampoo(
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
     structures: str | Structure | tuple[str | Structure, str | Structure] = "auto",
-    damping: Hyperparameter = _DEFAULT_DAMPING,
+    damping: Hyperparameter = DEFAULT_DAMPING,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
     factor_momentum: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = "spectral",
     factor_dtype: Any = None,
-    refresh_every: Interval = _DEFAULT_REFRESH,
+    refresh_every: Interval = DEFAULT_REFRESH,
     consistent_rms: float | None = 0.2,
     matrix_axes: Mapping[str, MatrixAxes | None] | None = None,
     fallback: optax.GradientTransformation | None = None,
@@ -208,8 +206,8 @@ def inverse_free_shampoo(
       factor_momentum: Momentum of the factors' steps, in [0, 1).
       factor_step_norm: What bounds the factors' steps: "spectral", "max_abs" or None.
       factor_dtype: Of the factors, one or a pair; None for float32.
-      refresh_every: Steps between refreshes, an int or a schedule; default every step for 50
-        steps, then every 10.
+      refresh_every: Steps between refreshes, an int or a schedule; by default
+        ``refresh_schedule()``: 1, growing to 10 over the first 250 steps.
       consistent_rms: Root mean square of each matrix's update before the learning rate; None
         keeps the update's own size.
       matrix_axes: As for ``shampoo``.

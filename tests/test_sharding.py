@@ -259,19 +259,21 @@ def family(name):
     return tx, step
 
 
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 @pytest.mark.parametrize("name", ["kfac", "shampoo", "caspr", "inverse_free_shampoo"])
-def test_family(name):
+def test_family(name, kind):
     """Parameters split over the data axis; factors are where the compiler puts them."""
     params, batch, _ = meshes.problem()
     tx, step = family(name)
     quick = {"compiler_options": meshes.QUICK}
     want = meshes.run(jax.jit(step, **quick), params, tx.init(params), batch, steps=4)
-    setup = meshes.setup("fsdp", "Auto", "rows")
-    of_state = state_shardings(tx.init, params, setup.shardings)
-    split = jax.jit(step, out_shardings=(setup.shardings, of_state, None), **quick)
-    placed = jax.device_put(params, setup.shardings)
-    state = jax.jit(tx.init, out_shardings=of_state)(placed)
-    got = meshes.run(split, placed, state, jax.device_put(batch, setup.of_batch), steps=4)
+    setup = meshes.setup("fsdp", kind, "rows")
+    with setup.context():
+        of_state = state_shardings(tx.init, params, setup.shardings)
+        split = jax.jit(step, out_shardings=(setup.shardings, of_state, None), **quick)
+        placed = jax.device_put(params, setup.shardings)
+        state = jax.jit(tx.init, out_shardings=of_state)(placed)
+        got = meshes.run(split, placed, state, jax.device_put(batch, setup.of_batch), steps=4)
     # Inverse roots of the first, singular moments amplify rounding.
     rounding = 1e-3 if name in ("shampoo", "caspr") else 1e-5
     np.testing.assert_allclose(got[2], want[2], rtol=rounding)

@@ -1,5 +1,6 @@
 """Any rule that sees gradients only, as an optax transformation."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,8 +15,10 @@ from singd_optax.layers import (
     MatrixAxes,
     MatrixSpec,
     check_matrix_axes,
+    laid_out_like,
     matrix_specs,
     parse_options,
+    partitions_of,
 )
 from singd_optax.rules import GradientRule, choose
 from singd_optax.structures import Structure
@@ -130,11 +133,21 @@ def scale_by_gradient_rule(
         leaves = Leaves(updates)
         if leaves.is_placeholder:
             return updates, state
-        count = state.gradient_count
         specs = specs_of(leaves)
         _check_state(specs, state)
+        gradients = {path: leaves[path] for path in specs}
+        like = partitions_of((gradients, state))
+        changed, new_state = laid_out_like(
+            functools.partial(preconditioned, specs), like, gradients, state
+        )
+        return leaves.replaced(changed), new_state
+
+    def preconditioned(
+        specs: dict[str, MatrixSpec], updates: dict[str, jax.Array], state: GradientRuleState
+    ) -> tuple[dict[str, jax.Array], GradientRuleState]:
+        count = state.gradient_count
         gradients = {
-            path: spec.to_matrix(leaves[path]).astype(spec.statistics_dtype)
+            path: spec.to_matrix(updates[path]).astype(spec.statistics_dtype)
             for path, spec in specs.items()
         }
         finite = {path: jnp.isfinite(g).all((-2, -1)) for path, g in gradients.items()}
@@ -162,11 +175,10 @@ def scale_by_gradient_rule(
                 rule.precondition(factors[path], gradients[path]),
                 finite[path],
             )
-            changed[path] = spec.from_matrix(direction).astype(leaves[path].dtype)
-        new_state = GradientRuleState(
+            changed[path] = spec.from_matrix(direction).astype(updates[path].dtype)
+        return changed, GradientRuleState(
             optax.safe_increment(count), factors, memory, graft_memory, failed
         )
-        return leaves.replaced(changed), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

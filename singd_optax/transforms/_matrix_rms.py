@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from singd_optax._validate import check_number
-from singd_optax.layers import Leaves, MatrixAxes, check_matrix_axes, matrix_specs
+from singd_optax.layers import (
+    Leaves,
+    MatrixAxes,
+    check_matrix_axes,
+    laid_out_like,
+    matrix_specs,
+    partitions_of,
+)
 
 
 def scale_by_matrix_rms(
@@ -40,6 +47,9 @@ def scale_by_matrix_rms(
 
     def update_fn(updates: optax.Updates, params: Any = None) -> optax.Updates:
         del params
+        return laid_out_like(scaled_updates, partitions_of(updates), updates)
+
+    def scaled_updates(updates: optax.Updates) -> optax.Updates:
         leaves = Leaves(updates)
         changed = {}
         for path, spec in matrix_specs(leaves, structures="auto", matrix_axes=matrix_axes).items():

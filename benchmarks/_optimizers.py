@@ -6,6 +6,7 @@ A new one is one more entry of ``OPTIMIZERS``.
 import dataclasses
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ import optax
 from _tasks import Task
 
 import singd_optax
+from singd_optax.rules import KFAC
+from singd_optax.transforms import _kfac
 
 #: Log-uniform ranges; the same number of draws for every optimizer.
 Ranges = dict[str, tuple[float, float]]
@@ -27,12 +30,14 @@ class Optimizer:
       make: (learning-rate schedule, layers or None, other settings) -> transformation.
       ranges: Setting -> range.
       structures: Of Kronecker layers; None for an optimizer that needs no layers.
+      factor_dtype: Of factors, whatever that of the run.
       needs_objective: Whether ``update`` wants the loss of this batch as ``obj_fn`` (Sophia).
     """
 
     make: Callable[..., Any]
     ranges: Ranges
     structures: Any = None
+    factor_dtype: str | None = None
     needs_objective: bool = False
 
 
@@ -51,13 +56,28 @@ def _alone(factory: Callable[..., Any], low: float, high: float, **fixed: Any) -
     return Optimizer(make, _ranges(low, high), needs_objective=objective)
 
 
-def _layered(factory: Callable[..., Any], structures: Any, **fixed: Any) -> Optimizer:
+def _layered(
+    factory: Callable[..., Any], structures: Any, factor_dtype: str | None = None, **fixed: Any
+) -> Optimizer:
     """One of this package; all of them share a recipe, and so a range."""
 
     def make(rate: Any, layers: Any, **settings: Any) -> Any:
         return factory(rate, layers, **fixed, **settings)
 
-    return Optimizer(make, _ranges(1e-3, 3e-2), structures)
+    return Optimizer(make, _ranges(1e-3, 3e-2), structures, factor_dtype)
+
+
+class _RoundedKFAC(KFAC):
+    """KFAC with moments rounded to bfloat16, as one that keeps them in it inverts them."""
+
+    def _inverted(self, spec: Any, S_K: Any, S_C: Any, *rest: Any) -> Any:
+        S_K, S_C = (S.astype(jnp.bfloat16).astype(S.dtype) for S in (S_K, S_C))
+        return super()._inverted(spec, S_K, S_C, *rest)
+
+
+def _rounded_kfac(*arguments: Any, **options: Any) -> Any:
+    with mock.patch.object(_kfac, "KFAC", _RoundedKFAC):
+        return singd_optax.kfac(*arguments, **options)
 
 
 def _sgd(rate: Any, weight_decay: Any) -> Any:
@@ -90,6 +110,8 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "ingd": _layered(singd_optax.ingd, "dense", factor_momentum=0.5),
     "ikfac": _layered(singd_optax.ikfac, "dense"),
     "kfac": _layered(singd_optax.kfac, "dense"),
+    "kfac_float32_inverse": _layered(singd_optax.kfac, "dense", "float32"),
+    "kfac_bfloat16_moments": _layered(_rounded_kfac, "dense", "bfloat16"),
     "inverse_free_shampoo": _alone(singd_optax.inverse_free_shampoo, 1e-3, 3e-2),
     "shampoo": _alone(singd_optax.shampoo, 1e-3, 3e-2),
     "caspr": _alone(singd_optax.caspr, 1e-3, 3e-2),
@@ -122,7 +144,7 @@ def compiled(task: Task, name: str, steps: int, factor_dtype: str | None = None)
             batch,
             structures=optimizer.structures,
             loss_average=task.loss_average,
-            **({} if factor_dtype is None else {"factor_dtype": factor_dtype}),
+            factor_dtype=optimizer.factor_dtype or factor_dtype,
         )
         grad_fn = singd_optax.value_and_grad(task.loss_fn, layers)
     shape = optax.warmup_cosine_decay_schedule(0, 1.0, max(steps // 20, 1), steps)

@@ -1,5 +1,6 @@
 """Complete optimizers: chains of the transformations, with defaults that were measured."""
 
+import dataclasses
 from typing import Any
 
 import optax
@@ -16,10 +17,14 @@ from singd_optax.rules import DampingMode, FactorStepNorm, Hyperparameter, Inver
 from singd_optax.structures import Dense, Precision
 from singd_optax.transforms import (
     Interval,
+    damping_schedule,
     scale_by_ikfac,
     scale_by_kfac,
     scale_by_singd,
 )
+
+# With 0.03 a deep autoencoder in bfloat16 ends at 20.2, with 0.3 at 13.9 (13.97, 13.84 in float32).
+_IKFAC_DAMPING = damping_schedule(0.3)
 
 
 def singd(
@@ -176,7 +181,13 @@ def ingd(
       ValueError: A structure is not dense, or a hyper-parameter is out of range.
     """
     check_layers(layers)
-    other = [spec.path for spec in layers.values() if set(spec.structures) != {Dense()}]
+    # Where the layer allows it: K of an embedding is diagonal, as its second moment is.
+    dense = (Dense(), Dense())
+    other = [
+        spec.path
+        for spec in layers.values()
+        if spec.structures != dataclasses.replace(spec, structures=dense).structures
+    ]
     if other:
         raise ValueError(
             f"INGD has dense factors, got other structures for the layers {other}. Find layers "
@@ -212,7 +223,7 @@ def ikfac(
     nesterov: bool = True,
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
-    damping: Hyperparameter = DEFAULT_DAMPING,
+    damping: Hyperparameter = _IKFAC_DAMPING,
     damping_mode: DampingMode = "relative",
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = "spectral",
@@ -233,7 +244,8 @@ def ikfac(
       nesterov: As for ``singd``.
       weight_decay: As for ``singd``.
       mask: As for ``singd``.
-      damping: As for ``singd``, in the units of ``damping_mode``.
+      damping: λ, in the units of ``damping_mode``; by default ``damping_schedule(0.3)``, which
+        falls from 1 to 0.3: each side is damped by itself, while ``singd``'s λ is of both.
       damping_mode: "relative" to the mean trace of each factor's own statistic, or "absolute".
       factor_learning_rate: The step on K and C.
       factor_step_norm: What bounds the factors' steps: "spectral", "max_abs" or None.

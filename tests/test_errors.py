@@ -128,6 +128,27 @@ def test_hyperparameters_of_aliases(alias, options, error, words, layers):
         getattr(singd_optax, alias)(-0.1, layers)
 
 
+def test_ingd_is_as_dense_as_a_layer_allows():
+    """K of an embedding is diagonal whatever was asked for; nothing else may be structured."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, tokens):
+            return nn.Dense(4)(nn.Embed(7, 5)(tokens))
+
+    tokens = jnp.arange(6).reshape(2, 3)
+    params = Net().init(jax.random.key(0), tokens)
+    net_loss = lambda p, x: jnp.mean(Net().apply(p, x) ** 2)
+    layers = singd_optax.find_layers(net_loss, params, tokens, structures="dense")
+    singd_optax.ingd(0.1, layers).init(params)
+    for side in (("diagonal", "dense"), ("dense", "diagonal")):
+        other = layers.replace("params/Dense_0", structures=side)
+        with raises(ValueError, "['params/Dense_0']", "structures='dense'"):
+            singd_optax.ingd(0.1, other)
+    with raises(ValueError, "['params/Embed_0']"):
+        singd_optax.ingd(0.1, layers.replace("params/Embed_0", structures="diagonal"))
+
+
 def test_layers_of_another_type(params, layers):
     for make in (
         lambda: singd_optax.singd(0.1, params),

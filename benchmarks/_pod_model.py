@@ -172,7 +172,7 @@ def is_state(node):
     return isinstance(node, singd_optax.layers.CurvatureState)
 
 
-def compiled(step, params, state, tokens, shardings, of_state, of_tokens, **options):
+def compiled(step, params, state, tokens, shardings, of_state, of_tokens, options=None):
     """The compiled step, for devices that need not be there."""
     mesh = of_tokens.mesh
 
@@ -185,4 +185,4 @@ def compiled(step, params, state, tokens, shardings, of_state, of_tokens, **opti
     ]
     outputs = (shardings, of_state, NamedSharding(mesh, P()))
     jitted = jax.jit(step, out_shardings=outputs, donate_argnums=(0, 1))
-    return jitted.lower(*arguments).compile(**options)
+    return jitted.lower(*arguments).compile(options)

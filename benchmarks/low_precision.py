@@ -1,0 +1,70 @@
+"""How little damping each method bears in bfloat16: the paper's claim about KFAC, redone.
+
+    python benchmarks/low_precision.py
+
+The last training loss of the deep autoencoder, with parameters, computation and factors in float32
+and in bfloat16, over relative dampings. "KFAC, bfloat16 moments" inverts moments that were rounded
+to bfloat16, as an optimizer that keeps everything in this precision does.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from _optimizers import OPTIMIZERS, compiled
+from _tasks import TASKS
+from tqdm import tqdm
+
+METHODS = ("kfac", "kfac_bfloat16_moments", "ikfac", "ingd", "singd")
+DAMPINGS = (3e-1, 3e-2, 1e-3, 1e-4, 1e-5)
+SETTING = {"learning_rate": np.float32(8.7e-3), "weight_decay": np.float32(5e-3)}
+
+
+def final(task: Any, name: str, dtype: str, damping: float, steps: int) -> float | None:
+    """The last loss, or None if it is not finite."""
+    task, method = task.cast(dtype), OPTIMIZERS[name]
+    OPTIMIZERS["damped"] = dataclasses.replace(
+        method, make=functools.partial(method.make, damping=damping)
+    )
+    run = compiled(task, "damped", steps, None if dtype == "float32" else dtype)
+    params = task.init(jax.random.key(0))
+    state = run.init(params)
+    for batch in task.batches(steps, 0):
+        params, state, _ = run.step(params, state, batch, SETTING)
+    loss = float(task.evaluate(params))
+    return loss if math.isfinite(loss) else None
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", default="autoencoder", choices=list(TASKS))
+    parser.add_argument("--steps", type=int, default=300)
+    default = Path(__file__).parent / "results"
+    parser.add_argument("--output", type=Path, default=default)
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    task, found = TASKS[options.task](), {}
+    for dtype in ("float32", "bfloat16"):
+        print(f"\n| {dtype}, damping | " + " | ".join(f"{d:g}" for d in DAMPINGS) + " |")
+        print("|---" * (1 + len(DAMPINGS)) + "|")
+        for name in METHODS:
+            losses = [
+                final(task, name, dtype, damping, options.steps)
+                for damping in tqdm(DAMPINGS, desc=name, leave=False)
+            ]
+            found[f"{name} {dtype}"] = losses
+            cells = ["not finite" if loss is None else f"{loss:.2f}" for loss in losses]
+            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+    report = {"task": options.task, "steps": options.steps, "dampings": DAMPINGS, "finals": found}
+    (options.output / "low_precision.json").write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

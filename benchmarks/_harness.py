@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from _bytes import tree_bytes
 from _optimizers import OPTIMIZERS, Compiled, compiled
 from _public import PUBLIC
 from _tasks import TASKS, Task
@@ -81,7 +82,7 @@ class Runner:
             self._compiled = compiled(task, self.optimizer, task.steps, _factors(self.dtype))
         params = task.init(jax.random.key(seed))
         state = self._compiled.init(params)
-        state_bytes = _bytes(state)
+        state_bytes = tree_bytes(state)
         settings = {key: np.float32(value) for key, value in setting.items()}
         every = max(task.steps // POINTS, 1)
         curve, seconds, spent = [float(task.evaluate(params))], [0.0], 0.0
@@ -114,10 +115,6 @@ class Runner:
             "state_bytes": state_bytes,
             "environment": environment(),
         }
-
-
-def _bytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _factors(dtype: str) -> str | None:
@@ -247,8 +244,8 @@ def measure_memory(
         state = jax.eval_shape(built.init, params)
         analysis = built.step.lower(params, state, batch, setting).compile().memory_analysis()
         record["optimizers"][name] = {
-            "params": _bytes(params),
-            "state": _bytes(state),
+            "params": tree_bytes(params),
+            "state": tree_bytes(state),
             "arguments": analysis.argument_size_in_bytes,
             "temporaries": analysis.temp_size_in_bytes,
         }

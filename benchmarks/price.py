@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
+from _bytes import tree_bytes
 from _tasks import TASKS, Task, language_model
 from tqdm import tqdm
 
@@ -75,7 +76,7 @@ def contestant(task: Task, variant: tuple[Any, int, dict[str, Any]] | None) -> C
         return optax.apply_updates(params, updates), opt_state, value
 
     opt_state = jax.jit(tx.init)(params)
-    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(opt_state))
+    state_bytes = tree_bytes(opt_state)
     begin = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, batch).compile()
     seconds = time.perf_counter() - begin

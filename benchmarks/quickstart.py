@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import optax
+from _bytes import tree_bytes
 from _gpt import GPT
 from _text import VOCABULARY, batches, standard_library_source
 from tqdm import tqdm
@@ -111,7 +112,7 @@ def make_run(name: str, learning_rate: float, steps: int, params: Any, tokens: j
 
     opt_state = tx.init(params)
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, opt_state, tokens).compile()
-    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(opt_state))
+    state_bytes = tree_bytes(opt_state)
     copied = jax.tree.map(jnp.copy, params)
     return Run(name, compiled, [copied, opt_state], [], [0.0], state_bytes)
 

@@ -12,6 +12,7 @@ from typing import Any
 import _pod_model as model
 import jax
 import optax
+from _bytes import tree_bytes
 
 import singd_optax
 
@@ -20,8 +21,7 @@ STRUCTURES = ("diagonal", "block_diagonal:32", "block_diagonal:256", "auto", "de
 
 def state_bytes(tx: Any, params: Any) -> int:
     """Of the state that ``init`` would make."""
-    state = jax.eval_shape(tx.init, params)
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return tree_bytes(jax.eval_shape(tx.init, params))
 
 
 def main() -> None:

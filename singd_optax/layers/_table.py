@@ -50,7 +50,8 @@ def render_table(
         for shape in spec.shapes.values()
     )
     lines = [
-        f"{len(rows)} Kronecker layers, {format_bytes(total)} of factors "
+        f"{len(rows)} Kronecker layer{'' if len(rows) == 1 else 's'}, "
+        f"{format_bytes(total)} of factors "
         f"(AdamW's moments of the same parameters: {format_bytes(moments)})"
     ]
     lines += align_columns([header, *rows])

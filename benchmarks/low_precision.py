@@ -20,8 +20,8 @@ from _optimizers import OPTIMIZERS, compiled
 from _tasks import TASKS
 from tqdm import tqdm
 
-METHODS = ("kfac", "kfac_bfloat16_moments", "ikfac", "ingd", "singd")
-DAMPINGS = (3e-1, 3e-2, 1e-3, 1e-4, 1e-5)
+METHODS = ("kfac", "kfac_bfloat16_moments", "ikfac", "singd")
+DAMPINGS = (3e-1, 3e-2, 1e-3, 1e-5)
 SETTING = {"learning_rate": np.float32(8.7e-3), "weight_decay": np.float32(5e-3)}
 
 

@@ -85,7 +85,7 @@ def find_layers(
       >>> params = model.init(jax.random.key(0), x)
       >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
       >>> find_layers(loss_fn, params, x, structures=("dense", "diagonal"))
-      1 Kronecker layers, 156 B of factors (AdamW's moments of the same parameters: 144 B)
+      1 Kronecker layer, 156 B of factors (AdamW's moments of the same parameters: 144 B)
         layer   kind          kernel  K                  C                     sharing ...
         params  dense + bias  (5, 3)  6 Dense() float32  3 Diagonal() float32  expand, ...
     """

@@ -6,7 +6,7 @@ The last training loss of the deep autoencoder, with parameters, computation and
 and in bfloat16, over relative dampings. "KFAC, bfloat16 moments" inverts moments that were rounded
 to bfloat16, as an optimizer that keeps everything in this precision does. Rounded moments may be
 indefinite; their inverse is then not finite, the package skips the refresh and keeps the last
-factors, and the table counts such refreshes (of 94 in 300 steps) for each layer.
+factors, and the table counts such refreshes (of 105 in 300 steps) for each layer.
 """
 
 import argparse

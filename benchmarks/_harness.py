@@ -233,7 +233,10 @@ def time_steps(
 def measure_memory(
     task: str, optimizers: list[str], *, size: str, output: Path, dtype: str = "float32"
 ) -> None:
-    """Bytes that the compiled step takes: its arguments, and what it needs beside them."""
+    """Bytes that the compiled step takes: its arguments, and what it needs beside them.
+
+    Optimizers that were measured before stay in the file.
+    """
     made = task_named(task, size).cast(dtype)
     params = jax.eval_shape(made.init, jax.random.key(0))
     batch = next(iter(made.batches(1, 0)))
@@ -251,4 +254,7 @@ def measure_memory(
         }
     file = folder_of(output, size, task, dtype) / "memory.json"
     file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        known = json.loads(file.read_text())["optimizers"]
+        record["optimizers"] = known | record["optimizers"]
     file.write_text(json.dumps(record))

@@ -88,6 +88,10 @@ def test_harness(tmp_path, capsys):
     main(["memory", "wine", "--optimizers", "adamw", "--output", str(tmp_path)])
     taken = json.loads((folder / "memory.json").read_text())["optimizers"]["adamw"]
     assert taken["arguments"] >= taken["params"] + taken["state"] > 2 * taken["params"]
+    main(["memory", "wine", "--optimizers", "sgd", "--output", str(tmp_path)])
+    both = json.loads((folder / "memory.json").read_text())["optimizers"]
+    assert both["adamw"] == taken
+    assert both["sgd"]["state"] < taken["state"]
     main(["list"])
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*TASKS, *OPTIMIZERS, *_public.PUBLIC))

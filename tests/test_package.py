@@ -24,7 +24,7 @@ ALLOWED = {
     "training": {"layers"},
     "sharding": {"layers"},
     "diagnostics": {"layers", "structures"},
-    "alias_gradients": {"transforms", "rules", "layers", "structures"},
+    "alias_gradients": {"_recipe", "transforms", "rules", "layers", "structures"},
     "testing": {"rules", "layers", "structures"},
     "_validate": set(),
 }

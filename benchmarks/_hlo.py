@@ -160,6 +160,9 @@ def _traffic(line, shapes, computations):
         return 2 * _outer(shape)
     if opcode == "dynamic-update-slice":
         return 2 * _outer(shapes.get(operands[1], ""))
+    if opcode in ("copy-start", "slice-start"):  # asynchronous: (to, from) and (from, to)
+        moved = _arrays(shape)[0 if opcode == "copy-start" else 1][0]
+        return sum(moved for _, outside in _arrays(shape)[:2] if outside)
     called = re.search(r"calls=%?([\w.\-]+)", rest)
     if not called or called.group(1) not in computations:
         return _outer(shape) + sum(_outer(shapes.get(name, "")) for name in operands)
@@ -195,8 +198,13 @@ def _slices(user, name):
 
 def _outer(shape):
     """Bytes of what is not in a core's own memory."""
+    return sum(size for size, outside in _arrays(shape) if outside)
+
+
+def _arrays(shape):
+    """For each array: its bytes, and whether it is outside of a core's own memory."""
     found = re.findall(r"(pred|bf16|[suf]\d+)\[([\d,]*)\](\{[^}]*\})?", shape)
-    return sum(_size(f"{kind}[{dims}]") for kind, dims, layout in found if "S(1)" not in layout)
+    return [(_size(f"{kind}[{dims}]"), "S(1)" not in layout) for kind, dims, layout in found]
 
 
 def _computations(text):

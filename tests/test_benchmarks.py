@@ -30,8 +30,8 @@ def run_script(script, *options):
 
 
 def test_quickstart(tmp_path):
-    printed = run_script("quickstart.py", "--steps", "40", "--output", str(tmp_path))
-    assert "validation loss, 40 steps" in printed
+    printed = run_script("quickstart.py", "--steps", "20", "--output", str(tmp_path))
+    assert "validation loss, 20 steps" in printed
     assert (tmp_path / "quickstart.png").stat().st_size > 10_000
     runs = json.loads((tmp_path / "quickstart.json").read_text())["runs"]
     for run in runs.values():

@@ -103,9 +103,17 @@ def weights_of(params):
     return [pair(params["hidden"]), pair(params["head"])]
 
 
-@pytest.mark.parametrize("leading", [(), (6,), (6, 5), (2, 3, 5)], ids=str)
+@pytest.mark.parametrize(
+    ("leading", "loss_average"),
+    [
+        *(((2, 3, 5), average) for average in ("batch", "batch+sequence", None)),
+        ((), "batch"),
+        ((6,), "batch+sequence"),
+        ((6, 5), None),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("kfac_approx", ["expand", "reduce"])
-@pytest.mark.parametrize("loss_average", ["batch", "batch+sequence", None])
 def test_leading_axes_sharing_and_averages(leading, kfac_approx, loss_average):
     x, y = data(*leading)
     model = Plain()

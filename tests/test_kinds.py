@@ -221,31 +221,51 @@ def test_reduce_and_averages(name, loss_average):
 
 
 @pytest.mark.parametrize(
-    "structures", ["diagonal", "block_diagonal:4", "block_diagonal:50", "hierarchical:2,3"]
+    ("name", "structures"),
+    [
+        ("conv2", "diagonal"),
+        ("conv2", "block_diagonal:4"),
+        ("conv2", "block_diagonal:50"),
+        ("conv2", "hierarchical:2,3"),
+        ("conv2_valid_nobias", "block_diagonal:4"),
+        ("conv2_groups", "diagonal"),
+        ("conv2_groups", "hierarchical:2,3"),
+        ("conv3", "block_diagonal:50"),
+        ("conv3", "diagonal"),
+    ],
 )
-@pytest.mark.parametrize("name", ["conv2", "conv2_valid_nobias", "conv2_groups", "conv3"])
 def test_convolution_by_columns(name, structures):
     check(name, *CASES[name], structures=structures)
 
 
 @pytest.mark.parametrize("kfac_approx", ["expand", "reduce"])
-@pytest.mark.parametrize("name", ["dense", "conv2", "general_out", "embed"])
-def test_position_weights(name, kfac_approx):
+@pytest.mark.parametrize(
+    ("name", "structures"),
+    [
+        *(
+            (name, ("block_diagonal:4", "dense"))
+            for name in ("dense", "conv2", "general_out", "embed")
+        ),
+        ("dense", "dense"),
+        ("conv2", ("diagonal", "diagonal")),
+    ],
+    ids=str,
+)
+def test_position_weights(name, structures, kfac_approx):
     module, shape = CASES[name]
     weights = np.ones((BATCH, 5))
     weights[0, 3:] = weights[2, 1:] = weights[3] = 0
     if name == "conv2":
         weights = np.array([1.0, 0.0, 1.0, 1.0])
-    for structures in ("dense", ("diagonal", "diagonal"), ("block_diagonal:4", "dense")):
-        check(
-            name,
-            module,
-            shape,
-            weights,
-            structures=structures,
-            kfac_approx=kfac_approx,
-            loss_average="batch+sequence",
-        )
+    check(
+        name,
+        module,
+        shape,
+        weights,
+        structures=structures,
+        kfac_approx=kfac_approx,
+        loss_average="batch+sequence",
+    )
 
 
 @pytest.mark.parametrize(

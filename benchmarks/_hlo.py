@@ -156,10 +156,11 @@ def _traffic(line, shapes, computations):
     _, shape, opcode, operands, rest = line
     if opcode in _NO_TRAFFIC or opcode.endswith(("-done", "-update")):
         return 0
-    if opcode == "dynamic-slice":
-        return 2 * _outer(shape)
+    if opcode in ("slice", "dynamic-slice"):
+        return _moved(_size(shape), shapes.get(operands[0], ""), shape)
     if opcode == "dynamic-update-slice":
-        return 2 * _outer(shapes.get(operands[1], ""))
+        update = shapes.get(operands[1], "")
+        return _moved(_size(update), update, shape)
     if opcode in ("copy-start", "slice-start"):  # asynchronous: (to, from) and (from, to)
         moved = _arrays(shape)[0 if opcode == "copy-start" else 1][0]
         return sum(moved for _, outside in _arrays(shape)[:2] if outside)
@@ -167,6 +168,9 @@ def _traffic(line, shapes, computations):
     if not called or called.group(1) not in computations:
         return _outer(shape) + sum(_outer(shapes.get(name, "")) for name in operands)
     inside = computations[called.group(1)]
+    if opcode == "async-start":
+        own = {each[0]: each[1] for each in inside}
+        return sum(_traffic(each, own, computations) for each in inside)
     inner = {each[0]: each for each in inside}
     read = 0
     for each in inside:
@@ -194,6 +198,11 @@ def _traffic(line, shapes, computations):
 def _slices(user, name):
     _, _, opcode, operands, _ = user
     return opcode in ("dynamic-slice", "dynamic-update-slice", "gather") and operands[0] == name
+
+
+def _moved(size, source, target):
+    """Bytes for a part of one array that becomes, or goes into, another one."""
+    return sum(size for shape in (source, target) if _outer(shape))
 
 
 def _outer(shape):

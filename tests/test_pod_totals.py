@@ -15,10 +15,13 @@ OWN = "f32[1,1000]{1,0:T(8,128)S(1)}"
     [
         (f"%s = (({LARGE}), {SMALL}, s32[]{{:S(2)}}) slice-start(%p), slice={{[0:1]}}", 8000),
         (f"%s = (({LARGE}), {OWN}, s32[]{{:S(2)}}) slice-start(%p), slice={{[0:1]}}", 4000),
+        (f"%s = (({LARGE}), {OWN}, s32[]) async-start(%p), calls=%slicing", 4000),
         (f"%s = ({SMALL}, {SMALL}, u32[]{{:S(2)}}) copy-start(%q)", 8000),
         (f"%s = ({OWN}, {SMALL}, u32[]{{:S(2)}}) copy-start(%q)", 4000),
         (f"%s = ({SMALL}, {OWN}, u32[]{{:S(2)}}) copy-start(%o)", 4000),
         (f"%s = {SMALL} dynamic-slice(%p, %i, %i), dynamic_slice_sizes={{1,1000}}", 8000),
+        (f"%s = {OWN} dynamic-slice(%p, %i, %i), dynamic_slice_sizes={{1,1000}}", 4000),
+        (f"%s = {SMALL} slice(%p), slice={{[0:1], [0:1000]}}", 8000),
         (f"%s = {LARGE} dynamic-update-slice(%p, %q, %i, %i)", 8000),
         (f"%s = {SMALL} negate(%q)", 8000),
         (f"%s = {OWN} negate(%q)", 4000),
@@ -29,6 +32,11 @@ OWN = "f32[1,1000]{1,0:T(8,128)S(1)}"
 )
 def test_traffic(instruction, traffic):
     text = f"""
+%slicing (a: f32[4,1000]) -> f32[1,1000] {{
+  %a = {LARGE} parameter(0)
+  ROOT %b = {OWN} slice(%a), slice={{[0:1], [0:1000]}}
+}}
+
 ENTRY %main (p: f32[4,1000], q: f32[1,1000], o: f32[1,1000], i: s32[]) -> f32[1,1000] {{
   %p = {LARGE} parameter(0)
   %q = {SMALL} parameter(1)

@@ -112,7 +112,7 @@ def abstract(size, batch):
 def parameter_shardings(params, mesh, layout):
     """Fully sharded ("fsdp"), or split as Megatron does and fully sharded over the rest."""
     names = mesh.axis_names
-    everything = tuple(names)
+    everything = tuple(reversed(names))  # last what divides the stack: one move brings it there
     data = tuple(name for name in names if name != "model")
     column = ("query", "key", "value", "up", "head")
     row = ("out", "down", "embed")

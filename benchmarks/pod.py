@@ -157,7 +157,10 @@ def main():
     try:
         topologies.get_topology_desc(platform="tpu", topology_name=options.topology[0])
     except Exception as error:  # of a type that depends on what is missing
-        print(f"skipped: no TPU compiler here (pip install libtpu). {str(error)[:200]}")
+        print(
+            "skipped: no TPU compiler starts here (pip install libtpu; where another process has "
+            f"it, set ALLOW_MULTIPLE_LIBTPU_LOAD=1). {str(error)[:200]}"
+        )
         return
     options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / "pod.json"

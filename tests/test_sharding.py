@@ -129,32 +129,34 @@ def per_device(shapes, shardings):
 
 
 class Stack(nn.Module):
-    """A stack of 8 square layers."""
+    """A stack of square layers."""
+
+    depth: int = 8
 
     @nn.compact
     def __call__(self, x):
         def body(module, x, _):
             return nn.tanh(nn.Dense(32, use_bias=False, name="dense")(x)), None
 
-        scan = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=8)
+        scan = nn.scan(
+            body, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.depth
+        )
         return scan(self, x, None)[0]
 
 
-def stack_loss(params, x):
-    return jnp.mean(Stack().apply({"params": params}, x) ** 2)
-
-
 @functools.cache
-def stack_problem():
+def stack_problem(structures="dense", depth=8):
+    model = Stack(depth)
     x = jax.ShapeDtypeStruct((64, 32), jnp.float32)
-    params = jax.eval_shape(Stack().init, jax.random.key(0), x)["params"]
-    return params, x, singd_optax.find_layers(stack_loss, params, x, structures="dense")
+    params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+    loss_fn = lambda params, x: jnp.mean(model.apply({"params": params}, x) ** 2)
+    return params, singd_optax.find_layers(loss_fn, params, x, structures=structures)
 
 
 @pytest.mark.parametrize("sizes", [{"data": 8}, {"data": 2, "model": 4}, {"a": 3, "b": 2}])
 def test_memory_falls_with_devices(sizes):
     """Every factor is split over all devices that divide something of it."""
-    params, _, layers = stack_problem()
+    params, layers = stack_problem()
     mesh = meshes.make_mesh(sizes, "Auto")
     shardings = jax.tree.map(lambda _: NamedSharding(mesh, P()), params)
     layers = spread(layers, shardings)
@@ -166,39 +168,55 @@ def test_memory_falls_with_devices(sizes):
     assert per_device(state, of_state) < 1.01 * whole / devices
 
 
+def compiled_update(layers, params, shardings, due):
+    """The compiled update of all layers, with or without a refresh."""
+    tx = singd_optax.scale_by_singd(layers)
+    of_state = state_shardings(tx.init, params, shardings, layers)
+    state = jax.eval_shape(tx.init, params)
+    curvature = {
+        path: jax.eval_shape(lambda spec=spec: singd_optax.layers.Statistics.zeros(spec))
+        for path, spec in layers.items()
+    }
+
+    def update(grads, state, curvature):
+        state = state._replace(refresh_due=jnp.full((), due, jnp.int32))
+        return tx.update(grads, state, curvature=curvature)
+
+    jitted = jax.jit(
+        update, in_shardings=(shardings, of_state, None), out_shardings=(shardings, of_state)
+    )
+    return jitted.lower(params, state, curvature).compile(meshes.QUICK)
+
+
 def test_work_is_split():
     """Of a refresh, and of preconditioning; and no factor travels without a refresh."""
-    params, _, layers = stack_problem()
+    params, layers = stack_problem()
     flops, text = {}, {}
     for devices in (1, 8):
         mesh = meshes.make_mesh({"data": devices}, "Auto")
         shardings = jax.tree.map(lambda _, m=mesh: NamedSharding(m, P(None, "data", None)), params)
         placed = spread(layers, shardings)
-        tx = singd_optax.scale_by_singd(placed)
-        of_state = state_shardings(tx.init, params, shardings, placed)
-        state = jax.eval_shape(tx.init, params)
-        curvature = {
-            path: jax.eval_shape(lambda spec=spec: singd_optax.layers.Statistics.zeros(spec))
-            for path, spec in placed.items()
-        }
         for due in (0, 1):
-
-            def update(grads, state, curvature, due=due, tx=tx):
-                state = state._replace(refresh_due=jnp.full((), due, jnp.int32))
-                return tx.update(grads, state, curvature=curvature)
-
-            jitted = jax.jit(
-                update,
-                in_shardings=(shardings, of_state, None),
-                out_shardings=(shardings, of_state),
-            )
-            compiled = jitted.lower(params, state, curvature).compile(meshes.QUICK)
+            compiled = compiled_update(placed, params, shardings, due)
             flops[devices, due] = compiled.cost_analysis()["flops"]
             text[devices, due] = compiled.as_text()
     for due in (0, 1):
         assert flops[8, due] < 0.15 * flops[1, due]
     assert "all-gather" not in text[8, 0]
     assert "all-to-all" in text[8, 0]
+
+
+@pytest.mark.parametrize(
+    ("structures", "moves"), [("dense", 4), ("block_diagonal:8", 2), (("dense", "diagonal"), 2)]
+)
+def test_what_is_smaller_travels(structures, moves):
+    """Gradients go to the factors and home; between K and C only where both are dense."""
+    params, layers = stack_problem(structures, 6)
+    mesh = meshes.make_mesh({"data": 2, "model": 4}, "Auto")
+    split = P(None, ("model", "data"), None)
+    shardings = jax.tree.map(lambda _: NamedSharding(mesh, split), params)
+    text = compiled_update(spread(layers, shardings), params, shardings, 0).as_text()
+    assert text.count(" all-to-all(") == moves
 
 
 def test_boxes_and_rules():
@@ -226,7 +244,7 @@ def test_boxes_and_rules():
 
 
 def test_errors():
-    params, _, layers = stack_problem()
+    params, layers = stack_problem()
     mesh = meshes.make_mesh({"data": 8}, "Auto")
     good = jax.tree.map(lambda _: NamedSharding(mesh, P()), params)
     with pytest.raises(ValueError, match="`strategy` must be"):

@@ -1,11 +1,14 @@
 """Factors that say where their products are computed."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
 import jax
 
 from singd_optax.layers._exchange import Factors, Statistics
+from singd_optax.layers._moves import Split
 from singd_optax.layers._placement import Placement, is_split, split_of
 from singd_optax.layers._spec import LayerSpec
 from singd_optax.structures import (
@@ -26,12 +29,14 @@ class PlacedMatrix(StructuredMatrix):
     """A factor whose products with gradients are split over a mesh.
 
     A factor with split rows multiplies gradients with split rows; a whole one those with split
-    columns: so each device does its share, and gradients travel instead of factors.
+    columns: so each device does its share, and gradients travel instead of factors, unless the
+    factor is ``fetched``: whole for its products, though its rows are split where it is kept.
     """
 
     matrix: StructuredMatrix
     placement: Placement = flax.struct.field(pytree_node=False)
     side: int = flax.struct.field(pytree_node=False)
+    fetched: bool = flax.struct.field(pytree_node=False, default=False)
 
     @property
     def structure(self) -> Structure:
@@ -54,24 +59,71 @@ class PlacedMatrix(StructuredMatrix):
 
     def matmul(self, x: jax.Array, *, precision: Precision = "highest") -> jax.Array:
         """A X."""
-        return self._place(self.matrix.matmul(self._place(x), precision=precision))
+        return self._place(self._at_hand().matmul(self._place(x), precision=precision))
 
     def transpose_matmul(self, x: jax.Array, *, precision: Precision = "highest") -> jax.Array:
         """Aᵀ X."""
-        return self._place(self.matrix.transpose_matmul(self._place(x), precision=precision))
+        return self._place(self._at_hand().transpose_matmul(self._place(x), precision=precision))
+
+    @property
+    def is_split(self) -> bool:
+        """Whether its products are of split rows."""
+        return not self.fetched and is_split(self.placement, self.matrix, self.side)
 
     def _place(self, x: jax.Array) -> jax.Array:
-        split = is_split(self.placement, self.matrix, self.side)
-        return self.placement.constrain(x, self.placement.matrix(x.shape, split, self.side))
+        partition = self.placement.matrix(x.shape, self.is_split, self.side)
+        return self.placement.constrain(x, partition)
+
+    def _at_hand(self) -> StructuredMatrix:
+        if not self.fetched:
+            return self.matrix
+        whole = lambda leaf: self.placement.constrain(leaf, self.placement.factor(leaf.shape, None))
+        return jax.tree.map(whole, self.matrix)
 
 
 def placed_factors(spec: LayerSpec, factors: Any) -> Any:
     """The factors of a layer with products where the layer's placement says."""
-    if spec.placement is None:
+    placement = spec.placement
+    if placement is None:
         return factors
-    return factors._replace(
-        K=PlacedMatrix(factors.K, spec.placement, 0), C=PlacedMatrix(factors.C, spec.placement, 1)
+    fetched = _fetched(spec, placement, factors)
+    K, C = (
+        PlacedMatrix(factor, placement, side, fetched == side)
+        for side, factor in enumerate((factors.K, factors.C))
     )
+    return factors._replace(K=K, C=C)
+
+
+def _fetched(spec: LayerSpec, placement: Placement, factors: Any) -> int | None:
+    """The side whose factor travels to the gradients: 0 for K, 1 for C, None for neither.
+
+    Where the rows of both factors are split, gradients travel to K, from K to C, and home. With
+    one of the two at hand they stay between K and C; a structured factor may be smaller than they
+    are. Dense factors never travel.
+    """
+    both = (factors.K, factors.C)
+    if not placement.spare or not all(is_split(placement, m, side) for side, m in enumerate(both)):
+        return None
+    shape = (*spec.stack_shape, spec.fan_in, spec.fan_out)
+    travels = {}
+    for side, matrix in enumerate(both):
+        leaves = jax.tree.leaves(matrix)
+        numbers = sum(placement.share(leaf.shape, None) for leaf in leaves)
+        if not isinstance(matrix, DenseMatrix) and numbers <= 2 * math.prod(shape) / placement.size:
+            # Gradients are then split over their columns for K, or over their rows for C.
+            away = _gradients_at(placement, shape, split=side == 1, side=0)
+            travels[side] = (len(placement.moves(shape, placement.home, away)), numbers)
+    return min(travels, key=travels.__getitem__, default=None)
+
+
+def _gradients_at(placement: Placement, shape: Sequence[int], *, split: bool, side: int) -> Split:
+    """The partition of gradients (*stack, fan_in, fan_out) at a factor."""
+    rank = len(shape)
+    if side == 0:
+        return split_of(placement.matrix(shape, split, side), rank)
+    turned = (*shape[:-2], shape[-1], shape[-2])
+    away = split_of(placement.matrix(turned, split, side), rank)
+    return (*away[:-2], away[-1], away[-2])
 
 
 def placed_memory(spec: LayerSpec, memory: Any) -> Any:
@@ -100,12 +152,7 @@ def _travel(spec: LayerSpec, factor: Any, matrix: jax.Array, side: int, there: b
     placement = spec.placement
     if placement is None or placement.home is None or not isinstance(factor, PlacedMatrix):
         return matrix
-    shape = matrix.shape if side == 0 else (*matrix.shape[:-2], *matrix.shape[:-3:-1])
-    away = split_of(
-        placement.matrix(shape, is_split(placement, factor.matrix, side), side), matrix.ndim
-    )
-    if side == 1:
-        away = (*away[:-2], away[-1], away[-2])
+    away = _gradients_at(placement, matrix.shape, split=factor.is_split, side=side)
     ends = (placement.home, away) if there else (away, placement.home)
     return placement.moved(matrix, *ends)
 

@@ -54,6 +54,15 @@ class Placement:
         rows = () if side is None or len(shape) == len(self.stack) else self.rows[side]
         return self._partition(shape, [*self.stack, rows])
 
+    @property
+    def size(self) -> int:
+        """The number of devices."""
+        return self.mesh.size
+
+    def share(self, shape: Sequence[int], side: int | None) -> int:
+        """How many numbers of such an array each device has."""
+        return math.prod(self.named(self.factor(shape, side)).shard_shape(tuple(shape)))
+
     def moment(self, shape: Sequence[int], side: int | None) -> PartitionSpec:
         """The partition of an array of a statistic where it is formed, of one layer of a stack."""
         rows = () if side is None or not shape else self.rows[side]
@@ -89,10 +98,15 @@ class Placement:
             return jax.lax.with_sharding_constraint(array, NamedSharding(context, partition))
         return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, partition))
 
+    def moves(self, shape: Sequence[int], start: Split | None, goal: Split) -> tuple[Split, ...]:
+        """The partitions on a cheap way from one to another; none if the first is not known."""
+        sizes = tuple(self.mesh.shape.items())
+        return () if start is None else steps(tuple(shape), start, goal, sizes)
+
     def moved(self, array: jax.Array, start: Split, goal: Split) -> jax.Array:
         """The array, brought from one partition to another by moves that are cheap."""
         array = self.constrain(array, _partition_of(start))
-        for split in steps(array.shape, start, goal, tuple(self.mesh.shape.items())):
+        for split in self.moves(array.shape, start, goal):
             array = self.constrain(array, _partition_of(split))
         return array
 

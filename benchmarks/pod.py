@@ -113,7 +113,7 @@ def programs(size, layout, topology, options):
         placed = layers
         if strategy != "repeat":
             placed = singd_optax.sharding.spread(layers, shardings, strategy=strategy)
-        own = singd_optax.singd(1e-3, placed)
+        own = singd_optax.singd(1e-3, placed, cache_products=options.cache_products)
         for name, refresh in (("", 0), (" refresh", 1)):
             step = model.singd_step(loss_fn, own, placed, refresh)
             yield f"singd {strategy}{name}", one(own, placed, step)
@@ -148,6 +148,7 @@ def main():
     parser.add_argument("--strategy", nargs="+", default=["rows"])
     parser.add_argument("--structures", default="auto")
     parser.add_argument("--factor-dtype", default=None)
+    parser.add_argument("--cache-products", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--sequences", type=int, default=4, help="a chip")
     parser.add_argument("--every", type=int, default=10, help="steps between refreshes")
     default = Path(__file__).parent / "results"
@@ -171,6 +172,7 @@ def main():
                 size = model.SIZES[name]
                 label = f"{name} {layout} {topology} {options.structures}"
                 label += f" {options.factor_dtype}" if options.factor_dtype else ""
+                label += "" if options.cache_products else " without cached products"
                 print(f"\n{HEAD}")
                 base = None
                 for step, compile_it in programs(size, layout, topology, options):

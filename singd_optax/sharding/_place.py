@@ -18,14 +18,17 @@ def spread(layers: Layers, shardings: Any, *, strategy: Strategy = "rows") -> La
     all gradients (KAISA's COMM-OPT, arXiv 2107.01739). With it, layers of a stack
     (``nn.scan``) go to different devices, over as many axes of the mesh as divide the stack:
     each refreshes its own factors, and preconditions its own gradients, which travel to it and
-    back. No factor travels on steps without a refresh. The statistics are those of the whole
-    batch, formed plain in the backward pass and whitened where the factors are.
+    back. No dense factor travels on steps without a refresh. The statistics are those of the whole
+    batch, formed plain in the backward pass and whitened where the factors are. A kernel that is
+    split over several mesh axes at once is best split with those of the stack last, as in
+    ``P(None, ("rows", "layers"))``: then one move brings its gradient to the factors.
 
     Over the axes that are left, if any, ``strategy`` decides:
 
     - ``"rows"``: rows of dense factors, blocks of block-diagonal ones and entries of diagonal ones
       are split. The least memory; with dense factors, gradients travel twice more (KAISA's
-      MEM-OPT; the memory of DP-KFAC, arXiv 2206.15143, with statistics of the whole batch).
+      MEM-OPT; the memory of DP-KFAC, arXiv 2206.15143, with statistics of the whole batch). With
+      others, one of the two is brought to the gradients if it has fewer numbers.
     - ``"layers"``: factors are repeated there, and refreshed by each; gradients are split, so that
       preconditioning is not repeated (KAISA's HYBRID-OPT).
     - ``"follow"``: nothing is added to the shardings of the parameters. K is split as the

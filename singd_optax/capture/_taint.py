@@ -30,26 +30,37 @@ def _outputs(jaxpr: Jaxpr, tainted: list[bool]) -> list[bool]:
 
 
 def _through(equation: Any, inputs: list[bool]) -> list[bool]:
-    name, params = equation.primitive.name, equation.params
-    if name == "cond":
-        operands = inputs[1:]
-        branches = [_outputs(_open(branch), operands) for branch in params["branches"]]
+    """Which outputs of an equation depend on marked inputs.
+
+    Nothing but the inner jaxprs and their arities is read: parameters of primitives have other
+    names from one release of JAX to the next.
+    """
+    name = equation.primitive.name
+    inner = [_open(jaxpr) for jaxpr in jaxprs_in(equation.params)]
+    sizes = [(len(jaxpr.invars), len(jaxpr.outvars)) for jaxpr in inner]
+    arity = len(inputs), len(equation.outvars)
+    if name == "cond" and inner and set(sizes) == {(arity[0] - 1, arity[1])}:
+        branches = [_outputs(branch, inputs[1:]) for branch in inner]
         return [inputs[0] or any(marks) for marks in zip(*branches, strict=True)]
-    if name == "while":
-        return _through_while(params, inputs)
-    if name == "scan":
-        return _through_scan(params, inputs)
-    inner = [value for value in params.values() if isinstance(value, Jaxpr | ClosedJaxpr)]
-    if len(inner) == 1 and len(_open(inner[0]).invars) == len(inputs):
-        outputs = _outputs(_open(inner[0]), inputs)
-        if len(outputs) == len(equation.outvars):
-            return outputs
-    return [True] * len(equation.outvars)
+    if name == "while" and len(inner) == 2:
+        condition, body = sorted(inner, key=_is_condition, reverse=True)
+        if _is_condition(condition) and not _is_condition(body):
+            return _through_while(condition, body, inputs)
+    if name == "scan" and sizes == [arity]:
+        return _through_scan(inner[0], equation, inputs)
+    if sizes == [arity]:
+        return _outputs(inner[0], inputs)
+    return [True] * arity[1]
 
 
-def _through_scan(params: dict[str, Any], inputs: list[bool]) -> list[bool]:
-    body, first = _open(params["jaxpr"]), params["num_consts"]
-    carry = slice(first, first + params["num_carry"])
+def _through_scan(body: Jaxpr, equation: Any, inputs: list[bool]) -> list[bool]:
+    # Consts and the carry have one shape inside and outside; what is scanned over has an axis more.
+    def is_whole(inner: Any, outer: Any) -> bool:
+        return inner.aval.shape == outer.aval.shape
+
+    whole = sum(map(is_whole, body.invars, equation.invars))
+    carried = sum(map(is_whole, body.outvars, equation.outvars))
+    carry = slice(whole - carried, whole)
     inputs = list(inputs)
     while True:
         outputs = _outputs(body, inputs)
@@ -59,18 +70,33 @@ def _through_scan(params: dict[str, Any], inputs: list[bool]) -> list[bool]:
         inputs[carry] = grown
 
 
-def _through_while(params: dict[str, Any], inputs: list[bool]) -> list[bool]:
-    split = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    condition, body = inputs[: split[0]], inputs[split[0] : split[1]]
-    carry = inputs[split[1] :]
+def _through_while(condition: Jaxpr, body: Jaxpr, inputs: list[bool]) -> list[bool]:
+    # Operands: constants of the condition, those of the body, the carry.
+    carried = len(body.outvars)
+    first = len(condition.invars) - carried
+    tested, constants = inputs[:first], inputs[first : len(inputs) - carried]
+    carry = inputs[len(inputs) - carried :]
     while True:
-        outputs = _outputs(_open(params["body_jaxpr"]), body + carry)
+        outputs = _outputs(body, constants + carry)
         grown = [a or b for a, b in zip(carry, outputs, strict=True)]
-        if any(_outputs(_open(params["cond_jaxpr"]), condition + grown)):
+        if any(_outputs(condition, tested + grown)):
             return [True] * len(carry)
         if grown == carry:
             return carry
         carry = grown
+
+
+def _is_condition(jaxpr: Jaxpr) -> bool:
+    types = [(var.aval.shape, var.aval.dtype.name) for var in jaxpr.outvars]
+    return types == [((), "bool")]
+
+
+def jaxprs_in(params: dict[str, Any]) -> list[Jaxpr | ClosedJaxpr]:
+    """The jaxprs among the parameters of an equation, also those in tuples."""
+    values = [
+        v for value in params.values() for v in (value if isinstance(value, tuple) else [value])
+    ]
+    return [value for value in values if isinstance(value, Jaxpr | ClosedJaxpr)]
 
 
 def _open(jaxpr: Jaxpr | ClosedJaxpr) -> Jaxpr:

@@ -538,20 +538,19 @@ def test_abstract_params_suffice():
     assert list(layers) == ["head", "hidden"]
 
 
-def test_loss_that_reads_all_leaves_is_refused_with_the_remedy():
+@pytest.mark.parametrize("plain", [False, True])
+def test_penalties_on_all_leaves(plain):
+    """They add to the gradients of parameters, not to those of outputs."""
     x, y = data(6)
     model = Plain()
     params = init(model, x)
-    l2 = lambda params: sum(jnp.sum(p**2) for p in jax.tree.leaves(params))
-    bad = lambda params, x, y: supervised(model)(params, x, y) + 0.1 * l2(params)
-    with pytest.raises(ValueError, match="plain_params"):
-        singd_optax.find_layers(bad, params, x, y)
 
-    def good(params, x, y):
-        return supervised(model)(params, x, y) + 0.1 * l2(singd_optax.plain_params(params))
+    def loss_fn(params, x, y):
+        penalized = singd_optax.plain_params(params) if plain else params
+        l2 = sum(jnp.sum(p**2) for p in jax.tree.leaves(penalized))
+        return supervised(model)(params, x, y) + 0.1 * l2
 
-    # The penalty adds to the gradients of parameters, not to those of outputs.
-    check(good, params, (x, y), weights_of(params), (x, y), PLAIN)
+    check(loss_fn, params, (x, y), weights_of(params), (x, y), PLAIN)
 
 
 def test_cast_params_inside_the_loss():
@@ -585,7 +584,8 @@ def test_reasons_in_the_table():
 
     x, y = data(6)
     params = {**init(Mixed(), x), "unused": {"kernel": jnp.ones((2, 2))}}
-    layers = singd_optax.find_layers(supervised(Mixed()), params, x, y)
+    with pytest.warns(UserWarning, match=r"Only 2.% of the parameters .*\n.*ConvLocal_0: .*shared"):
+        layers = singd_optax.find_layers(supervised(Mixed()), params, x, y)
     assert list(layers) == ["head"]
     reasons = {path: reason for path, _, reason in layers.others}
     assert "LayerNorm" in reasons["LayerNorm_0/scale"]

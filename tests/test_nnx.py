@@ -423,7 +423,7 @@ def test_vmap(axis):
 
 
 @pytest.mark.usefixtures("x64")
-def test_layers_in_axes_that_cannot_be_told_go_to_the_fallback():
+def test_layers_stacked_along_axes_counted_from_both_ends():
     model = nnx.Dict(
         first=stacked_block(0),
         second=stacked_block(2, use_bias=False),
@@ -438,9 +438,15 @@ def test_layers_in_axes_that_cannot_be_told_go_to_the_fallback():
             x = run(block, x)
         return loss_of(model.head(x))
 
-    layers = singd_optax.nnx.find_layers(loss, model, jnp.ones((BATCH, WIDTH)))
-    assert list(layers) == ["head"]
-    assert "unknown axes" in {o.path: o.reason for o in layers.others}["first/layer/kernel"]
+    x = jnp.linspace(-1.0, 1.0, BATCH * WIDTH).reshape(BATCH, WIDTH)
+    layers = singd_optax.nnx.find_layers(loss, model, x, structures="dense")
+    assert list(layers) == ["first/layer", "head", "second/layer"]
+    assert [spec.stack_shape for spec in layers.values()] == [(3,), (), (3,)]
+    state = singd_optax.scale_by_singd(layers).init(nnx.state(model, nnx.Param))
+    _, grads, curvature = singd_optax.nnx.value_and_grad(loss, layers)(model, x, opt_state=state)
+    trees_close(grads, nnx.grad(loss)(model, x), 1e-12)
+    rows = np.concatenate([x, np.ones((BATCH, 1))], axis=1)
+    close(curvature["first/layer"].H_K.to_dense()[0], rows.T @ rows / BATCH, 1e-12)
 
 
 class Language(nnx.Module):
@@ -547,7 +553,8 @@ def test_variables_that_nothing_can_ride_on():
         return loss_of(model.head(model.odd(x) @ many["a"] + many["b"]))
 
     x, _ = data()
-    layers = singd_optax.nnx.find_layers(loss, model, x)
+    with pytest.warns(UserWarning, match=r"cannot be measured|Only 23%"):
+        layers = singd_optax.nnx.find_layers(loss, model, x)
     assert list(layers) == ["head"]
     reasons = {other.path: other.reason for other in layers.others}
     assert "hooks" in reasons["odd/kernel"]
@@ -579,20 +586,17 @@ def test_has_aux_keyword_arguments_and_other_modules():
     trees_close(grads, want[1], 1e-6)
 
 
-def test_penalties_see_plain_params():
+@pytest.mark.parametrize("plain", [False, True])
+def test_penalties_on_all_leaves(plain):
     model = Plain(nnx.Rngs(0))
     x, y = data()
     norm = lambda state: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(state))
-    bad = lambda m, x, y: supervised(m, x, y) + norm(nnx.state(m, nnx.Param))
-    with pytest.raises(ValueError, match="plain_params"):
-        singd_optax.nnx.find_layers(bad, model, x, y)
-    good = lambda m, x, y: (
-        supervised(m, x, y) + norm(singd_optax.nnx.plain_params(nnx.state(m, nnx.Param)))
-    )
-    layers = singd_optax.nnx.find_layers(good, model, x, y)
+    penalized = singd_optax.nnx.plain_params if plain else (lambda state: state)
+    loss = lambda m, x, y: supervised(m, x, y) + norm(penalized(nnx.state(m, nnx.Param)))
+    layers = singd_optax.nnx.find_layers(loss, model, x, y)
     state = singd_optax.scale_by_singd(layers).init(nnx.state(model, nnx.Param))
-    value, grads, _ = singd_optax.nnx.value_and_grad(good, layers)(model, x, y, opt_state=state)
-    want = nnx.value_and_grad(good)(model, x, y)
+    value, grads, _ = singd_optax.nnx.value_and_grad(loss, layers)(model, x, y, opt_state=state)
+    want = nnx.value_and_grad(loss)(model, x, y)
     close(value, want[0], 1e-6)
     trees_close(grads, want[1], 1e-6)
 

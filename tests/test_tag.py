@@ -225,14 +225,18 @@ def test_errors():
     def of(loss):
         return lambda: singd_optax.find_layers(loss, params, x, y)
 
-    with pytest.raises(ValueError, match=r"not one of the parameters.*cast.*holder="):
-        of(lambda p, x, y: tag(x @ (2 * p["w1"]), x, 2 * p["w1"]).sum())()
     with pytest.raises(ValueError, match=r"'w9'.*not one of the parameters"):
         of(lambda p, x, y: tag(x @ p["w1"], x, "w9").sum())()
     with pytest.raises(ValueError, match="not one of the arrays in `holder`"):
         of(lambda p, x, y: tag(x @ p["w1"], x, p["w1"] * 1, holder=p).sum())()
     with pytest.raises(ValueError, match="not the product"):
         of(lambda p, x, y: tag((x @ p["w1"]).sum(0), x, p["w1"]).sum())()
+    with pytest.raises(ValueError, match="not the product"):  # the equation of another layout
+        of(lambda p, x, y: tag(x @ p["w1"], x, p["w1"], equation="...i,oi->...o").sum())()
+    with pytest.raises(TypeError, match="`equation` is a text"):
+        tag(x, x, params["w1"], equation=3)
+    with pytest.raises(TypeError, match="`holder` is the mapping"):
+        tag(x, x, params["w1"], holder=3)
     with pytest.raises(ValueError, match=r"no matrix"):
         tag(x, x, params["b1"], equation="ni,i->ni")
     with pytest.raises(ValueError, match="explicit kernel"):
@@ -250,6 +254,7 @@ def test_used_as_different_matrices():
         return (a + b).sum() + z.sum()
 
     params = {"w": w, "v": w[0]}
-    layers = singd_optax.find_layers(loss_fn, params, x, y)
+    with pytest.warns(UserWarning, match=r"different matrices|Only 17%"):
+        layers = singd_optax.find_layers(loss_fn, params, x, y)
     assert list(layers) == ["v"]
     assert "different matrices" in layers.others[0].reason

@@ -1,125 +1,234 @@
-"""From calls that were seen to the layers that they make."""
+"""From what a program does with its parameters to the layers that they make."""
 
 from collections import defaultdict
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from singd_optax.capture._calls import Located, Resolved, layout_in
+from singd_optax.capture._dependence import Known
+from singd_optax.capture._origins import Origin
 from singd_optax.capture._params import split_path
-from singd_optax.capture._sighting import Sighting
+from singd_optax.capture._recorder import Analysis
 from singd_optax.capture._use import Use, is_transposed
-from singd_optax.layers import EMBED, LayerSpec, Stacking, join_path, parse_options
+from singd_optax.layers import (
+    EMBED,
+    Layers,
+    LayerSpec,
+    Layout,
+    OtherParameter,
+    Stacking,
+    parse_options,
+)
 
-#: The arrays that are in one mapping, by name.
-Group = dict[str, jax.ShapeDtypeStruct]
+#: The types of parameters, by path.
+Types = Mapping[str, jax.ShapeDtypeStruct]
+
+#: Reasons that say nothing of a parameter that is no matrix.
+RAW = (
+    "also used outside of the calls that are measured (a product with the array itself, as h @ "
+    "embedding.T, or a sum with activations), so that its statistics would be those of a part of "
+    "the loss. Mark that product with singd_optax.tag, or call the layer (attend) there"
+)
 
 
-def representative(group: Group) -> jax.ShapeDtypeStruct:
-    """The kernel, or else an array of the highest rank: any transform slices the probe like it."""
-    return group.get("kernel") or max(group.values(), key=lambda leaf: leaf.ndim)
+class Using(NamedTuple):
+    """One call's use of a kernel.
+
+    Attributes:
+      call: The call.
+      kernel: The kernel there.
+      bias: The bias there, or None.
+      use: How it is used.
+      layout: Which axes of the parameter, without its stacked ones, are what.
+    """
+
+    call: Resolved
+    kernel: Located
+    bias: Located | None
+    use: Use
+    layout: Layout
+
+
+def uses_by_kernel(analysis: Analysis) -> dict[str, list[Using]]:
+    """The calls that are measured, by the path of the kernel that they use."""
+    found: dict[str, list[Using]] = defaultdict(list)
+    for resolved in analysis.calls:
+        use = resolved.call.use
+        if not resolved.is_counted or resolved.problem is not None or isinstance(use, str):
+            continue
+        pairs = dict.fromkeys(zip(resolved.kernels, resolved.biases, strict=True))
+        for kernel, bias in pairs:
+            layout = layout_in(kernel, use.layout)
+            using = Using(resolved, kernel, bias, use, layout)
+            found[analysis.paths[kernel.parameter]].append(using)
+    # Where the user's own code marks a product, its module's call is the same one.
+    return {
+        path: [one for one in uses if one.call.call.event.is_tag] or uses
+        for path, uses in found.items()
+    }
 
 
 def describe(
-    path: str, group: Group, calls: list[Sighting], options: dict[str, Any]
-) -> tuple[list[LayerSpec], dict[str, str]]:
-    """The layers that a group of parameters makes, and why its other arrays are in none."""
-    tagged = {call.array for call in calls if call.tagged}
-    by_kernel: dict[str, list[Sighting]] = defaultdict(list)
-    reason = next((call.use for call in calls if isinstance(call.use, str)), None)
-    for call in calls:
-        if isinstance(call.use, Use) and (call.tagged or call.use.kernel not in tagged):
-            by_kernel[call.use.kernel].append(call)
-    if reason is not None:
-        # A module that does more with its parameters than layers do: only tags are trusted.
-        by_kernel = defaultdict(list, {k: v for k, v in by_kernel.items() if k in tagged})
-    specs: list[LayerSpec] = []
-    reasons: dict[str, str] = {}
-    for kernel, uses in by_kernel.items():
-        spec = _spec(path, group, kernel, uses, options)
+    analysis: Analysis, types: Types, options: dict[str, Any], reasons: Mapping[str, str]
+) -> tuple[list[LayerSpec], list[OtherParameter], dict[str, str]]:
+    """The layers, why all other parameters are in none, and which of these were meant to be one.
+
+    Args:
+      analysis: What the loss does.
+      types: Of the parameters, in the order of the tree.
+      options: Of the layers.
+      reasons: Why some parameters can be in none, known before.
+    """
+    why = dict(reasons)
+    specs: dict[str, LayerSpec] = {}
+    refused: dict[str, str] = {}
+    for path, uses in uses_by_kernel(analysis).items():
+        spec = _spec(path, uses, analysis, types, options) if path not in why else why[path]
         if isinstance(spec, str):
-            reasons[kernel] = spec
+            why[path] = spec
+            refused.setdefault(path, spec)
         else:
-            specs.append(spec)
-    if reason is None:
-        if specs and all(call.tagged for call in calls):
-            reason = "not named in any tag"
-        elif specs:
-            reason = f"{calls[0].caller}: beside a kernel, but not its bias"
-        else:
-            unused = "not used by any layer that the loss function calls"
-            reason = next(iter(reasons.values()), unused)
-    taken = {split_path(name)[1] for spec in specs for name in spec.shapes}
-    return specs, {n: reasons.get(n, reason) for n in group if n not in taken}
+            specs[path] = spec
+    for path, problem, is_kernel in _problems(analysis):
+        if path in specs and is_kernel:
+            del specs[path]
+            why[path] = problem
+        elif path not in specs:
+            why.setdefault(path, problem)
+        if is_kernel and path not in reasons:
+            refused.setdefault(path, problem)
+    taken = {path for spec in specs.values() for path in spec.shapes}
+    ordered = [_named(specs[path], specs.values()) for path in types if path in specs]
+    others = [
+        OtherParameter(path, array.shape, why.get(path) or _reason(path, analysis, specs))
+        for path, array in types.items()
+        if path not in taken
+    ]
+    return ordered, others, refused
+
+
+def explain_none(others: list[OtherParameter]) -> ValueError:
+    """The error that there is no layer."""
+    lines = "\n".join(f"  {path} {shape}: {reason}" for path, shape, reason in others)
+    return ValueError(
+        "`params` hold no Kronecker layer that `loss_fn` uses. Parameters and why:\n"
+        f"{lines}\nProducts in code that is no Flax module are marked by hand: write "
+        "y = singd_optax.tag(x @ w, x, w) where the loss function has y = x @ w. Or use optax.adamw "
+        "alone for this model; or pass the loss function and the params of the model that you train."
+    )
 
 
 def _spec(
-    path: str, group: Group, kernel: str, calls: list[Sighting], options: dict[str, Any]
+    path: str, uses: list[Using], analysis: Analysis, types: Types, options: dict[str, Any]
 ) -> LayerSpec | str:
     """The layer of one kernel, or the reason why it is none."""
-    callers = ", ".join(sorted({call.caller for call in calls}))
-    if kernel not in group:
-        return f"{callers}: has no {kernel}"
-    array = group[kernel]
-    stackings = {
-        infer_stacking(
-            group[call.array].shape if call.array else representative(group).shape,
-            call.removed,
-            call.seen_shape if call.seen_shape or not call.tagged else array.shape,
-        )
-        for call in calls
-    }
-    stacking = stackings.pop()
-    if stackings or stacking is None:
-        return f"{callers}: used with different or unknown axes taken off by vmap or scan"
+    callers = ", ".join(sorted({one.call.call.event.caller for one in uses}))
+    array = types[path]
+    own = next((one for one in uses if one.use.kind == EMBED), uses[0])
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return f"{callers}: its kernel is {array.dtype.name}, not real floating"
-    uses = [call.use for call in calls if isinstance(call.use, Use)]
-    own = next((use for use in uses if use.kind == EMBED), uses[0])
-    tied = any(is_transposed(use.layout, own.layout) for use in uses)
-    if any(use.layout != own.layout and not is_transposed(use.layout, own.layout) for use in uses):
+    if 0 in array.shape:
+        return f"{callers}: an axis of its kernel has no elements"
+    if analysis.output.products >> own.kernel.parameter & 1:
+        return f"{callers}: its kernel is {RAW}"
+    if len({one.kernel.stacked for one in uses}) > 1:
+        return f"{callers}: used with different axes taken off by vmap or scan"
+    tied = any(is_transposed(one.layout, own.layout) for one in uses)
+    if any(one.layout != own.layout and not is_transposed(one.layout, own.layout) for one in uses):
         return f"{callers}: its kernel is used as different matrices"
-    biases = {use.bias for use in uses}
+    biases = {None if one.bias is None else analysis.paths[one.bias.parameter] for one in uses}
     if len(biases) > 1 or (tied and biases != {None}):
         return f"{callers}: used with and without its bias, or as a transpose with a bias"
-    if len(own.layout.inputs + own.layout.outputs + own.layout.batch) != (
-        len(stacking.split(array.shape)[1])
-    ):
-        return f"{callers}: its kernel has axes that its product does not name"
-    bias = None if own.bias is None else group[own.bias]
-    kernel_path = join_path(path, kernel)
+    bias_path = biases.pop()
+    bias = None if bias_path is None else types[bias_path]
+    if own.bias is not None and analysis.output.products >> own.bias.parameter & 1:
+        return f"{callers}: its bias is {RAW}"
+    stacking = Stacking.at(
+        own.kernel.stacked,
+        len(array.shape),
+        None if own.bias is None else own.bias.stacked,
+        0 if bias is None else len(bias.shape),
+    )
+    if stacking is None:
+        return f"{callers}: its kernel and its bias are stacked along different axes"
+    is_tag = own.call.call.event.is_tag
     dtype = array.dtype.name
     return LayerSpec(
-        path=kernel_path if calls[0].tagged else path,
-        kind=own.kind,
-        kernel_path=kernel_path,
+        path=path if is_tag else split_path(path)[0],
+        kind=own.use.kind,
+        kernel_path=path,
         kernel_shape=array.shape,
-        bias_path=None if own.bias is None else join_path(path, own.bias),
+        bias_path=bias_path,
         bias_shape=None if bias is None else bias.shape,
         dtype=dtype,
         stacking=stacking,
         layout=own.layout,
         tied=tied,
+        is_mapped=any(one.kernel.is_mapped for one in uses),
+        rider="params" if any(one.call.needs_riders for one in uses) else None,
         **parse_options(dtype, **options),
     )
 
 
-def infer_stacking(
-    full: tuple[int, ...], removed: tuple[int, ...], seen: tuple[int, ...]
-) -> Stacking | None:
-    """The axes between a parameter's full shape and the shape that a layer saw.
+def _named(spec: LayerSpec, specs: Any) -> LayerSpec:
+    """The layer under a name of its own: its kernel's, where one module holds several."""
+    same = [other for other in specs if other.path == spec.path]
+    return spec if len(same) == 1 else spec.renamed(spec.kernel_path)
 
-    Args:
-      full: The shape in the params tree.
-      removed: What lifted Flax transforms announced.
-      seen: The shape inside the call.
 
-    Returns:
-      The stacking, or None if it cannot be told. Axes that plain ``jax.vmap`` or ``jax.lax.scan``
-      took off announce nothing: they are taken to be leading, and outside of Flax's.
+def _problems(analysis: Analysis) -> Iterator[tuple[str, str, bool]]:
+    """Parameters in calls that are not measured, with the reason, and whether it is the kernel."""
+    for resolved in analysis.calls:
+        if resolved.problem is None:
+            continue
+        use = resolved.call.event.use
+        for name, evaluations in resolved.operands.items():
+            is_kernel = isinstance(use, Use) and name == use.kernel
+            if is_kernel or isinstance(use, str):
+                for known in evaluations:
+                    for path in parameters_in(known, analysis.paths):
+                        yield path, resolved.problem, is_kernel
+
+
+def parameters_in(known: Known, paths: tuple[str, ...]) -> list[str]:
+    """The parameters that an array is made of."""
+    if isinstance(known.origin, Origin) and known.origin.parameter < len(paths):
+        return [] if known.origin.is_stopped else [paths[known.origin.parameter]]
+    bits = known.parameters | known.penalties | known.products
+    return [path for place, path in enumerate(paths) if bits >> place & 1]
+
+
+def _reason(path: str, analysis: Analysis, specs: Mapping[str, LayerSpec]) -> str:
+    """Why a parameter is in no layer, where no call says more."""
+    bit = 1 << analysis.paths.index(path)
+    output = analysis.output
+    if not bit & (output.parameters | output.penalties | output.products) and not any(
+        path in parameters_in(known, analysis.paths)
+        for resolved in analysis.calls
+        if resolved.is_counted
+        for known_all in resolved.operands.values()
+        for known in known_all
+    ):
+        return "not used: the loss does not depend on it"
+    group = split_path(path)[0]
+    beside = [spec for spec in specs.values() if split_path(spec.kernel_path)[0] == group]
+    tags = [one.call.event for one in analysis.calls if one.call.event.is_tag]
+    if tags and all(spec.kind == "tagged" for spec in specs.values()):
+        return "not named in any tag"
+    if beside:
+        return f"beside the kernel of {beside[0].path!r}, but not its bias"
+    return "used as it is, by no call of a layer that is measured"
+
+
+def layers_of(specs: list[LayerSpec], others: list[OtherParameter]) -> Layers:
+    """The layers.
+
+    Raises:
+      ValueError: There is none.
     """
-    silent = len(full) - len(removed) - len(seen)
-    if silent < 0:
-        return None
-    stacking = Stacking((0,) * silent + removed)
-    return stacking if stacking.split(full)[1] == seen else None
+    if not specs:
+        raise explain_none(others)
+    return Layers(tuple(specs), tuple(others))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._validate import check_choice, check_number
+from singd_optax.capture._session import predicting, prediction_listener
 from singd_optax.capture._weights import current_weights
 
 DistributionName = Literal["categorical", "bernoulli", "gaussian"]
@@ -89,18 +90,12 @@ class Prediction:
         return (gradient * roots / count).astype(self.outputs.dtype)
 
 
-_collecting: list[list[Prediction]] = []
-
-
 @contextlib.contextmanager
 def predictions() -> Iterator[list[Prediction]]:
     """Collect what ``tag_distribution`` is told."""
     found: list[Prediction] = []
-    _collecting.append(found)
-    try:
+    with predicting(found.append):
         yield found
-    finally:
-        _collecting.pop()
 
 
 def tag_distribution(
@@ -133,8 +128,9 @@ def tag_distribution(
     """
     check_choice("distribution", distribution, DISTRIBUTIONS)
     check_number("standard_deviation", standard_deviation, strict=True, schedule=False)
-    if _collecting:
+    listener = prediction_listener()
+    if listener is not None:
         leading = outputs.shape[:-1] if outputs.ndim > 1 else outputs.shape
         weights = current_weights(leading, "tag_distribution")
-        _collecting[-1].append(Prediction(outputs, distribution, standard_deviation, weights))
+        listener(Prediction(outputs, distribution, standard_deviation, weights))
     return outputs

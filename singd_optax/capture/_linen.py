@@ -1,55 +1,20 @@
-"""Flax Linen: which module calls are Kronecker layers, and how to tap them."""
+"""Flax Linen: calls of modules, as the session that is under way wants to hear of them."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
-import jax.numpy as jnp
 
 from singd_optax.capture._linen_kinds import multiplied, read
-from singd_optax.capture._params import ENTRY
-from singd_optax.capture._sighting import Sighting
-from singd_optax.capture._use import Use, tap_named
-
-
-@flax.struct.dataclass
-class Probe(nn.meta.AxisMetadata):
-    """Rides beside parameters while layers are found, and tells at each call what it was beside.
-
-    Static fields travel through every transform. Lifted transforms announce to boxes like this
-    one which axis they take off; others show in the shape of ``value``. The token makes each
-    search new to every jit cache.
-    """
-
-    value: Any
-    index: int = flax.struct.field(pytree_node=False)
-    token: int = flax.struct.field(pytree_node=False)
-    removed: tuple[int, ...] = flax.struct.field(pytree_node=False, default=())
-
-    def unbox(self) -> Any:
-        """The array."""
-        return self.value
-
-    def replace_boxed(self, val: Any) -> "Probe":
-        """The same box around another array."""
-        return self.replace(value=val)  # type: ignore[attr-defined]
-
-    def add_axis(self, index: int, params: dict[Any, Any]) -> "Probe":
-        """A lifted transform stacks."""
-        del index, params
-        return self.replace(removed=self.removed[:-1])  # type: ignore[attr-defined]
-
-    def remove_axis(self, index: int, params: dict[Any, Any]) -> "Probe":
-        """A lifted transform takes one slice along ``index``."""
-        del params
-        return self.replace(removed=(*self.removed, index))  # type: ignore[attr-defined]
+from singd_optax.capture._params import ENTRY, beside, insert_entries, is_array
+from singd_optax.capture._session import Event, current_session
 
 
 @contextlib.contextmanager
-def sightings(token: int, seen: list[Sighting]) -> Iterator[None]:
-    """Collect the calls of modules whose parameters have a probe with this token beside them."""
+def linen_calls() -> Iterator[None]:
+    """Tell the session of all calls of modules."""
+    roots: dict[int, Any] = {}  # keeps them alive, so that no two have one id
 
     def interceptor(
         next_fun: Callable[..., Any],
@@ -57,74 +22,77 @@ def sightings(token: int, seen: list[Sighting]) -> Iterator[None]:
         kwargs: dict[str, Any],
         context: Any,
     ) -> Any:
-        module = context.module
-        probe = _entry(module)
-        if (
-            not isinstance(probe, Probe)
-            or probe.token != token
-            or not _is_call(context, args, kwargs)
-        ):
+        module, session = context.module, current_session()
+        if session is None or module.scope is None:
             return next_fun(*args, **kwargs)
-        output = next_fun(*args, **kwargs)
-        inputs, others = _split(args, kwargs)
-        use = read(module, context.method_name, inputs, others)
+        root = module.scope.root
+        if id(root) not in roots:
+            roots[id(root)] = root
+            _let_ride(session, module, root)
+        own = module.variables.get("params", {}) if _is_call(context) else {}
+        arrays = own_arrays(own)
+        if not arrays:
+            return next_fun(*args, **kwargs)
+        inputs, (others, named) = split_arguments(args, kwargs)
         name = type(module).__name__
-        if isinstance(use, Use):
-            if not use.fits(jnp.asarray(inputs), output):
-                use = f"{name}: its outputs are no product of its inputs with the kernel"
-            else:
-                use.weights(jnp.asarray(inputs), output, name)
-        seen.append(Sighting(probe.index, probe.removed, jnp.shape(probe.value), name, use))
-        return output
-
-    with nn.intercept_methods(interceptor):
-        yield
-
-
-@contextlib.contextmanager
-def tapped() -> Iterator[None]:
-    """Tap every call of a module whose parameters have a ``Tap`` beside them."""
-
-    def interceptor(
-        next_fun: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        context: Any,
-    ) -> Any:
-        module = context.module
-        taps = _entry(module)
-        if not isinstance(taps, tuple) or not _is_call(context, args, kwargs):
-            return next_fun(*args, **kwargs)
-        inputs, (others, named) = _split(args, kwargs)
         use = read(module, context.method_name, inputs, (others, named))
-        tap = tap_named(taps, use.kernel) if isinstance(use, Use) else None
-        if tap is None or isinstance(use, str):
-            return next_fun(*args, **kwargs)
+        shapes = tuple((key, array.shape) for key, array in arrays.items())
+        signature = (name, context.method_name, module.scope.path, shapes)
+        if isinstance(use, str):
+            event = Event(name, signature, use, arrays)
+            return session.call(event, None, lambda _: next_fun(*args, **kwargs))
         inputs = multiplied(module, use, inputs)
-        outputs = next_fun(inputs, *others, **named)
-        return use.attach(tap, inputs, outputs, type(module).__name__)
+        rider = own.get(ENTRY, {}).get(use.kernel)
+        event = Event(name, signature, use, arrays, rider)
+        return session.call(event, inputs, lambda inputs: next_fun(inputs, *others, **named))
 
     with nn.intercept_methods(interceptor):
         yield
 
 
-def _entry(module: nn.Module) -> Any:
-    if module.scope is None:
-        return None
-    return module.get_variable("params", ENTRY, None)
+def own_arrays(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays in a mapping of parameters, those in boxes too, by name."""
+    plain = {
+        name: nn.meta.unbox(value)
+        for name, value in params.items()
+        if name != ENTRY and not isinstance(value, Mapping)
+    }
+    return {name: value for name, value in plain.items() if is_array(value)}
 
 
-def _is_call(context: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether this is a method that is called with inputs, and no setup or private helper."""
+def _let_ride(session: Any, module: nn.Module, root: Any) -> None:
+    """Put riders beside parameters that lifted transforms inside of this module will slice."""
+    variables = root.variables()
+    arrays: dict[str, Any] = {}
+
+    def note(path: str, content: Mapping[str, Any]) -> None:
+        if ENTRY not in content:
+            prefix = f"{path}/" if path else ""
+            arrays.update({prefix + name: leaf for name, leaf in own_arrays(content).items()})
+
+    params = variables.get("params", {})
+    insert_entries(params, note)
+    if not arrays:
+        return
+    shapes = tuple((path, array.shape) for path, array in arrays.items())
+    riders = session.root((type(module).__name__, root.path, shapes), arrays)
+    if not riders or root.is_mutable_collection("params"):
+        return
+    # Flax hands out the very dict of a scope's variables here, see ``unpromised``.
+    with contextlib.suppress(TypeError):
+        variables["params"] = insert_entries(params, beside(riders))
+
+
+def _is_call(context: Any) -> bool:
+    """Whether this is a method that users call, and no setup or private helper."""
     name = context.method_name
-    public = name == "__call__" or not name.startswith("_")
-    return public and name != "setup" and bool(args or kwargs)
+    return name == "__call__" or (not name.startswith("_") and name != "setup")
 
 
-def _split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, Any]]:
+def split_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     """The inputs, which come first by place or by name, and (other args, other kwargs)."""
-    if args:
-        return args[0], (args[1:], kwargs)
+    if args or not kwargs:
+        return (args[0] if args else None), (args[1:], kwargs)
     named = dict(kwargs)
     name = next((n for n in ("inputs", "query") if n in named), next(iter(named)))
     return named.pop(name), ((), named)

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 from singd_optax.capture._geometry import (
     general_product,
@@ -37,8 +38,24 @@ def read(module: nn.Module, method: str, inputs: Any, arguments: Any) -> Use | s
     reader = _READERS.get(getattr(type(module), method, None))
     if reader is None:
         return f"{call}: not a kind of layer that has Kronecker factors here"
-    use = reader(module, jnp.asarray(inputs), arguments)
+    use = reader(module, jnp.asarray(inputs), arguments) if inputs is not None else "no inputs"
+    use = _changed(module) or use
     return f"{call}: {use}" if isinstance(use, str) else use
+
+
+def _changed(module: nn.Module) -> str | None:
+    """Whether the module multiplies other numbers than those of its inputs and its kernel."""
+    if getattr(module, "promote_dtype", promote_dtype) is not promote_dtype:
+        return "its promote_dtype= may change the kernel before it multiplies"
+    for name in (
+        "dot_general",
+        "dot_general_cls",
+        "conv_general_dilated",
+        "conv_general_dilated_cls",
+    ):
+        if getattr(module, name, None) is not None:
+            return f"its {name}= may change the kernel or the inputs before they are multiplied"
+    return None
 
 
 def multiplied(module: Any, use: Use, inputs: Any) -> jax.Array:

@@ -18,8 +18,15 @@ def check_not_variables(params: Any) -> None:
       params: What the user passed.
 
     Raises:
+      TypeError: They are an NNX state or module.
       ValueError: There is another collection beside "params".
     """
+    if type(params).__module__.startswith("flax.nnx"):
+        raise TypeError(
+            f"`params` are a {type(params).__name__} of Flax NNX. For NNX models, write "
+            "layers = singd_optax.nnx.find_layers(loss_fn, model, batch), with a loss_fn(model, "
+            "batch) that calls the model itself, and singd_optax.nnx.value_and_grad."
+        )
     if not isinstance(params, Mapping) or "params" not in params:
         return
     others = [name for name in _COLLECTIONS if name in params]

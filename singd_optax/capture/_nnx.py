@@ -5,27 +5,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 from flax import nnx
 
-from singd_optax.capture._grad import make_tap, states_by_layer
 from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unscaled
-from singd_optax.capture._mistakes import check_accumulation, check_not_deleted
-from singd_optax.capture._nnx_find import check_model, split_arguments
-from singd_optax.capture._nnx_kinds import multiplied, read
-from singd_optax.capture._nnx_riders import riders_of, riding, variables_by_path, without_riders
-from singd_optax.capture._reached import Reached
-from singd_optax.capture._tag import tags, tap_tagged
-from singd_optax.capture._tap import Tap
-from singd_optax.capture._use import Use
-from singd_optax.layers import (
-    Curvature,
-    Layers,
-    Leaves,
-    Statistics,
-    check_layers,
-    check_params,
-)
+from singd_optax.capture._measuring import Measuring
+from singd_optax.capture._mistakes import check_not_deleted
+from singd_optax.capture._nnx_program import ModelProgram, check_model, run
+from singd_optax.layers import Curvature, Layers, Leaves, Statistics, check_layers, check_params
 from singd_optax.structures import Precision
 
 
@@ -97,30 +83,22 @@ def value_and_grad(
                 "grad_fn(model, batch, optimizer=optimizer), where optimizer is nnx.Optimizer("
                 "model, tx, wrt=nnx.Param) with one of singd_optax's optimizers as tx."
             )
-        opt_state = nnx.as_pure(opt_state)
         check_loss_scale(loss_scale)
-        check_not_deleted(nnx.as_pure(nnx.state(model, wrt, graph=True)), "model")
-        check_not_deleted(opt_state, "opt_state")
-        check_accumulation(opt_state)
-        states = states_by_layer(layers, opt_state)
-        specs = {path: layers[path] for path in states}
-        params = Leaves(nnx.as_pure(nnx.state(model, wrt, graph=True)))
-        check_params(specs.values(), params, "model")
-        slots = {path: Statistics.zeros(spec) for path, spec in specs.items()}
+        params = nnx.as_pure(nnx.state(model, wrt, graph=True))
+        check_not_deleted(params, "model")
         args, kwargs = _positional(loss_fn, model, args, kwargs)
-        reached = Reached()
+        program = ModelProgram(loss_fn, model, args, kwargs, wrt, has_aux)
+        measuring = Measuring(
+            layers,
+            nnx.as_pure(opt_state),
+            precision,
+            program,
+            lambda specs: check_params(specs.values(), Leaves(params), "model"),
+        )
 
         def tapped_loss(model: Any, slots: dict[str, Statistics], *args: Any) -> Any:
-            slots = reached.watch(slots)
-            taps = {
-                spec.kernel_path: make_tap(spec, slots[path], states[path], precision)
-                for path, spec in specs.items()
-            }
-            variables = variables_by_path(model)
-            arrays = {path: variables[path].get_value() for path in params if path in variables}
-            with tags(arrays, tap_tagged(taps)), riding(model, taps, _tap_call):
-                result = without_riders(loss_fn(model, *args, **kwargs))
-            return scaled_loss(result, has_aux, loss_scale)
+            loss = lambda riders: run(loss_fn, model, riders, args, kwargs)
+            return scaled_loss(measuring.run(slots, loss), has_aux, loss_scale)
 
         value, (grads, statistics) = nnx.value_and_grad(
             tapped_loss,
@@ -128,11 +106,9 @@ def value_and_grad(
             has_aux=has_aux,
             graph=True,
             graph_updates=True,
-        )(model, slots, *args)
+        )(model, measuring.slots, *args)
         value, grads, statistics = unscaled(value, grads, statistics, has_aux, loss_scale)
-        reached.warn_of_others(slots)
-        counts = {path: state.curvature_count for path, state in states.items()}
-        return value, grads, Curvature(statistics, counts)
+        return value, grads, measuring.curvature(statistics)
 
     return value_grad_and_curvature
 
@@ -146,24 +122,3 @@ def _positional(
     bound = inspect.signature(loss_fn).bind(model, *args, **kwargs)
     bound.apply_defaults()
     return bound.args[1:], bound.kwargs
-
-
-def _tap_call(
-    module: Any,
-    method: str,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    """The outputs of a call, tapped if it uses the kernel of a layer."""
-    riders = riders_of(module)
-    if not riders or not (args or kwargs):
-        return function(module, *args, **kwargs)
-    inputs, (others, named) = split_arguments(args, kwargs)
-    use = read(module, method, function, inputs, (others, named))
-    tap = riders.get(use.kernel) if isinstance(use, Use) else None
-    if not isinstance(use, Use) or not isinstance(tap, Tap):
-        return function(module, *args, **kwargs)
-    inputs = multiplied(module, use, jnp.asarray(inputs))
-    outputs = function(module, inputs, *others, **named)
-    return use.attach(tap, inputs, outputs, type(module).__name__)

@@ -3,6 +3,7 @@
 What cannot be read is answered by the reason, which the table of layers shows.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -39,13 +40,24 @@ def read(module: nnx.Module, method: str, function: Any, inputs: Any, arguments:
     reader = _READERS.get(function)
     if reader is None:
         return f"{call}: not a kind of layer that has Kronecker factors here"
-    use = reader(module, jnp.asarray(inputs), arguments)
+    use = reader(module, jnp.asarray(inputs), arguments) if inputs is not None else "no inputs"
+    use = _changed(module) or use
     if isinstance(use, str):
         return f"{call}: {use}"
     names = [use.kernel] + ([] if use.bias is None else [use.bias])
     if any(_is_special(getattr(module, name)) for name in names):
         return f"{call}: its parameters are no plain arrays, or have hooks"
     return use
+
+
+def _changed(module: nnx.Module) -> str | None:
+    """Whether the module multiplies other numbers than those of its inputs and its kernel."""
+    base = next(kind for kind in _KINDS if isinstance(module, kind))
+    defaults = inspect.signature(base.__init__).parameters
+    for name in ("promote_dtype", "dot_general", "dot_general_cls", "conv_general_dilated"):
+        if name in defaults and getattr(module, name, None) not in (None, defaults[name].default):
+            return f"its {name}= may change the kernel or the inputs before they are multiplied"
+    return None
 
 
 def multiplied(module: Any, use: Use, inputs: Any) -> jax.Array:
@@ -150,3 +162,5 @@ _READERS: dict[Any, Reader] = {
     nnx.Embed.__call__: _embed,
     nnx.Embed.attend: _attend,
 }
+
+_KINDS = (nnx.Linear, nnx.LinearGeneral, nnx.Einsum, nnx.Conv, nnx.ConvTranspose, nnx.Embed)

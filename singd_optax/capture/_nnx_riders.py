@@ -108,12 +108,12 @@ def variables_by_path(model: Any) -> dict[str, nnx.Variable]:
 
 @contextlib.contextmanager
 def riding(model: Any, riders: Mapping[str, Any], on_call: OnCall) -> Iterator[None]:
-    """Put riders on parameters of a model, and take them off at the end.
+    """Hear of the calls of a model's modules, and put riders on some of its parameters.
 
     Args:
-      model: One that was built in the current trace, since it is changed.
+      model: One that was built in the current trace, since it is changed until the end.
       riders: By the path of the parameter.
-      on_call: What calls of modules that hold these parameters become.
+      on_call: What calls of modules that hold variables become.
 
     Raises:
       ValueError: The model has no parameter at one of the paths.
@@ -131,7 +131,7 @@ def riding(model: Any, riders: Mapping[str, Any], on_call: OnCall) -> Iterator[N
         node
         for _, node in nnx.iter_graph(model, graph=True)
         if isinstance(node, nnx.Module)
-        and any(id(value) in carriers for value in vars(node).values())
+        and any(isinstance(value, nnx.Variable) for value in vars(node).values())
     ]
     types: list[tuple[Any, type]] = [(node, type(node)) for node in modules]
     types += [(variable, type(variable)) for variable, _ in carriers.values()]

@@ -1,9 +1,11 @@
 """Entries beside kernels: put into a params tree, and taken out again."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from singd_optax.layers import join_path, path_name
 
@@ -19,6 +21,16 @@ def split_path(path: str) -> tuple[str, str]:
     """
     group, _, name = path.rpartition("/")
     return group, name
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether this is an array of numbers that can be traced, or the type of one."""
+    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        return False
+    # Arrays of strings, bytes and objects are static.
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended) or (
+        np.dtype(leaf.dtype).kind in "biufcV" and np.dtype(leaf.dtype).names is None
+    )
 
 
 Entry = Callable[[str, Mapping[str, Any]], Any]
@@ -58,7 +70,26 @@ def insert_entries(tree: Any, entry: Entry, prefix: str = "") -> Any:
     addition = entry(prefix, tree)
     if addition is not None:
         content[ENTRY] = addition
-    return content if type(tree) is dict else type(tree)(content)  # type: ignore[call-arg]
+    return _like(tree, content)
+
+
+def _like(tree: Mapping[str, Any], content: dict[str, Any]) -> Any:
+    """A mapping of the same type."""
+    if not isinstance(tree, dict):
+        return type(tree)(content)  # type: ignore[call-arg]
+    new = copy.copy(tree)  # a defaultdict takes no mapping
+    new.clear()
+    new.update(content)
+    return new
+
+
+def beside(riders: Mapping[str, Any]) -> Entry:
+    """What ``insert_entries`` puts into each mapping, for riders by the path of the parameter."""
+    groups: dict[str, dict[str, Any]] = {}
+    for path, rider in riders.items():
+        group, name = split_path(path)
+        groups.setdefault(group, {})[name] = rider
+    return lambda path, _: groups.get(path)
 
 
 def plain_params(params: Any) -> Any:
@@ -84,4 +115,4 @@ def plain_params(params: Any) -> Any:
             is_leaf=lambda node: isinstance(node, Mapping),
         )
     content = {key: plain_params(value) for key, value in params.items() if key != ENTRY}
-    return content if type(params) is dict else type(params)(content)  # type: ignore[call-arg]
+    return _like(params, content)

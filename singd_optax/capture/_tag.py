@@ -1,58 +1,15 @@
 """Mark a product with its kernel in code that is no Flax module."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from singd_optax.capture._params import ENTRY
-from singd_optax.capture._tap import Tap
-from singd_optax.capture._use import Use, tap_named
-from singd_optax.layers import Leaves, parse_product
-
-
-class Found(NamedTuple):
-    """Which parameter a kernel is.
-
-    Attributes:
-      path: Its path, or its name alone if ``entry`` is there.
-      entry: What rides beside it, if it was found in a mapping.
-    """
-
-    path: str
-    entry: Any = None
-
-
-class Listener(Protocol):
-    """What happens to a tagged product while layers are found, or measured."""
-
-    def __call__(
-        self, found: Found, use: Use, kernel: Any, inputs: jax.Array, outputs: jax.Array
-    ) -> jax.Array:
-        """The outputs, tapped or not."""
-
-
-class _Listening(NamedTuple):
-    paths: dict[int, str]
-    names: frozenset[str]
-    listener: Listener
-
-
-_listening: list[_Listening] = []
-
-
-@contextlib.contextmanager
-def tags(params: Any, listener: Listener) -> Iterator[None]:
-    """Call ``listener`` for each tagged product of one of these parameters."""
-    leaves = Leaves(params)
-    paths = {id(leaves[path]): path for path in leaves}
-    _listening.append(_Listening(paths, frozenset(leaves), listener))
-    try:
-        yield
-    finally:
-        _listening.pop()
+from singd_optax.capture._params import ENTRY, is_array
+from singd_optax.capture._session import Event, current_session
+from singd_optax.capture._use import Use
+from singd_optax.layers import Layout, Product, parse_product
 
 
 def tag(
@@ -101,54 +58,72 @@ def tag(
         layer  kind            kernel  ...
         w      tagged + bias   (5, 3)  ...
     """
+    if not isinstance(equation, str):
+        raise TypeError(
+            f"tag: `equation` is a text such as '...i,io->...o', got a {type(equation).__name__}."
+        )
+    if holder is not None and not isinstance(holder, Mapping):
+        raise TypeError(
+            f"tag: `holder` is the mapping that holds the kernel, got a {type(holder).__name__}."
+        )
     product, layout = parse_product(equation, jnp.ndim(inputs))
-    if not _listening:
+    session = current_session()
+    if session is None:
         return outputs
-    current = _listening[-1]
-    found = _find(current, kernel, holder, "kernel")
-    beside = None if bias is None else _find(current, bias, holder, "bias")
-    if found is None or (bias is not None and beside is None):
-        return outputs
-    use = Use("tagged", layout, product, found.path, None if beside is None else beside.path)
-    if not use.fits(inputs, outputs):
+    arrays, rider = _arrays(session.parameters, kernel, bias, holder)
+    use = Use("tagged", layout, product, bias=None if bias is None else "bias")
+    shape = arrays["kernel"].shape
+    if not use.fits(inputs, outputs) or not _fits_kernel(product, layout, shape, inputs, outputs):
         raise ValueError(
             f"tag: outputs of shape {jnp.shape(outputs)} are not the product {equation!r} of "
-            f"inputs of shape {jnp.shape(inputs)} with the kernel {found.path!r}."
+            f"inputs of shape {jnp.shape(inputs)} with a kernel of shape {shape}. The equation names "
+            "the inputs' axes, the kernel's, and the outputs', as jnp.einsum does."
         )
-    return current.listener(found, use, kernel, inputs, outputs)
+    signature = ("tag", equation, jnp.ndim(inputs), shape, bias is not None)
+    event = Event("tag", signature, use, arrays, rider, is_tag=True)
+    return session.call(event, inputs, lambda _: outputs)
 
 
-def _find(
-    current: _Listening, array: Any, holder: Mapping[str, Any] | None, what: str
-) -> Found | None:
-    if holder is not None:
-        names = [name for name, value in holder.items() if value is array and name != ENTRY]
-        if len(names) != 1:
-            raise ValueError(
-                f"tag: the {what} is not one of the arrays in `holder`, which has {list(holder)}."
+def _arrays(
+    parameters: Mapping[str, Any], kernel: Any, bias: Any, holder: Any
+) -> tuple[dict[str, Any], Any]:
+    """Kernel and bias as arrays, and what rides beside the kernel."""
+    arrays, rider = {}, None
+    for what, given in (("kernel", kernel), ("bias", bias)):
+        if given is None and what == "bias":
+            continue
+        array = given
+        if isinstance(given, str):
+            if given not in parameters:
+                raise ValueError(
+                    f"tag: the {what}, {given!r}, is not one of the parameters "
+                    f"{sorted(parameters)[:20]}. Pass its path, or the array itself."
+                )
+            array = parameters[given]
+        elif not is_array(given):
+            raise TypeError(
+                f"tag: the {what} is an array or the path of one, got a {type(given).__name__}."
             )
-        return Found(names[0], holder.get(ENTRY))
-    path = array if isinstance(array, str) else current.paths.get(id(array))
-    if path in current.names:
-        return Found(path)
-    got = repr(array) if isinstance(array, str) else f"an array of shape {jnp.shape(array)}"
-    raise ValueError(
-        f"tag: the {what}, {got}, is not one of the parameters {sorted(current.names)[:20]}. "
-        "Pass the array as it is in the params, not a cast or a slice of it, or its path; inside "
-        "jax.lax.scan over stacked layers, jax.checkpoint or jax.jit pass the mapping that holds "
-        "it as holder=."
-    )
+        elif holder is not None:
+            names = [name for name, value in holder.items() if value is given and name != ENTRY]
+            if len(names) != 1:
+                raise ValueError(
+                    f"tag: the {what} is not one of the arrays in `holder`, which has "
+                    f"{[name for name in holder if name != ENTRY]}."
+                )
+            if what == "kernel":
+                rider = holder.get(ENTRY, {}).get(names[0])
+        arrays[what] = array
+    return arrays, rider
 
 
-def tap_tagged(taps: Mapping[str, Tap]) -> Listener:
-    """The listener that taps products; ``taps`` by the path of the kernel."""
-
-    def listener(
-        found: Found, use: Use, kernel: Any, inputs: jax.Array, outputs: jax.Array
-    ) -> jax.Array:
-        del kernel
-        entry, path = found.entry, found.path
-        tap = taps.get(path) if entry is None else tap_named(entry, path)
-        return outputs if tap is None else use.attach(tap, inputs, outputs, found.path)
-
-    return listener
+def _fits_kernel(
+    product: Product, layout: Layout, shape: tuple[int, ...], inputs: Any, outputs: Any
+) -> bool:
+    """Whether inputs and outputs have the sizes that the kernel's axes say."""
+    if len(layout.inputs + layout.outputs + layout.batch) != len(shape):
+        return len(shape) > 2  # a stacked kernel that was named by its path
+    rows, columns = jax.eval_shape(product.arrange, inputs, outputs)
+    batch, fan_in, fan_out = layout.sizes(shape)
+    kernel_batch = rows.shape[rows.ndim - 1 - len(batch) : -1]
+    return (kernel_batch, rows.shape[-1], columns.shape[-1]) == (batch, fan_in, fan_out)

@@ -30,11 +30,14 @@ from singd_optax.structures import Precision
 
 @flax.struct.dataclass
 class Tap:
-    """What rides beside a kernel, sliced as the kernel is.
+    """What measures a layer, or a stack of them along the first axes of all arrays.
 
-    ``refresh`` is 0 on steps without statistics, else the number of the step, from 1. The static
-    fields are part of every jit cache's key, so that a function that was traced with other
-    options is never taken for this one.
+    Attributes:
+      slot: Zeros, whose "gradient" is the statistics.
+      factors: Which whiten.
+      refresh: 0 on steps without statistics, else the number of the step, from 1.
+      spec: The layer.
+      precision: Of the products.
     """
 
     slot: Statistics
@@ -43,11 +46,11 @@ class Tap:
     spec: LayerSpec = flax.struct.field(pytree_node=False)
     precision: Precision = flax.struct.field(pytree_node=False)
 
-    def squeeze(self) -> "Tap":
-        """This slice, without the singleton axes that it rode with."""
+    def at(self, indices: tuple[int, ...]) -> "Tap":
+        """The tap of one layer of a stack."""
         arrays = (self.slot, self.factors, self.refresh)
-        slot, factors, refresh = self.spec.stacking.squeeze(arrays)
-        return self.replace(slot=slot, factors=factors, refresh=refresh)  # type: ignore[attr-defined]
+        slot, factors, refresh = jax.tree.map(lambda array: array[indices], arrays)
+        return Tap(slot, factors, refresh, self.spec, self.precision)
 
 
 class Call(NamedTuple):
@@ -72,7 +75,7 @@ def attach(
     """The outputs, tapped.
 
     Args:
-      tap: Of one layer, squeezed.
+      tap: Of one layer.
       call: How the kernel is used.
       inputs: Of the call, in the dtype in which the layer multiplies them: any other makes the
         backward pass keep a second copy.
@@ -114,9 +117,11 @@ def _tap_forward(
     factors: Factors,
     refresh: jax.Array,
 ) -> tuple[jax.Array, Any]:
-    del static
+    # Tapped, as a loss may take derivatives (forces, gradient penalties), of which this pass is part:
+    # the derivatives of these are measured, too.
+    tapped = _tap(static, outputs, slot, data, factors, refresh)
     # The mean is the smallest part of the slot: it tells vmap whether the kernel is mapped.
-    return outputs, (slot.mean_U, partitions_of(slot), data, factors, refresh)
+    return tapped, (slot.mean_U, partitions_of(slot), data, factors, refresh)
 
 
 def _tap_backward(static: Static, residuals: Any, gradient: jax.Array) -> tuple[Any, ...]:

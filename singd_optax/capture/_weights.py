@@ -2,12 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-#: What is in force while a loss function is traced, innermost last.
-_stack: list[tuple[jax.Array, ...]] = []
+from singd_optax.capture._session import active_weights, weighting
+from singd_optax.capture._use import Use
 
 
 @contextlib.contextmanager
@@ -29,8 +31,9 @@ def position_weights(*weights: jax.Array) -> Iterator[None]:
         counts.
 
     Raises:
-      ValueError: From a layer inside: no weight fits its outputs, or several do. Give such a layer
-        a ``position_weights`` of its own.
+      TypeError: A weight is no array of numbers.
+      ValueError: A weight is negative or not finite. From a layer inside: no weight fits its
+        outputs, or several do. Give such a layer a ``position_weights`` of its own.
 
     Example:
       >>> import flax.linen as nn, singd_optax
@@ -44,22 +47,54 @@ def position_weights(*weights: jax.Array) -> Iterator[None]:
       >>> len(singd_optax.find_layers(loss_fn, params, x, mask, loss_average="batch+sequence"))
       1
     """
-    _stack.append(tuple(jnp.asarray(weight) for weight in weights))
-    try:
+    with weighting(tuple(map(_checked, weights))):
         yield
-    finally:
-        _stack.pop()
+
+
+def _checked(weight: Any) -> jax.Array:
+    array = None if weight is None or isinstance(weight, str) else jnp.asarray(weight)
+    if array is None or not (
+        jnp.issubdtype(array.dtype, jnp.bool_)
+        or jnp.issubdtype(array.dtype, jnp.integer)
+        or jnp.issubdtype(array.dtype, jnp.floating)
+    ):
+        raise TypeError(
+            f"position_weights: weights are arrays of numbers >= 0 or of bools, got {weight!r}. For "
+            "positions that all count alike, write position_weights() without any."
+        )
+    if not isinstance(array, jax.core.Tracer):
+        values = np.asarray(array, np.float64)
+        if not (np.isfinite(values).all() and (values >= 0).all()):
+            raise ValueError(
+                "position_weights: weights must be finite and >= 0, got values from "
+                f"{values.min()} to {values.max()}. A weight says how many positions one counts for."
+            )
+    return array
+
+
+def weights_of(use: Use, inputs: jax.Array, outputs: jax.Array, layer: str) -> jax.Array | None:
+    """The position weights that are in force for a call, or None if all count alike.
+
+    Args:
+      use: How the call uses its kernel.
+      inputs: Of the call.
+      outputs: Of the call.
+      layer: What is called, for messages.
+    """
+    arranged = jax.eval_shape(use.operation.arrange, inputs, outputs)
+    return current_weights(use.operation.leading(arranged[1]), layer)
 
 
 def current_weights(leading: tuple[int, ...], layer: str) -> jax.Array | None:
     """The weights of a call with these leading axes of its outputs, or None if all count alike."""
-    if not _stack or not _stack[-1]:
+    weights = active_weights()
+    if not weights:
         return None
-    fitting = [w for w in _stack[-1] if w.shape == leading[: w.ndim]]
+    fitting = [w for w in weights if w.shape == leading[: w.ndim]]
     if not fitting:
         fitting = [
             jnp.any(w > 0, axis=tuple(range(len(leading), w.ndim)))
-            for w in _stack[-1]
+            for w in weights
             if leading and w.shape[: len(leading)] == leading
         ]
     most = max((w.ndim for w in fitting), default=0)
@@ -68,7 +103,7 @@ def current_weights(leading: tuple[int, ...], layer: str) -> jax.Array | None:
         found = "no weight fits" if not fitting else "several weights fit"
         raise ValueError(
             f"position_weights: {found} the outputs of {layer}, whose leading axes are {leading}; "
-            f"the weights have shapes {[w.shape for w in _stack[-1]]}. Call the layer in a "
+            f"the weights have shapes {[w.shape for w in weights]}. Call the layer in a "
             "position_weights(...) of its own; position_weights() without any counts all alike."
         )
     return jax.lax.stop_gradient(fitting[0])

@@ -1,6 +1,7 @@
 """The immutable mapping of all Kronecker layers of a model."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -47,6 +48,13 @@ class Layers(Mapping[str, LayerSpec]):
     def __len__(self) -> int:
         """The number of Kronecker layers; a stack counts once."""
         return len(self.specs)
+
+    @property
+    def coverage(self) -> float:
+        """The share of all entries of parameters that are in Kronecker layers, from 0 to 1."""
+        inside = sum(math.prod(shape) for spec in self.specs for shape in spec.shapes.values())
+        outside = sum(math.prod(other.shape) for other in self.others)
+        return inside / max(inside + outside, 1)
 
     def __repr__(self) -> str:
         """A table: the layers with their factors, then all other parameters with the reason."""

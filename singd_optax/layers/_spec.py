@@ -45,6 +45,11 @@ class LayerSpec:
       layout: Which axes of the kernel are inputs, outputs, or run over matrices.
       tied: Whether the model also uses the kernel as its transpose.
       stacking: Which axes of the kernel run over layers (scan over layers) and not over the layer.
+      is_mapped: Whether the model changes the kernel's numbers before it multiplies (scales,
+        normalizes, masks or quantizes them): statistics are those of the kernel that multiplies.
+      rider: Where what measures the layer travels beside its kernel: ``"module"``, inside the
+        variables of the Flax module that is applied, or ``"params"``, inside the params of the
+        loss function; None where nothing slices the kernel, and nothing has to travel.
       kfac_approx: How shared positions (tokens, pixels) are collapsed: ``"expand"`` treats them
         as more data, ``"reduce"`` averages inputs and sums output gradients over them first
         (arXiv 2311.00636).
@@ -75,6 +80,8 @@ class LayerSpec:
     stacking: Stacking = dataclasses.field(default_factory=Stacking)
     layout: Layout = dataclasses.field(default_factory=Layout)
     tied: bool = False
+    is_mapped: bool = False
+    rider: Literal["module", "params"] | None = None
     placement: Placement | None = None
 
     def __post_init__(self) -> None:
@@ -127,6 +134,14 @@ class LayerSpec:
     def with_options(self, **options: Any) -> "LayerSpec":
         """A copy with some of the options set, checked."""
         return dataclasses.replace(self, **parse_options(self.dtype, **options))
+
+    def renamed(self, path: str) -> "LayerSpec":
+        """A copy with another name."""
+        return dataclasses.replace(self, path=path)
+
+    def riding(self, rider: Literal["module", "params"]) -> "LayerSpec":
+        """A copy beside which taps travel there."""
+        return dataclasses.replace(self, rider=rider)
 
     def to_matrix(self, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
         """Kernel and bias (values or gradients) as one matrix (*stack_shape, fan_in, fan_out)."""

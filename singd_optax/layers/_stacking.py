@@ -1,7 +1,7 @@
 """Axes of a parameter that run over layers: scan over layers, vmap over an ensemble."""
 
 import dataclasses
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ class Stacking:
     >>> stacking = Stacking((1,))
     >>> stacking.split((96, 12, 384))
     ((12,), (96, 384))
-    >>> stacking.spread(jnp.zeros((12, 7, 7))).shape  # rides beside the kernel, sliced on axis 1
-    (1, 12, 7, 7)
+    >>> stacking.spread(jnp.zeros((12, 7, 7)), rank=3).shape  # sliced on axis 1, as the kernel is
+    (7, 12, 7)
     """
 
     removed: tuple[int, ...] = ()
@@ -43,42 +43,46 @@ class Stacking:
         """The inverse of ``to_front``."""
         return jnp.moveaxis(array, tuple(range(len(self.removed))), self.positions(array.ndim))
 
-    @property
-    def _padding(self) -> tuple[int, int]:
-        leading = max((axis for axis in self.removed if axis >= 0), default=0)
-        trailing = max((-axis - 1 for axis in self.removed if axis < 0), default=0)
-        return leading, trailing
+    def spread(self, array: jax.Array, rank: int) -> jax.Array:
+        """An array with its stacked axes in front, laid out as a parameter of this rank is.
 
-    def spread(self, tree: Any) -> Any:
-        """Arrays with stacked axes in front, laid out so that the same transforms slice them.
-
-        The stacked axes go where the kernel's are; singleton axes make room where an array has
-        too few of its own.
+        The stacked axes go where the parameter's are, so that whatever slices the one slices the
+        other. Axes of size 1 are put in at the end where the array has too few, and its last ones
+        are merged where it has too many; one slice has its entries in the order of its own.
         """
-        leading, trailing = self._padding
         stacked = len(self.removed)
+        if not stacked:
+            return array
+        own, wanted = array.shape[stacked:], rank - stacked
+        own = own + (1,) * (wanted - len(own))
+        own = (*own[: wanted - 1], math.prod(own[wanted - 1 :]))
+        return self.from_front(array.reshape(array.shape[:stacked] + own))
 
-        def spread_leaf(leaf: jax.Array) -> jax.Array:
-            own = (1,) * leading + leaf.shape[stacked:] + (1,) * trailing
-            return self.from_front(leaf.reshape(leaf.shape[:stacked] + own))
+    @classmethod
+    def at(
+        cls, kernel: tuple[int, ...], rank: int, bias: tuple[int, ...] | None, bias_rank: int
+    ) -> "Stacking | None":
+        """The stacking with these axes; None if the bias is stacked in another way.
 
-        return jax.tree.map(spread_leaf, tree) if stacked else tree
+        Args:
+          kernel: Stacked axes of the kernel, in the order of the stack.
+          rank: Of the kernel.
+          bias: Stacked axes of the bias, likewise, or None without one.
+          bias_rank: Of the bias.
+        """
+        left = list(range(rank))
+        from_front, from_end = [], []
+        for axis in kernel:
+            from_front.append(left.index(axis))
+            from_end.append(left.index(axis) - len(left))
+            left.remove(axis)
+        for stacking in (cls(tuple(from_front)), cls(tuple(from_end))):
+            if bias is None or stacking._is_at(bias, bias_rank):
+                return stacking
+        return None
 
-    def squeeze(self, tree: Any) -> Any:
-        """One slice of what ``spread`` laid out, with its singleton axes taken off."""
-        return self._strip(tree, 0)
-
-    def gather(self, tree: Any) -> Any:
-        """The inverse of ``spread``."""
-        if not self.removed:
-            return tree
-        return self._strip(jax.tree.map(self.to_front, tree), len(self.removed))
-
-    def _strip(self, tree: Any, stacked: int) -> Any:
-        leading, trailing = self._padding
-
-        def strip_leaf(leaf: jax.Array) -> jax.Array:
-            own = leaf.shape[stacked + leading : leaf.ndim - trailing]
-            return leaf.reshape(leaf.shape[:stacked] + own)
-
-        return jax.tree.map(strip_leaf, tree) if self.removed else tree
+    def _is_at(self, axes: tuple[int, ...], rank: int) -> bool:
+        """Whether these are the stacked axes of an array of this rank."""
+        lengths = range(rank, rank - len(self.removed), -1)
+        fits = all(-size <= axis < size for axis, size in zip(self.removed, lengths, strict=True))
+        return len(axes) == len(self.removed) and fits and self.positions(rank) == axes

@@ -31,6 +31,7 @@ def render_table(
                 spec.path or "(root)",
                 spec.kind
                 + (" (tied)" if spec.tied else "")
+                + (" (kernel changed first)" if spec.is_mapped else "")
                 + stack
                 + ("" if spec.bias_shape is None else " + bias"),
                 str(spec.kernel_shape),
@@ -49,8 +50,12 @@ def render_table(
         for spec in specs
         for shape in spec.shapes.values()
     )
+    others = tuple(others)
+    inside = sum(math.prod(shape) for spec in specs for shape in spec.shapes.values())
+    outside = sum(math.prod(shape) for _, shape, _ in others)
     lines = [
-        f"{len(rows)} Kronecker layer{'' if len(rows) == 1 else 's'}, "
+        f"{len(rows)} Kronecker layer{'' if len(rows) == 1 else 's'} with "
+        f"{inside / max(inside + outside, 1):.1%} of the parameters, "
         f"{format_bytes(total)} of factors "
         f"(AdamW's moments of the same parameters: {format_bytes(moments)})"
     ]

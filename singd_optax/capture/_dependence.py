@@ -1,0 +1,275 @@
+"""What a loss depends on: parameters as such, or through calls of layers that are measured.
+
+Calls of layers are cut out of the program: in the trace that is read here, the outputs of a call
+depend on its inputs and on the call itself, but not on its kernel (see ``_marks``). So whatever a
+loss still owes to a kernel is a use that is not measured.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from singd_optax.capture._marks import MARK
+from singd_optax.capture._origins import Origin, mapped, moved, sliced, stopped
+from singd_optax.capture._programs import Reading, equations, inner_programs
+
+#: Data of a program: what it is given beside parameters, and what calls of layers made of it.
+NO_DATA, GIVEN, ACTIVATIONS = 0, 1, 2
+
+_ENTRY_BY_ENTRY = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "max",
+        "min",
+        "pow",
+        "integer_pow",
+        "sqrt",
+        "rsqrt",
+        "cbrt",
+        "exp",
+        "exp2",
+        "log",
+        "log1p",
+        "expm1",
+        "tanh",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "atan2",
+        "sinh",
+        "cosh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "logistic",
+        "erf",
+        "erfc",
+        "erf_inv",
+        "lgamma",
+        "digamma",
+        "neg",
+        "abs",
+        "sign",
+        "floor",
+        "ceil",
+        "round",
+        "clamp",
+        "select_n",
+        "square",
+        "add_any",
+        "nextafter",
+        "rem",
+        "is_finite",
+        "real",
+        "imag",
+        "conj",
+        "complex",
+        "not",
+        "and",
+        "or",
+        "xor",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "stop_gradient",
+        "pad",
+        "cumsum",
+    ]
+)
+_MOVES = frozenset(("transpose", "broadcast_in_dim", "reshape", "squeeze"))
+_REDUCTIONS = frozenset(
+    ["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin"]
+)
+
+
+class Known(NamedTuple):
+    """What is known of a value. Sets are bit masks.
+
+    Attributes:
+      parameters: Which parameters it depends on with a derivative, entries still being entries.
+      penalties: Likewise, after a reduction: norms, penalties.
+      products: Likewise, after such entries met data outside of a measured call.
+      calls: Which calls it depends on with a derivative.
+      data: Which data it depends on, with a derivative or without.
+      origin: Which parameter it is.
+    """
+
+    parameters: int = 0
+    penalties: int = 0
+    products: int = 0
+    calls: int = 0
+    data: int = NO_DATA
+    origin: Any = None
+
+
+class Marked(NamedTuple):
+    """One evaluation of a marked call.
+
+    Attributes:
+      operands: What is known of its arrays.
+      mapped: How many leading axes of each one a ``vmap`` runs over.
+      is_custom: Whether it is in a function that has a derivative of its own.
+    """
+
+    operands: tuple[Known, ...]
+    mapped: tuple[int, ...]
+    is_custom: bool
+
+
+class Dependence(Reading[Known]):
+    """What values depend on.
+
+    Attributes:
+      marked: Every evaluation of each mark, by its index.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is read yet."""
+        super().__init__()
+        self.marked: dict[int, list[Marked]] = {}
+        self._custom = 0
+
+    def constant(self, atom: Any) -> Known:
+        """An array that the loss function closes over may be its data."""
+        return Known(data=GIVEN) if getattr(atom.aval, "ndim", 0) else Known()
+
+    def join(self, values: Sequence[Known]) -> Known:
+        """The union; an origin only where all have the same."""
+        result = _union(values)
+        origins = {value.origin for value in values}
+        return result._replace(origin=origins.pop() if len(origins) == 1 else None)
+
+    def equation(self, equation: Any, inputs: list[Known]) -> list[Known]:
+        """The results of a primitive."""
+        if equation.primitive is MARK:
+            return [self._mark(equation.params, inputs)]
+        name = equation.primitive.name
+        joined = _union(inputs)
+        origins = [value.origin for value in inputs]
+        if name in _ENTRY_BY_ENTRY:
+            met = _meets(inputs, ACTIVATIONS)
+            results = [_mapped_origin(equation, origins)]
+        else:
+            met = name not in _REDUCTIONS and _meets(inputs, GIVEN)
+            results = moved(equation, origins)
+            met = met and not any(results)
+        if name == "stop_gradient":
+            return [_cut(joined)._replace(origin=stopped(origins[0]))]
+        if met:
+            joined = joined._replace(products=joined.products | joined.parameters)
+        return [
+            _finished(joined._replace(origin=origin), equation, var)
+            for origin, var in zip(results, equation.outvars, strict=False)
+        ] + [_finished(joined, equation, var) for var in equation.outvars[len(results) :]]
+
+    def unknown(self, equation: Any, inputs: list[Known]) -> list[Known]:
+        """Everything may depend on everything, in every way."""
+        joined = _union(inputs)
+        if _meets(inputs, GIVEN):
+            joined = joined._replace(products=joined.products | joined.parameters)
+        return [joined for _ in equation.outvars]
+
+    def slice_of(self, value: Known) -> Known:
+        """The same of a slice."""
+        return value._replace(origin=value.origin and sliced(value.origin))
+
+    def stack_of(self, value: Known) -> Known:
+        """The same of a stack, which is no parameter."""
+        return value._replace(origin=None)
+
+    def chosen(self, by: Known, values: list[Known]) -> list[Known]:
+        """The values, with the data of the condition."""
+        return [value._replace(data=max(value.data, by.data)) for value in values]
+
+    def custom(self, program: Any, run: Any) -> list[Known]:
+        """The results; marks inside are noted as such."""
+        is_own = _is_mark(program)
+        self._custom += not is_own
+        try:
+            return run()
+        finally:
+            self._custom -= not is_own
+
+    def _mark(self, params: dict[str, Any], inputs: list[Known]) -> Known:
+        index = params["index"]
+        if self.is_final:
+            seen = Marked(tuple(inputs), params["mapped"], self._custom > 0)
+            self.marked.setdefault(index, []).append(seen)
+        # A kernel that was made by earlier calls, as MAML's fast weights are, depends on these.
+        return Known(calls=_union(inputs).calls | 1 << index, data=ACTIVATIONS)
+
+
+def _is_mark(program: Any) -> bool:
+    """Whether this is a mark, in the wrappers that it comes in; under vmap, axes are moved first."""
+    left = [one for one in equations(program) if one.primitive.name not in _MOVES]
+    if len(left) != 1:
+        return False
+    return left[0].primitive is MARK or any(map(_is_mark, inner_programs(left[0])))
+
+
+def _union(values: Sequence[Known]) -> Known:
+    parameters = penalties = products = calls = data = 0
+    for value in values:
+        parameters |= value.parameters
+        penalties |= value.penalties
+        products |= value.products
+        calls |= value.calls
+        data = max(data, value.data)
+    return Known(parameters, penalties, products, calls, data)
+
+
+def _cut(value: Known) -> Known:
+    """What is left where no derivative goes through."""
+    return Known(data=value.data)
+
+
+def _meets(inputs: list[Known], data: int) -> bool:
+    """Whether entries of parameters meet such data in one of the other operands."""
+    return any(
+        value.parameters
+        and any(other.data >= data for other in (*inputs[:place], *inputs[place + 1 :]))
+        for place, value in enumerate(inputs)
+    )
+
+
+def _mapped_origin(equation: Any, origins: list[Any]) -> Any:
+    """The one parameter among the operands that has the shape of the result."""
+    shape = equation.outvars[0].aval.shape
+    found = {
+        mapped(origin)
+        for origin, atom in zip(origins, equation.invars, strict=True)
+        if origin is not None
+        and atom.aval.shape == shape
+        and not (isinstance(origin, Origin) and None in origin.axes)
+    }
+    # In w + stop_gradient(round(w) - w), as quantization has it, the first is what is trained.
+    trained = {one for one in found if not (isinstance(one, Origin) and one.is_stopped)}
+    found = trained or found
+    return found.pop() if len(found) == 1 else None
+
+
+def _finished(value: Known, equation: Any, result: Any) -> Known:
+    """The value as its own type and the equation make it."""
+    dtype = getattr(result.aval, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        return _cut(value)._replace(origin=value.origin)
+    if value.parameters and _is_reduced(equation, result):
+        return value._replace(parameters=0, penalties=value.penalties | value.parameters)
+    return value
+
+
+def _is_reduced(equation: Any, result: Any) -> bool:
+    rank, was = result.aval.ndim, max(getattr(a.aval, "ndim", 0) for a in equation.invars)
+    if equation.primitive.name == "dot_general":
+        return rank <= 1
+    return equation.primitive.name in _REDUCTIONS and (was - rank >= 2 or rank == 0)

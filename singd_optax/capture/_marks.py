@@ -1,0 +1,79 @@
+"""Marks: how the trace in which layers are found shows a call of a layer.
+
+In that trace nothing is computed. The outputs of a call are replaced by a stand-in of their type,
+which depends on the inputs and on a mark, but not on the kernel. The mark is a primitive, whose
+operands are the call's kernel and bias: so a reader of the program sees which arrays these are,
+and what else the loss owes to them is a use outside of the calls that are measured. Stand-ins have
+derivatives, since a loss may take some: with respect to the inputs, and to the kernel.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jax.extend.core import Primitive
+
+#: ``MARK(*arrays, index=, mapped=)``: a scalar. ``index`` says which call it is, ``mapped`` how many
+#: leading axes of each array a ``vmap`` runs over.
+MARK = Primitive("singd_optax_mark")
+MARK.def_impl(lambda *arrays, **params: jnp.zeros(()))
+MARK.def_abstract_eval(lambda *arrays, **params: jax.core.ShapedArray((), jnp.float32))
+
+
+def mark(index: int, arrays: Sequence[jax.Array]) -> jax.Array:
+    """A scalar that depends on a mark; without a derivative, and under every transformation."""
+
+    @jax.custom_jvp
+    def marked(*arrays: jax.Array) -> jax.Array:
+        return _bind(index, (0,) * len(arrays))(*arrays)
+
+    @marked.defjvp
+    def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+        del tangents
+        return marked(*primals), jnp.zeros((), jnp.float32)
+
+    return marked(*arrays)
+
+
+def stand_in(gate: jax.Array, inputs: jax.Array, outputs: jax.Array, kernel: Any) -> jax.Array:
+    """Something of the type of the outputs that depends on the inputs and on the gate.
+
+    Args:
+      gate: From ``mark``.
+      inputs: Of the call; derivatives with respect to them depend on the gate, too.
+      outputs: Of the call, of which only the type is taken.
+      kernel: With respect to which there are derivatives, that depend on inputs and gate.
+    """
+    total = (1 + gate) * jnp.sum(jnp.asarray(inputs).astype(jnp.float32))
+    if kernel is not None:
+        total = total + _derivative(kernel, total)
+    return jnp.zeros_like(outputs) + total.astype(outputs.dtype)
+
+
+def _bind(index: int, mapped: tuple[int, ...]) -> Any:
+    @custom_vmap
+    def bind(*arrays: jax.Array) -> jax.Array:
+        return MARK.bind(*arrays, index=index, mapped=mapped)
+
+    @bind.def_vmap
+    def _(size: int, batched: list[bool], *arrays: jax.Array) -> tuple[jax.Array, bool]:
+        del size
+        counts = tuple(count + is_mapped for count, is_mapped in zip(mapped, batched, strict=True))
+        return _bind(index, counts)(*arrays), False
+
+    return bind
+
+
+@jax.custom_jvp
+def _derivative(kernel: jax.Array, scale: jax.Array) -> jax.Array:
+    """Zero, with derivatives with respect to all entries of the kernel."""
+    del kernel, scale
+    return jnp.zeros((), jnp.float32)
+
+
+@_derivative.defjvp
+def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    kernel, scale = primals
+    return _derivative(kernel, scale), jnp.sum(tangents[0].astype(jnp.float32)) * scale

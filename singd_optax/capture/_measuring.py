@@ -1,0 +1,187 @@
+"""What is needed to measure the layers of a loss function in one trace of it."""
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from singd_optax.capture._describe import uses_by_kernel
+from singd_optax.capture._find import places_of_riders
+from singd_optax.capture._fisher import Fisher, Sampling, common_loss_average
+from singd_optax.capture._lanes import in_lanes_of
+from singd_optax.capture._mistakes import check_accumulation, check_not_deleted
+from singd_optax.capture._player import Decision, Player
+from singd_optax.capture._recorder import Recorder, analyse
+from singd_optax.capture._riders import Rider
+from singd_optax.capture._sequences import Sequences
+from singd_optax.capture._session import listening
+from singd_optax.capture._tap import Tap
+from singd_optax.capture._use import is_transposed
+from singd_optax.layers import (
+    Curvature,
+    CurvatureState,
+    Layers,
+    LayerSpec,
+    Statistics,
+    check_factors,
+    curvature_states,
+    gathered,
+    whitens_late,
+)
+from singd_optax.structures import Precision
+
+
+class Measuring:
+    """The layers that a state has factors of, their slots, and what each call is told.
+
+    Attributes:
+      specs: The layers, by path.
+      slots: Zeros for each, whose "gradients" are the statistics.
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        opt_state: Any,
+        precision: Precision,
+        program: Any,
+        check: Callable[[dict[str, LayerSpec]], None],
+    ):
+        """Trace the loss without derivatives, to know its calls.
+
+        Args:
+          layers: From ``find_layers``.
+          opt_state: With factors.
+          precision: Of the products that form statistics.
+          program: The loss function.
+          check: Called with the layers, before anything is traced.
+        """
+        check_not_deleted(opt_state, "opt_state")
+        check_accumulation(opt_state)
+        self._states = states_by_layer(layers, opt_state)
+        self._precision = precision
+        self.specs = {path: layers[path] for path in self._states}
+        check(self.specs)
+        self._analysis = analyse(program.trace, program.leaves, {}, program.arrays, Recorder())
+        lanes = in_lanes_of([self._analysis.constants, program.leaves, program.arrays])
+        self.slots = {
+            path: jax.tree.map(lanes, Statistics.zeros(spec)) for path, spec in self.specs.items()
+        }
+        self._by_kernel = {spec.kernel_path: spec for spec in self.specs.values()}
+
+    def run(self, slots: Mapping[str, Statistics], loss: Callable[[dict[str, Any]], Any]) -> Any:
+        """What the loss function returns, its calls tapped.
+
+        Args:
+          slots: The slots, differentiated.
+          loss: Calls the loss function, with what is to ride in its params, by path.
+        """
+        taps = {path: self._tap(path, slots[path]) for path in slots}
+        riders = {
+            spec.kernel_path: Rider.of(taps[path])
+            for path, spec in self.specs.items()
+            if spec.rider is not None
+        }
+        inside = {p for p, spec in self._by_kernel.items() if spec.rider == "module"}
+        places, _ = places_of_riders(self._analysis, inside)
+        at_roots = places.mapped(lambda here: {at: riders[path] for at, path in here.items()})
+        with listening(Player(self._decisions(), taps, at_roots)):
+            return loss({path: r for path, r in riders.items() if path not in inside})
+
+    def sampling(self, seed: int, fisher: Fisher) -> Sampling:
+        """What is drawn, for which layers, and whether now."""
+        due = [state.refresh_due for state in self._states.values()]
+        count = next(
+            (state.curvature_count for state in self._states.values()), jnp.zeros([], jnp.int32)
+        )
+        average = None if fisher == "empirical" else common_loss_average(self.specs.values())
+        return Sampling(
+            due=functools.reduce(jnp.logical_or, due, jnp.zeros([], bool)),
+            key=jax.random.fold_in(jax.random.key(seed), count),
+            loss_average=average,
+        )
+
+    def curvature(self, statistics: dict[str, Statistics]) -> Curvature:
+        """The statistics, and of which step they are."""
+        counts = {path: state.curvature_count for path, state in self._states.items()}
+        return Curvature(statistics, counts)
+
+    def _tap(self, path: str, slot: Statistics) -> Tap:
+        spec, state = self.specs[path], self._states[path]
+        number = jnp.where(state.refresh_due > 0, state.curvature_count + 1, 0)
+        refresh = jnp.broadcast_to(number, spec.scan_shape)
+        factors = state.factors[path]
+        whitening = () if whitens_late(spec, factors) else gathered(factors)
+        return Tap(slot, whitening, refresh, spec, self._precision)
+
+    def _decisions(self) -> Sequences[Decision | None]:
+        """What each call is told; a warning where a layer has none."""
+        analysis = self._analysis
+        uses = uses_by_kernel(analysis)
+        decided: dict[int, Decision] = {}
+        for kernel, spec in self._by_kernel.items():
+            for one in uses.get(kernel, ()):
+                _check_stacking(spec, one.kernel.stacked)
+                transposed = is_transposed(one.layout, spec.layout)
+                several = one.call.needs_riders
+                indices = () if several else tuple(i for i in one.kernel.indices if i is not None)
+                layer = None if several else spec.path
+                decided[id(one.call)] = Decision(layer, indices, transposed)
+        unreached = [spec.path for kernel, spec in self._by_kernel.items() if kernel not in uses]
+        if unreached:
+            _warn_of_unreached(unreached)
+        told: Sequences[Decision | None] = Sequences()
+        for call in analysis.calls:
+            told.add(call.call.event.signature, decided.get(id(call)))
+        return told
+
+
+def _check_stacking(spec: LayerSpec, stacked: tuple[int, ...]) -> None:
+    known = spec.stacking.positions(len(spec.kernel_shape))
+    if sorted(known) != sorted(stacked):
+        raise ValueError(
+            f"The loss function takes the axes {stacked} off the kernel of layer {spec.path!r}, and "
+            f"took {known} when layers were found. Call find_layers again for this loss function."
+        )
+
+
+def _warn_of_unreached(paths: list[str]) -> None:
+    warnings.warn(
+        f"The loss does not depend on the layers {paths} through a call that is measured, so that "
+        "their factors stay as they are, and each of their refreshes is counted as skipped. If the "
+        "model was changed after find_layers, call it again. If the loss leaves them out on "
+        "purpose, use layers.without(...) or freeze them.",
+        stacklevel=4,
+    )
+
+
+def states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState]:
+    """Path of a layer -> the curvature state that holds its factors."""
+    states = curvature_states(opt_state)
+    if not states:
+        got = "no opt_state" if opt_state is None else f"a {type(opt_state).__name__}"
+        raise ValueError(
+            f"The gradient function needs the optimizer's state, which has the factors: got {got} "
+            "without Kronecker factors. Call grad_fn(params, batch, opt_state=opt_state) with the "
+            "state from tx.init(params), where tx is one of singd_optax's optimizers."
+        )
+    owners: dict[str, CurvatureState] = {}
+    for state in states:
+        for path, factors in state.factors.items():
+            if path in owners:
+                raise ValueError(
+                    f"Two transformations in this optimizer state hold factors for layer {path!r}. "
+                    "Give each of them its own layers, with layers.without(...)."
+                )
+            if path not in layers:
+                raise ValueError(
+                    f"`opt_state` has factors for layer {path!r}, which `layers` have not: "
+                    f"{list(layers)}. Use the same layers for the optimizer and for "
+                    "value_and_grad, and a state made by tx.init."
+                )
+            check_factors(layers[path], factors)
+            owners[path] = state
+    return {path: owners[path] for path in layers if path in owners}

@@ -1,0 +1,243 @@
+"""Where an array inside a program comes from: which parameter it is, seen through layout changes.
+
+Layout changes are followed axis by axis, so that a kernel that a loop slices, a transform moves,
+or a lifted function transposes is still known for the parameter that it is; flattening all
+parameters into one vector and back, too.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from jax.extend.core import Literal
+
+
+class Origin(NamedTuple):
+    """An array that is a parameter, or a slice of it.
+
+    Attributes:
+      parameter: Its index.
+      axes: For each axis of the array, which axis of the parameter it is; None for one of size 1
+        that was put in; a pair (axis, index) for one of size 1 that was cut out.
+      taken: Axes of the parameter that are gone, each with the index at which it was cut, or None
+        where a loop or a vmap runs over all of it.
+      is_mapped: Whether its numbers were changed on the way, entry by entry.
+      is_stopped: Whether no gradient flows back.
+    """
+
+    parameter: int
+    axes: tuple[Any, ...]
+    taken: tuple[tuple[int, int | None], ...] = ()
+    is_mapped: bool = False
+    is_stopped: bool = False
+
+
+class Vector(NamedTuple):
+    """Several whole parameters, flattened and joined.
+
+    Attributes:
+      parts: Each with its shape.
+    """
+
+    parts: tuple[tuple[Origin, tuple[int, ...]], ...]
+
+
+#: Primitives that hand on what they are given, perhaps in another type or on another device.
+UNCHANGED = frozenset(
+    [
+        "convert_element_type",
+        "copy",
+        "copy_p",
+        "reduce_precision",
+        "sharding_constraint",
+        "optimization_barrier",
+        "device_put",
+        "pvary",
+        "pcast",
+        "reshard",
+        "mesh_cast",
+        "layout_constraint",
+        "name",
+    ]
+)
+
+
+def moved(equation: Any, origins: list[Any]) -> list[Any]:
+    """The origins of the results of an equation that only moves entries; None where unknown."""
+    name, results = equation.primitive.name, equation.outvars
+    if name in UNCHANGED and len(origins) == len(results):
+        return origins
+    follow = _FOLLOWED.get(name)
+    if follow is None or not any(origins):
+        return [None] * len(results)
+    return follow(equation, origins)
+
+
+def sliced(origin: Any) -> Any:
+    """One step's slice along the first axis."""
+    if not isinstance(origin, Origin):
+        return None
+    first, axes = origin.axes[0], origin.axes[1:]
+    if isinstance(first, int):
+        return origin._replace(axes=axes, taken=(*origin.taken, (first, None)))
+    return _dropped(origin, first)._replace(axes=axes)
+
+
+def mapped(origin: Any) -> Any:
+    """The same array with other numbers."""
+    if isinstance(origin, Vector):
+        return Vector(tuple((part._replace(is_mapped=True), shape) for part, shape in origin.parts))
+    return origin._replace(is_mapped=True)
+
+
+def stopped(origin: Any) -> Any:
+    """The same array, through which no gradient flows."""
+    return origin._replace(is_stopped=True) if isinstance(origin, Origin) else None
+
+
+def _dropped(origin: Origin, axis: Any) -> Origin:
+    """With an axis of size 1 taken off."""
+    if axis is None:
+        return origin
+    return origin._replace(taken=(*origin.taken, axis if isinstance(axis, tuple) else (axis, 0)))
+
+
+def _transpose(equation: Any, origins: list[Any]) -> list[Any]:
+    (origin,), order = origins, equation.params.get("permutation")
+    if order is None or not isinstance(origin, Origin):
+        return [origin if order is not None and len(order) == 1 else None]
+    return [origin._replace(axes=tuple(origin.axes[axis] for axis in order))]
+
+
+def _squeeze(equation: Any, origins: list[Any]) -> list[Any]:
+    (origin,), gone = origins, equation.params.get("dimensions")
+    if gone is None or not isinstance(origin, Origin):
+        return [None]
+    for axis in gone:
+        origin = _dropped(origin, origin.axes[axis])
+    kept = tuple(entry for axis, entry in enumerate(origin.axes) if axis not in gone)
+    return [origin._replace(axes=kept)]
+
+
+def _broadcast(equation: Any, origins: list[Any]) -> list[Any]:
+    origin, places = origins[0], equation.params.get("broadcast_dimensions")
+    shape, old = equation.outvars[0].aval.shape, equation.invars[0].aval.shape
+    if places is None or not isinstance(origin, Origin) or math.prod(shape) != math.prod(old):
+        return [None]
+    axes: list[Any] = [None] * len(shape)
+    for entry, place in zip(origin.axes, places, strict=True):
+        axes[place] = entry
+    return [origin._replace(axes=tuple(axes))]
+
+
+def _reshape(equation: Any, origins: list[Any]) -> list[Any]:
+    origin, shape = origins[0], equation.outvars[0].aval.shape
+    if isinstance(origin, Vector):
+        return [_whole(origin) if [part for _, part in origin.parts] == [shape] else None]
+    if origin is None:
+        return [None]
+    old = equation.invars[0].aval.shape
+    if len(shape) == 1 and origin.axes == tuple(range(len(old))) and not origin.taken:
+        return [Vector(((origin, old),))]
+    if [size for size in old if size != 1] != [size for size in shape if size != 1]:
+        return [None]
+    # Axes of size 1 come and go; all others keep their order.
+    left = iter([entry for entry, size in zip(origin.axes, old, strict=True) if size != 1])
+    for entry, size in zip(origin.axes, old, strict=True):
+        origin = _dropped(origin, entry) if size == 1 else origin
+    return [origin._replace(axes=tuple(None if size == 1 else next(left) for size in shape))]
+
+
+def _whole(vector: Vector) -> Origin:
+    """The one parameter of a vector, as it was."""
+    return vector.parts[0][0]
+
+
+def _as_vector(origin: Any, shape: tuple[int, ...]) -> Any:
+    """A parameter of rank 1 as a vector."""
+    if isinstance(origin, Origin) and origin.axes == (0,) and not origin.taken:
+        return Vector(((origin, shape),))
+    return origin if isinstance(origin, Vector) else None
+
+
+def _concatenate(equation: Any, origins: list[Any]) -> list[Any]:
+    shapes = [atom.aval.shape for atom in equation.invars]
+    vectors = [_as_vector(origin, shape) for origin, shape in zip(origins, shapes, strict=True)]
+    if None in vectors or len(equation.outvars[0].aval.shape) != 1:
+        return [None]
+    return [Vector(tuple(part for vector in vectors for part in vector.parts))]
+
+
+def _split(equation: Any, origins: list[Any]) -> list[Any]:
+    sizes = [var.aval.shape[0] if var.aval.shape else 0 for var in equation.outvars]
+    ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
+    return [_cut(origins[0], end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _cut(vector: Any, start: int, end: int) -> Any:
+    """Whole parameters cut out of a vector."""
+    if not isinstance(vector, Vector):
+        return None
+    parts, place, size = [], 0, 0
+    for part in vector.parts:
+        entries = math.prod(part[1])
+        if start <= place and place + entries <= end:
+            parts.append(part)
+            size += entries
+        place += entries
+    if size != end - start or not parts:
+        return None
+    cut = Vector(tuple(parts))
+    return _whole(cut) if [len(shape) for _, shape in parts] == [1] else cut
+
+
+def _slice(equation: Any, origins: list[Any]) -> list[Any]:
+    starts = equation.params.get("start_indices")
+    sizes = equation.outvars[0].aval.shape
+    return [_part(origins[0], starts, sizes, equation.invars[0].aval.shape)]
+
+
+def _dynamic_slice(equation: Any, origins: list[Any]) -> list[Any]:
+    indices = equation.invars[1:]
+    known = all(isinstance(index, Literal) for index in indices)
+    starts = tuple(int(index.val) for index in indices) if known else None
+    sizes = equation.outvars[0].aval.shape
+    return [_part(origins[0], starts, sizes, equation.invars[0].aval.shape)]
+
+
+def _part(origin: Any, starts: Any, sizes: tuple[int, ...], old: tuple[int, ...]) -> Any:
+    if isinstance(origin, Vector) and starts is not None:
+        return _cut(origin, starts[0], starts[0] + sizes[0])
+    if not isinstance(origin, Origin) or starts is None:
+        return origin if isinstance(origin, Origin) and sizes == old else None
+    axes = list(origin.axes)
+    for axis, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+        if size == old[axis]:
+            continue
+        if size != 1 or not isinstance(axes[axis], int):
+            return None
+        axes[axis] = (axes[axis], start)
+    return origin._replace(axes=tuple(axes))
+
+
+def _unstack(equation: Any, origins: list[Any]) -> list[Any]:
+    origin, axis = origins[0], equation.params.get("axis")
+    if axis is None or not isinstance(origin, Origin) or not isinstance(origin.axes[axis], int):
+        return [None] * len(equation.outvars)
+    kept = (*origin.axes[:axis], *origin.axes[axis + 1 :])
+    return [
+        origin._replace(axes=kept, taken=(*origin.taken, (origin.axes[axis], place)))
+        for place in range(len(equation.outvars))
+    ]
+
+
+_FOLLOWED = {
+    "transpose": _transpose,
+    "squeeze": _squeeze,
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshape,
+    "concatenate": _concatenate,
+    "split": _split,
+    "slice": _slice,
+    "dynamic_slice": _dynamic_slice,
+    "unstack": _unstack,
+}

@@ -1,0 +1,157 @@
+"""The trace in which layers are found: calls are noted, and cut out of the program."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from singd_optax.capture._calls import Call, Resolved, resolve
+from singd_optax.capture._dependence import GIVEN, Dependence, Known, Marked
+from singd_optax.capture._marks import mark, stand_in
+from singd_optax.capture._origins import Origin
+from singd_optax.capture._programs import read
+from singd_optax.capture._sequences import Sequences
+from singd_optax.capture._session import Event, Session, listening
+from singd_optax.capture._weights import weights_of
+
+
+@flax.struct.dataclass
+class Probe:
+    """Rides beside a parameter in place of a tap, while it is tried whether one can."""
+
+    value: Any
+    path: str = flax.struct.field(pytree_node=False)
+
+
+class Root(NamedTuple):
+    """Parameters that a module saw when it was about to be called.
+
+    Attributes:
+      signature: As an event's.
+      places: Their paths there, in the order of the mark's operands.
+    """
+
+    signature: Any
+    places: tuple[str, ...]
+
+
+class Recorder(Session):
+    """Notes calls.
+
+    Attributes:
+      seen: What was marked, by the index of the mark.
+      riders: What to put beside the parameters that modules see, by the root's signature.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was called yet."""
+        super().__init__()
+        self.seen: list[Call | Root] = []
+        self.riders: Sequences[dict[str, Any]] = Sequences()
+
+    def call(self, event: Event, inputs: Any, run: Callable[[Any], Any]) -> Any:
+        """Note a call; if it can be measured, return a stand-in for its outputs."""
+        index = len(self.seen)
+        probe = event.rider if isinstance(event.rider, Probe) else None
+        call = Call(event, rider=None if probe is None else probe.path)
+        self.seen.append(call)
+        outputs = run(inputs)
+        problem = _problem(event, inputs, outputs)
+        self.seen[index] = call._replace(problem=problem)
+        gate = mark(index, [*event.arrays.values(), *([] if probe is None else [probe.value])])
+        if problem is not None or isinstance(event.use, str):
+            return outputs
+        return stand_in(gate, inputs, outputs, event.arrays.get(event.use.kernel))
+
+    def root(self, signature: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Note the parameters."""
+        index = len(self.seen)
+        self.seen.append(Root(signature, tuple(arrays)))
+        mark(index, list(arrays.values()))
+        return self.riders.next(signature) or {}
+
+
+def _problem(event: Event, inputs: Any, outputs: Any) -> str | None:
+    use, caller = event.use, event.caller
+    if isinstance(use, str):
+        return None
+    inputs = jnp.asarray(inputs)
+    if jnp.issubdtype(inputs.dtype, jnp.complexfloating):
+        return f"{caller}: its inputs are {inputs.dtype.name}, not real"
+    if not hasattr(outputs, "shape") or not use.fits(inputs, outputs):
+        return f"{caller}: its outputs are no product of its inputs with the kernel"
+    if 0 in (*inputs.shape, *outputs.shape):
+        return f"{caller}: an axis of its inputs or outputs has no elements"
+    weights_of(use, inputs, outputs, caller)
+    return None
+
+
+class Analysis(NamedTuple):
+    """What a trace says of a loss.
+
+    Attributes:
+      paths: Of the parameters, by their index.
+      calls: All calls of what holds parameters, in order.
+      roots: What modules were given, with what is known of it in each evaluation.
+      output: What is known of the loss.
+      constants: Arrays that the loss closes over.
+    """
+
+    paths: tuple[str, ...]
+    calls: tuple[Resolved, ...]
+    roots: tuple[tuple[Root, tuple[Marked, ...]], ...]
+    output: Known
+    constants: tuple[Any, ...]
+
+
+def analyse(
+    trace: Callable[[Any, Any, Sequence[Any]], Any],
+    leaves: Mapping[str, Any],
+    probes: Mapping[str, Any],
+    arrays: Sequence[Any],
+    recorder: Recorder,
+) -> Analysis:
+    """Trace a loss function once, and tell what it does with its parameters.
+
+    Args:
+      trace: Calls the loss with these parameters, probes and arrays, and returns it.
+      leaves: Parameters by path; arrays or their types.
+      probes: What rides, by the path of the parameter beside which it does; likewise.
+      arrays: All that the loss is given beside them.
+      recorder: Which listens.
+    """
+
+    def traced(leaves: Any, probes: Any, arrays: Any) -> Any:
+        with listening(recorder):
+            return trace(leaves, probes, arrays)
+
+    closed = jax.make_jaxpr(traced)(dict(leaves), dict(probes), list(arrays))
+    paths = tuple(sorted(leaves))
+    inputs = [
+        Known(parameters=1 << place, origin=_whole(place, leaves[path]))
+        for place, path in enumerate(paths)
+    ]
+    # A probe is told from the parameter that it rides beside by its index.
+    inputs += [
+        Known(parameters=1 << place, origin=_whole(place, probes[path]))
+        for path in sorted(probes)
+        for place in [len(paths) + paths.index(path)]
+    ]
+    inputs += [Known(data=GIVEN)] * (len(closed.jaxpr.invars) - len(inputs))
+    dependence = Dependence()
+    outputs = read(closed, inputs, dependence)
+    output = dependence.join(outputs) if outputs else Known()
+    calls, roots = [], []
+    for index, seen in enumerate(recorder.seen):
+        marked = dependence.marked.get(index, [])
+        if isinstance(seen, Call):
+            calls.append(resolve(seen, marked, bool(output.calls >> index & 1)))
+        else:
+            roots.append((seen, tuple(marked)))
+    return Analysis(paths, tuple(calls), tuple(roots), output, tuple(closed.consts))
+
+
+def _whole(parameter: int, array: Any) -> Origin:
+    return Origin(parameter, tuple(range(len(array.shape))))

@@ -1,0 +1,141 @@
+"""What is going on in this thread while a loss function is traced.
+
+A *session* listens to the calls of layers; position weights and predictions belong to the code
+around these calls. All of it is known to one thread only, and part of the key of every cache that
+JAX keeps of traced functions: an inner ``jax.jit`` that was traced in another session, or with
+other weights, is traced anew.
+"""
+
+import abc
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from singd_optax.capture._use import Use
+
+_cache_key = jax.make_user_context(None)
+_keys = itertools.count(1)
+
+
+class Event(NamedTuple):
+    """A call of something that holds parameters of its own, before it runs.
+
+    Attributes:
+      caller: Who calls, for people: a module's class, or ``tag``.
+      signature: What tells this call from others in the same program, as well as it can be told
+        by looking at it: hashable, and the same in every trace.
+      use: How it uses its kernel, or why it is no Kronecker layer.
+      arrays: The parameters that it holds, by name, as the call sees them.
+      rider: What travels beside these parameters, see ``_riders``; None without one.
+      is_tag: Whether the user's own code said so.
+    """
+
+    caller: str
+    signature: Any
+    use: Use | str
+    arrays: dict[str, Any]
+    rider: Any = None
+    is_tag: bool = False
+
+
+class Session(abc.ABC):
+    """Listens to the calls of layers in one trace of a loss function.
+
+    Attributes:
+      parameters: The parameters by path, as the loss function was given them.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is traced yet."""
+        self.parameters: dict[str, Any] = {}
+
+    @abc.abstractmethod
+    def call(self, event: Event, inputs: Any, run: Callable[[Any], Any]) -> Any:
+        """Make a call, and return its outputs, or others in their place.
+
+        Args:
+          event: What is called.
+          inputs: Of the call.
+          run: Makes the call.
+        """
+
+    def root(self, signature: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Riders to put beside parameters that a module is about to see, by path.
+
+        Args:
+          signature: As an event's.
+          arrays: All parameters that it sees, by path.
+        """
+        del signature, arrays
+        return {}
+
+
+class _Thread(threading.local):
+    session: Session | None = None
+    weights: tuple[Any, ...] = ()
+    predictions: Any = None
+
+
+_thread = _Thread()
+
+
+def current_session() -> Session | None:
+    """Who listens in this thread, if anybody does."""
+    return _thread.session
+
+
+@contextlib.contextmanager
+def listening(session: Session) -> Iterator[None]:
+    """Let a session listen; weights of the code around it are out of force."""
+    with _setting(session=session, weights=()):
+        yield
+
+
+@contextlib.contextmanager
+def paused() -> Iterator[None]:
+    """Let nobody listen."""
+    with _setting(session=None):
+        yield
+
+
+def active_weights() -> tuple[Any, ...]:
+    """The position weights that are in force."""
+    return _thread.weights
+
+
+@contextlib.contextmanager
+def weighting(weights: tuple[Any, ...]) -> Iterator[None]:
+    """Put position weights in force."""
+    with _setting(weights=weights):
+        yield
+
+
+def prediction_listener() -> Any:
+    """What ``tag_distribution`` is to call, or None."""
+    return _thread.predictions
+
+
+@contextlib.contextmanager
+def predicting(listener: Any) -> Iterator[None]:
+    """Let ``tag_distribution`` call this."""
+    with _setting(predictions=listener):
+        yield
+
+
+@contextlib.contextmanager
+def _setting(**values: Any) -> Iterator[None]:
+    old = {name: getattr(_thread, name) for name in values}
+    for name, value in values.items():
+        setattr(_thread, name, value)
+    # Outside of any session nothing depends on weights, so that caches may be used.
+    key = next(_keys) if _thread.session is not None else None
+    try:
+        with _cache_key(key):
+            yield
+    finally:
+        for name, value in old.items():
+            setattr(_thread, name, value)

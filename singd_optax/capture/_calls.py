@@ -1,5 +1,7 @@
 """Calls of layers that were seen in a trace, and which parameters they turned out to use."""
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from singd_optax.capture._dependence import Known, Marked
@@ -16,11 +18,13 @@ class Call(NamedTuple):
       event: What was called.
       problem: Why its product cannot be measured though its kind of layer is known, or None.
       rider: Which parameter rode beside its kernel, if one did: a path.
+      direct: Which parameter each of its arrays is, where it is that very array.
     """
 
     event: Event
     problem: str | None = None
     rider: str | None = None
+    direct: Mapping[str, str | None] = MappingProxyType({})
 
     @property
     def use(self) -> Use | str:
@@ -43,13 +47,15 @@ class Located(NamedTuple):
         first, then those of vmaps.
       indices: For each of these, which slice; None where a loop or a vmap takes one after another.
       is_mapped: Whether its numbers were changed before the call.
+      is_cast: Whether they were cast to another type.
     """
 
     parameter: int
     axes: tuple[int, ...]
     stacked: tuple[int, ...]
     indices: tuple[int | None, ...]
-    is_mapped: bool
+    is_mapped: bool = False
+    is_cast: bool = False
 
 
 class Resolved(NamedTuple):
@@ -97,7 +103,9 @@ def resolve(call: Call, marked: list[Marked], is_reached: bool) -> Resolved:
     use, caller = call.use, call.event.caller
     if isinstance(use, str):
         return Resolved(call, operands, True, use)
-    problem, kernels, biases = None, [], []
+    problem: str | None = None
+    kernels: list[Located] = []
+    biases: list[Located | None] = []
     untrained = all(map(_is_untrained, operands.get(use.kernel, ())))
     if marked and (untrained or not is_reached):
         return Resolved(call, operands, False)
@@ -111,14 +119,36 @@ def resolve(call: Call, marked: list[Marked], is_reached: bool) -> Resolved:
     for seen in marked:
         kernel = _locate(call, seen, use.kernel)
         bias = None if use.bias is None else _locate(call, seen, use.bias)
-        problem = problem or next((p for p in (kernel, bias) if isinstance(p, str)), None)
-        kernels.append(kernel)
-        biases.append(bias)
+        if isinstance(kernel, str):
+            problem = problem or kernel
+        elif isinstance(bias, str):
+            problem = problem or bias
+        else:
+            kernels.append(kernel)
+            biases.append(bias)
     if problem is not None:
         return Resolved(call, operands, True, f"{caller}: {problem}")
     riding = call.rider is not None
     probes = [locate(seen.operands[-1], seen.mapped[-1]) for seen in marked if riding]
     return Resolved(call, operands, True, None, tuple(kernels), tuple(biases), tuple(probes))
+
+
+def resolve_directly(call: Call, paths: Sequence[str]) -> Resolved:
+    """Which parameters a call uses, where nothing is known but which very arrays it got."""
+    use = call.use
+    if isinstance(use, str):
+        return Resolved(call, {}, True, use)
+    found = []
+    for name in (use.kernel, use.bias):
+        path = None if name is None else call.direct.get(name)
+        axes = tuple(range(call.event.arrays[name].ndim)) if name is not None and path else ()
+        found.append(None if path is None else Located(paths.index(path), axes, (), ()))
+    kernel, bias = found
+    if kernel is None or (use.bias is not None and bias is None):
+        return Resolved(
+            call, {}, True, f"{call.event.caller}: which parameter it uses is not known"
+        )
+    return Resolved(call, {}, True, None, (kernel,), (bias,))
 
 
 def _is_untrained(known: Known) -> bool:
@@ -157,7 +187,7 @@ def locate(known: Known, mapped: int) -> Located | str:
             taken[lane] = None
     stacked = tuple(taken)
     indices = tuple(taken[axis] for axis in stacked)
-    return Located(origin.parameter, axes, stacked, indices, origin.is_mapped)
+    return Located(origin.parameter, axes, stacked, indices, origin.is_mapped, origin.is_cast)
 
 
 def layout_in(located: Located, layout: Layout) -> Layout:

@@ -210,7 +210,7 @@ class Dependence(Reading[Known]):
 
 
 def _is_mark(program: Any) -> bool:
-    """Whether this is a mark, in the wrappers that it comes in; under vmap, axes are moved first."""
+    """Whether this is a mark in its wrappers, among what moves axes for a vmap."""
     left = [one for one in equations(program) if one.primitive.name not in _MOVES]
     if len(left) != 1:
         return False

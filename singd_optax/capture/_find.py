@@ -7,20 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from singd_optax.capture._calls import Located, locate
 from singd_optax.capture._describe import describe, layers_of
 from singd_optax.capture._mistakes import check_not_variables
 from singd_optax.capture._params import split_path
+from singd_optax.capture._placing import place_riders
 from singd_optax.capture._program import ParamsProgram
-from singd_optax.capture._recorder import Analysis, Probe, Recorder, analyse
-from singd_optax.capture._sequences import Sequences
+from singd_optax.capture._recorder import Recorder, analyse
 from singd_optax.layers import (
     KFACApprox,
     Layers,
-    LayerSpec,
     LossAverage,
     OtherParameter,
     parse_options,
@@ -70,9 +67,13 @@ def find_layers(
       The layers, static and hashable. Change some by ``layers.replace(pattern, ...)``.
 
     Raises:
-      ValueError: The model has no Kronecker layer, an option is not legal, the loss function goes
-        over all leaves of its params (see ``plain_params``), or ``params`` are all variables of
-        the model; or ``strict``, and a parameter of rank >= 2 is left over.
+      TypeError: ``params`` are a state or a module of Flax NNX.
+      ValueError: The model has no Kronecker layer, an option is not legal, or ``params`` are all
+        variables of the model; or ``strict``, and a parameter of rank >= 2 is left over.
+
+    Warns:
+      UserWarning: A kernel is multiplied in a way that cannot be measured, so that it is in no
+        layer; or less than half of the parameters are in layers.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -81,7 +82,7 @@ def find_layers(
       >>> params = model.init(jax.random.key(0), x)
       >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
       >>> find_layers(loss_fn, params, x, structures=("dense", "diagonal"))
-      1 Kronecker layer with 100.0% of the parameters, 156 B of factors (AdamW's moments of the same parameters: 144 B)
+      1 Kronecker layer with 100.0% of the parameters, 156 B of factors (AdamW's moments of ...
         layer   kind          kernel  K                  C                     sharing ...
         params  dense + bias  (5, 3)  6 Dense() float32  3 Diagonal() float32  expand, ...
     """
@@ -124,7 +125,7 @@ def found(program: Any, reasons: Mapping[str, str], strict: bool, **options: Any
     specs, others, problems = describe(analysis, types, checked, reasons)
     moving = [spec for spec in specs if spec.rider is not None]
     if moving:
-        placed, refused = _place_riders(program, analysis, moving)
+        placed, refused = place_riders(program, analysis, moving)
         if refused:
             known = {**reasons, **refused}
             specs, others, problems = describe(analysis, types, checked, known)
@@ -138,113 +139,6 @@ def found(program: Any, reasons: Mapping[str, str], strict: bool, **options: Any
     return layers
 
 
-def places_of_riders(
-    analysis: Analysis, kernels: set[str]
-) -> tuple[Sequences[dict[str, str]], set[str]]:
-    """Where modules are given whole parameters that are sliced further inside.
-
-    Args:
-      analysis: What the loss does.
-      kernels: The paths of kernels that something has to ride beside.
-
-    Returns:
-      For each root, place there -> path of the kernel; and the kernels that have such a place.
-    """
-    places: Sequences[dict[str, str]] = Sequences()
-    covered: set[str] = set()
-    for root, marked in analysis.roots:
-        here: dict[str, str] = {}
-        for number, place in enumerate(root.places):
-            path = _whole_kernel(analysis, [(m.operands[number], m.mapped[number]) for m in marked])
-            if path in kernels:
-                here[place] = path
-        places.add(root.signature, here)
-        covered |= set(here.values())
-    return places, covered
-
-
-def _whole_kernel(analysis: Analysis, evaluations: list[tuple[Any, int]]) -> str | None:
-    """Which parameter an array is in all evaluations, if it is all of it."""
-    found = {locate(known, mapped) for known, mapped in evaluations}
-    one = found.pop() if len(found) == 1 else None
-    if not isinstance(one, Located) or one.stacked or one.axes != tuple(range(len(one.axes))):
-        return None
-    return analysis.paths[one.parameter] if one.parameter < len(analysis.paths) else None
-
-
-def _place_riders(
-    program: Any, analysis: Analysis, specs: list[LayerSpec]
-) -> tuple[dict[str, LayerSpec], dict[str, str]]:
-    """Layers that something can ride beside, and why others are none; by the kernel's path.
-
-    It is tried: probes must reach every call, sliced as the kernel is and not changed.
-    """
-    kernels = {spec.kernel_path: spec for spec in specs}
-    refused: dict[str, str] = {}
-    while kernels:
-        places, inside = places_of_riders(analysis, set(kernels))
-        probes = {p: jax.ShapeDtypeStruct(s.kernel_shape, jnp.float32) for p, s in kernels.items()}
-
-        def trace(
-            leaves: Any, probes: Any, arrays: Any, places: Any = places, inside: Any = inside
-        ) -> Any:
-            boxed = {path: Probe(value, path) for path, value in probes.items()}
-            recorder.riders = places.mapped(
-                lambda here: {at: boxed[path] for at, path in here.items()}
-            )
-            outside = {path: box for path, box in boxed.items() if path not in inside}
-            return program.trace(leaves, outside, arrays)
-
-        recorder = Recorder()
-        try:
-            second = analyse(trace, program.leaves, probes, program.arrays, recorder)
-        except Exception as error:  # what the loss raises without riders was raised before
-            blamed = set(kernels) - inside or set(kernels)
-            text = " ".join(str(error).split())[:200]
-            why = (
-                "a loop, a vmap or one jitted function goes over its slices, and what measures it "
-                "cannot travel beside it, since the loss pairs its params with another tree or "
-                f"changes them ({type(error).__name__}: {text}). Do that inside the Flax module, or "
-                "with singd_optax.plain_params(params)"
-            )
-        else:
-            blamed = set(kernels) - _arrived(second, kernels)
-            why = (
-                "a loop, a vmap or one jitted function goes over its slices, and what measures it "
-                "does not arrive at each of its calls as it was, since the loss changes its params "
-                "as a whole. Do that inside the Flax module, or with singd_optax.plain_params(params)"
-            )
-            if not blamed:
-                return {
-                    path: spec.riding("module" if path in inside else "params")
-                    for path, spec in kernels.items()
-                }, refused
-        refused |= dict.fromkeys(blamed, why)
-        kernels = {path: spec for path, spec in kernels.items() if path not in blamed}
-    return {}, refused
-
-
-def _arrived(analysis: Analysis, kernels: Mapping[str, LayerSpec]) -> set[str]:
-    """The kernels whose probes are, at each of their calls, sliced as they are and unchanged."""
-    output = analysis.output
-    counted = (output.parameters | output.penalties | output.products) >> len(analysis.paths)
-    # A penalty over all leaves would count what rides, too.
-    arrived = {
-        path: False for place, path in enumerate(analysis.paths) if counted >> place & 1
-    }
-    for resolved in analysis.calls:
-        for place, kernel in enumerate(resolved.kernels):
-            path = analysis.paths[kernel.parameter]
-            if path not in kernels:
-                continue
-            probe = resolved.probes[place] if resolved.probes else None
-            fits = not isinstance(probe, str | None) and probe == kernel._replace(
-                parameter=kernel.parameter + len(analysis.paths), is_mapped=False
-            )
-            arrived[path] = arrived.get(path, True) and (fits or not resolved.needs_riders)
-    return {path for path, fits in arrived.items() if fits}
-
-
 def _raise_left(left: list[OtherParameter]) -> None:
     reasons = "\n".join(f"  {path} {shape}: {reason}" for path, shape, reason in left)
     raise ValueError(
@@ -255,7 +149,7 @@ def _raise_left(left: list[OtherParameter]) -> None:
 
 
 def _warn_of_gaps(layers: Layers, refused: Mapping[str, str]) -> None:
-    """Warn of kernels that are multiplied but not measured, or where most parameters are outside."""
+    """Warn of kernels that are not measured, and where most parameters are outside of layers."""
     if refused:
         lines = "\n".join(f"  {path}: {reason}" for path, reason in refused.items())
         warnings.warn(

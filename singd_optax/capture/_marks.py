@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Primitive
 
-#: ``MARK(*arrays, index=, mapped=)``: a scalar. ``index`` says which call it is, ``mapped`` how many
-#: leading axes of each array a ``vmap`` runs over.
+#: ``MARK(*arrays, index=, mapped=)``: a scalar. ``index`` says which call it is, ``mapped`` how
+#: many leading axes of each array a ``vmap`` runs over.
 MARK = Primitive("singd_optax_mark")
 MARK.def_impl(lambda *arrays, **params: jnp.zeros(()))
 MARK.def_abstract_eval(lambda *arrays, **params: jax.core.ShapedArray((), jnp.float32))

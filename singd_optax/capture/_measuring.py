@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax.capture._describe import uses_by_kernel
-from singd_optax.capture._find import places_of_riders
 from singd_optax.capture._fisher import Fisher, Sampling, common_loss_average
 from singd_optax.capture._lanes import in_lanes_of
 from singd_optax.capture._mistakes import check_accumulation, check_not_deleted
+from singd_optax.capture._placing import places_of_riders
 from singd_optax.capture._player import Decision, Player
 from singd_optax.capture._recorder import Recorder, analyse
 from singd_optax.capture._riders import Rider
@@ -143,17 +143,17 @@ def _check_stacking(spec: LayerSpec, stacked: tuple[int, ...]) -> None:
     known = spec.stacking.positions(len(spec.kernel_shape))
     if sorted(known) != sorted(stacked):
         raise ValueError(
-            f"The loss function takes the axes {stacked} off the kernel of layer {spec.path!r}, and "
-            f"took {known} when layers were found. Call find_layers again for this loss function."
+            f"The loss function takes the axes {stacked} off the kernel of layer {spec.path!r}, "
+            f"and took {known} when layers were found. Call find_layers again for this loss."
         )
 
 
 def _warn_of_unreached(paths: list[str]) -> None:
     warnings.warn(
-        f"The loss does not depend on the layers {paths} through a call that is measured, so that "
-        "their factors stay as they are, and each of their refreshes is counted as skipped. If the "
-        "model was changed after find_layers, call it again. If the loss leaves them out on "
-        "purpose, use layers.without(...) or freeze them.",
+        f"The loss does not depend on the layers {paths} through a call that is measured, so "
+        "that their factors stay as they are, and each of their refreshes is counted as skipped. "
+        "If the model was changed after find_layers, call it again. If the loss leaves them out "
+        "on purpose, use layers.without(...) or freeze them.",
         stacklevel=4,
     )
 

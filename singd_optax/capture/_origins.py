@@ -22,6 +22,7 @@ class Origin(NamedTuple):
         where a loop or a vmap runs over all of it.
       is_mapped: Whether its numbers were changed on the way, entry by entry.
       is_stopped: Whether no gradient flows back.
+      is_cast: Whether they were cast to another type.
     """
 
     parameter: int
@@ -29,6 +30,7 @@ class Origin(NamedTuple):
     taken: tuple[tuple[int, int | None], ...] = ()
     is_mapped: bool = False
     is_stopped: bool = False
+    is_cast: bool = False
 
 
 class Vector(NamedTuple):
@@ -65,7 +67,11 @@ def moved(equation: Any, origins: list[Any]) -> list[Any]:
     """The origins of the results of an equation that only moves entries; None where unknown."""
     name, results = equation.primitive.name, equation.outvars
     if name in UNCHANGED and len(origins) == len(results):
-        return origins
+        types = [(a.aval, b.aval) for a, b in zip(equation.invars, results, strict=True)]
+        return [
+            origin if old.dtype == new.dtype else _cast(origin)
+            for origin, (old, new) in zip(origins, types, strict=True)
+        ]
     follow = _FOLLOWED.get(name)
     if follow is None or not any(origins):
         return [None] * len(results)
@@ -87,6 +93,12 @@ def mapped(origin: Any) -> Any:
     if isinstance(origin, Vector):
         return Vector(tuple((part._replace(is_mapped=True), shape) for part, shape in origin.parts))
     return origin._replace(is_mapped=True)
+
+
+def _cast(origin: Any) -> Any:
+    if isinstance(origin, Vector):
+        return Vector(tuple((part._replace(is_cast=True), shape) for part, shape in origin.parts))
+    return None if origin is None else origin._replace(is_cast=True)
 
 
 def stopped(origin: Any) -> Any:

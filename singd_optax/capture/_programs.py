@@ -198,4 +198,4 @@ def _ranks(program: Any) -> list[int | None]:
 
 def _is_condition(program: Any) -> bool:
     outputs = [getattr(atom.aval, "dtype", None) for atom in _open(program).outvars]
-    return len(outputs) == 1 and outputs[0] == bool and _rank(_open(program).outvars[0]) == 0
+    return list(map(str, outputs)) == ["bool"] and _rank(_open(program).outvars[0]) == 0

@@ -1,13 +1,15 @@
 """The trace in which layers are found: calls are noted, and cut out of the program."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from singd_optax.capture._calls import Call, Resolved, resolve
+from singd_optax.capture._calls import Call, Resolved, resolve, resolve_directly
 from singd_optax.capture._dependence import GIVEN, Dependence, Known, Marked
 from singd_optax.capture._marks import mark, stand_in
 from singd_optax.capture._origins import Origin
@@ -55,7 +57,9 @@ class Recorder(Session):
         """Note a call; if it can be measured, return a stand-in for its outputs."""
         index = len(self.seen)
         probe = event.rider if isinstance(event.rider, Probe) else None
-        call = Call(event, rider=None if probe is None else probe.path)
+        names = {id(array): path for path, array in self.parameters.items()}
+        direct = {name: names.get(id(array)) for name, array in event.arrays.items()}
+        call = Call(event, rider=None if probe is None else probe.path, direct=direct)
         self.seen.append(call)
         outputs = run(inputs)
         problem = _problem(event, inputs, outputs)
@@ -141,7 +145,10 @@ def analyse(
     ]
     inputs += [Known(data=GIVEN)] * (len(closed.jaxpr.invars) - len(inputs))
     dependence = Dependence()
-    outputs = read(closed, inputs, dependence)
+    try:
+        outputs = read(closed, inputs, dependence)
+    except Exception as error:
+        return _unread(paths, recorder, error)
     output = dependence.join(outputs) if outputs else Known()
     calls, roots = [], []
     for index, seen in enumerate(recorder.seen):
@@ -155,3 +162,17 @@ def analyse(
 
 def _whole(parameter: int, array: Any) -> Origin:
     return Origin(parameter, tuple(range(len(array.shape))))
+
+
+def _unread(paths: tuple[str, ...], recorder: Recorder, error: Exception) -> Analysis:
+    """What is known without the program: calls that got a parameter itself use that parameter."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "singd-optax"))
+    warnings.warn(
+        f"The program that JAX traced of the loss function could not be read ({versions}; "
+        f"{type(error).__name__}: {error}). Only layers that are called outside of scan, vmap, "
+        "remat and jit are found, and whether all uses of their kernels are measured is unknown. "
+        "Please report this with these versions; older ones of jax may do.",
+        stacklevel=5,
+    )
+    calls = tuple(resolve_directly(seen, paths) for seen in recorder.seen if isinstance(seen, Call))
+    return Analysis(paths, calls, (), Known(parameters=-1), ())

@@ -47,8 +47,8 @@ class Sequences(Generic[Told]):
         if all(one == told[0] for one in told):
             return told[0] if told else None
         raise ValueError(
-            f"The loss function made {place + 1} calls of {signature}, and made {len(told)} when it "
-            "was traced without derivatives: which layer each of them is cannot be told. A function "
-            "with a derivative of its own (custom_vjp) that calls layers does that; leave these "
-            "layers out with layers.without(...)."
+            f"The loss function made {place + 1} calls of {signature}, and made {len(told)} when "
+            "it was traced without derivatives: which layer each of them is cannot be told. A "
+            "function with a derivative of its own (custom_vjp) that calls layers does that; leave "
+            "these layers out with layers.without(...)."
         )

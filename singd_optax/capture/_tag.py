@@ -76,8 +76,8 @@ def tag(
     if not use.fits(inputs, outputs) or not _fits_kernel(product, layout, shape, inputs, outputs):
         raise ValueError(
             f"tag: outputs of shape {jnp.shape(outputs)} are not the product {equation!r} of "
-            f"inputs of shape {jnp.shape(inputs)} with a kernel of shape {shape}. The equation names "
-            "the inputs' axes, the kernel's, and the outputs', as jnp.einsum does."
+            f"inputs of shape {jnp.shape(inputs)} with a kernel of shape {shape}. The equation "
+            "names the inputs' axes, the kernel's, and the outputs', as jnp.einsum does."
         )
     signature = ("tag", equation, jnp.ndim(inputs), shape, bias is not None)
     event = Event("tag", signature, use, arrays, rider, is_tag=True)

@@ -41,7 +41,7 @@ class Tap:
     """
 
     slot: Statistics
-    factors: Factors
+    factors: Any
     refresh: jax.Array
     spec: LayerSpec = flax.struct.field(pytree_node=False)
     precision: Precision = flax.struct.field(pytree_node=False)
@@ -117,8 +117,8 @@ def _tap_forward(
     factors: Factors,
     refresh: jax.Array,
 ) -> tuple[jax.Array, Any]:
-    # Tapped, as a loss may take derivatives (forces, gradient penalties), of which this pass is part:
-    # the derivatives of these are measured, too.
+    # Tapped again, as a loss may take derivatives of its own (forces, gradient penalties): this
+    # pass is then a part of what is differentiated.
     tapped = _tap(static, outputs, slot, data, factors, refresh)
     # The mean is the smallest part of the slot: it tells vmap whether the kernel is mapped.
     return tapped, (slot.mean_U, partitions_of(slot), data, factors, refresh)

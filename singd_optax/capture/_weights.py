@@ -59,15 +59,15 @@ def _checked(weight: Any) -> jax.Array:
         or jnp.issubdtype(array.dtype, jnp.floating)
     ):
         raise TypeError(
-            f"position_weights: weights are arrays of numbers >= 0 or of bools, got {weight!r}. For "
-            "positions that all count alike, write position_weights() without any."
+            f"position_weights: weights are arrays of numbers >= 0 or of bools, got {weight!r}. "
+            "For positions that all count alike, write position_weights() without any."
         )
     if not isinstance(array, jax.core.Tracer):
         values = np.asarray(array, np.float64)
         if not (np.isfinite(values).all() and (values >= 0).all()):
             raise ValueError(
                 "position_weights: weights must be finite and >= 0, got values from "
-                f"{values.min()} to {values.max()}. A weight says how many positions one counts for."
+                f"{values.min()} to {values.max()}. A weight says how often one counts."
             )
     return array
 

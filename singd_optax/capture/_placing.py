@@ -1,0 +1,131 @@
+"""Where what measures a stacked layer can travel, so that it arrives at each of its calls."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from singd_optax.capture._calls import Located, locate
+from singd_optax.capture._recorder import Analysis, Probe, Recorder, analyse
+from singd_optax.capture._sequences import Sequences
+from singd_optax.layers import LayerSpec
+
+_SLICED = "a loop, a vmap or one jitted function goes over its slices, and what measures it "
+_REMEDY = ". Do that inside of the Flax module, or with singd_optax.plain_params(params)"
+
+
+def places_of_riders(
+    analysis: Analysis, kernels: set[str]
+) -> tuple[Sequences[dict[str, str]], set[str]]:
+    """Where modules are given whole parameters that are sliced further inside.
+
+    Args:
+      analysis: What the loss does.
+      kernels: The paths of kernels that something has to ride beside.
+
+    Returns:
+      For each root, place there -> path of the kernel; and the kernels that have such a place.
+    """
+    places: Sequences[dict[str, str]] = Sequences()
+    covered: set[str] = set()
+    for root, marked in analysis.roots:
+        here: dict[str, str] = {}
+        for number, place in enumerate(root.places):
+            path = _whole_kernel(analysis, [(m.operands[number], m.mapped[number]) for m in marked])
+            if path in kernels:
+                here[place] = path
+        places.add(root.signature, here)
+        covered |= set(here.values())
+    return places, covered
+
+
+def _whole_kernel(analysis: Analysis, evaluations: list[tuple[Any, int]]) -> str | None:
+    """Which parameter an array is in all evaluations, if it is all of it."""
+    found = {locate(known, mapped) for known, mapped in evaluations}
+    one = found.pop() if len(found) == 1 else None
+    if not isinstance(one, Located) or one.stacked or one.axes != tuple(range(len(one.axes))):
+        return None
+    return analysis.paths[one.parameter] if one.parameter < len(analysis.paths) else None
+
+
+def place_riders(
+    program: Any, analysis: Analysis, specs: list[LayerSpec]
+) -> tuple[dict[str, LayerSpec], dict[str, str]]:
+    """Layers that something can ride beside, and why others are none; by the kernel's path.
+
+    It is tried: probes must reach every call, sliced as the kernel is and not changed.
+
+    Args:
+      program: The loss function.
+      analysis: What it does without riders.
+      specs: The layers that need some.
+    """
+    kernels = {spec.kernel_path: spec for spec in specs}
+    refused: dict[str, str] = {}
+    while kernels:
+        places, inside = places_of_riders(analysis, set(kernels))
+        try:
+            second = _with_probes(program, kernels, places, inside)
+        except Exception as error:  # what the loss raises without riders was raised before
+            blamed = set(kernels) - inside or set(kernels)
+            text = " ".join(str(error).split())[:200]
+            why = (
+                f"{_SLICED}cannot travel beside it, since the loss pairs its params with another "
+                f"tree or changes them ({type(error).__name__}: {text}){_REMEDY}"
+            )
+        else:
+            blamed = set(kernels) - _arrived(second, kernels)
+            why = (
+                f"{_SLICED}does not arrive at each of its calls as it was, since the loss changes "
+                f"its params as a whole{_REMEDY}"
+            )
+        refused |= dict.fromkeys(blamed, why)
+        kernels = {path: spec for path, spec in kernels.items() if path not in blamed}
+        if not blamed:
+            break
+    _, inside = places_of_riders(analysis, set(kernels))
+    return {
+        path: spec.riding("module" if path in inside else "params")
+        for path, spec in kernels.items()
+    }, refused
+
+
+def _with_probes(
+    program: Any,
+    kernels: Mapping[str, LayerSpec],
+    places: Sequences[dict[str, str]],
+    inside: set[str],
+) -> Analysis:
+    """What the loss does with probes beside its kernels."""
+    recorder = Recorder()
+
+    def trace(leaves: Any, probes: Any, arrays: Any) -> Any:
+        boxed = {path: Probe(value, path) for path, value in probes.items()}
+        recorder.riders = places.mapped(lambda here: {at: boxed[path] for at, path in here.items()})
+        outside = {path: box for path, box in boxed.items() if path not in inside}
+        return program.trace(leaves, outside, arrays)
+
+    types = {
+        path: jax.ShapeDtypeStruct(spec.kernel_shape, spec.statistics_dtype)
+        for path, spec in kernels.items()
+    }
+    return analyse(trace, program.leaves, types, program.arrays, recorder)
+
+
+def _arrived(analysis: Analysis, kernels: Mapping[str, LayerSpec]) -> set[str]:
+    """The kernels whose probes are, at each of their calls, sliced as they are and unchanged."""
+    output = analysis.output
+    counted = (output.parameters | output.penalties | output.products) >> len(analysis.paths)
+    # A penalty over all leaves would count what rides, too.
+    arrived = {path: False for place, path in enumerate(analysis.paths) if counted >> place & 1}
+    for resolved in analysis.calls:
+        for place, kernel in enumerate(resolved.kernels):
+            path = analysis.paths[kernel.parameter]
+            if path not in kernels:
+                continue
+            probe = resolved.probes[place] if resolved.probes else None
+            fits = not isinstance(probe, str | None) and probe == kernel._replace(
+                parameter=kernel.parameter + len(analysis.paths), is_mapped=False, is_cast=False
+            )
+            arrived[path] = arrived.get(path, True) and (fits or not resolved.needs_riders)
+    return {path for path, fits in arrived.items() if fits}

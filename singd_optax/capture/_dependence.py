@@ -119,11 +119,13 @@ class Marked(NamedTuple):
       operands: What is known of its arrays.
       mapped: How many leading axes of each one a ``vmap`` runs over.
       is_custom: Whether it is in a function that has a derivative of its own.
+      is_looped: Whether it is in a loop.
     """
 
     operands: tuple[Known, ...]
     mapped: tuple[int, ...]
     is_custom: bool
+    is_looped: bool = False
 
 
 class Dependence(Reading[Known]):
@@ -203,7 +205,7 @@ class Dependence(Reading[Known]):
     def _mark(self, params: dict[str, Any], inputs: list[Known]) -> Known:
         index = params["index"]
         if self.is_final:
-            seen = Marked(tuple(inputs), params["mapped"], self._custom > 0)
+            seen = Marked(tuple(inputs), params["mapped"], self._custom > 0, self.loops > 0)
             self.marked.setdefault(index, []).append(seen)
         # A kernel that was made by earlier calls, as MAML's fast weights are, depends on these.
         return Known(calls=_union(inputs).calls | 1 << index, data=ACTIVATIONS)

@@ -108,8 +108,9 @@ def tag_distribution(
 
     ``value_and_grad(..., fisher="mc")`` and ``"ggn"`` need to know; otherwise it does nothing.
     The loss must be the negative log-likelihood of this distribution (up to a constant), averaged
-    as the layers' ``loss_average`` says. Call it where the loss function itself runs, not inside
-    ``jax.lax.scan``, ``jax.vmap`` or an inner ``jax.jit``.
+    as the layers' ``loss_average`` says. Inside of an inner ``jax.jit`` or ``jax.checkpoint`` it
+    works as well, for one more forward pass on refresh steps; inside ``jax.lax.scan`` and
+    ``jax.vmap`` it would draw the same labels in each step, and is refused.
 
     Args:
       outputs: (batch, shared positions, parameters). Use what is returned in their place.
@@ -132,5 +133,7 @@ def tag_distribution(
     if listener is not None:
         leading = outputs.shape[:-1] if outputs.ndim > 1 else outputs.shape
         weights = current_weights(leading, "tag_distribution")
-        listener(Prediction(outputs, distribution, standard_deviation, weights))
+        prediction = Prediction(outputs, distribution, standard_deviation, weights)
+        replaced = listener(prediction)
+        return outputs if replaced is None else replaced
     return outputs

@@ -1,6 +1,7 @@
 """Whose output gradients the statistics are made of: the Fisher information's three flavours."""
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ FISHERS: tuple[Fisher, ...] = ("empirical", "mc", "ggn")
 
 Curvature = dict[str, Statistics]
 Loss = Callable[[Any, Curvature], Any]
+Listener = Callable[[Prediction], jax.Array]
 
 
 class Sampling(NamedTuple):
@@ -64,11 +66,7 @@ def differentiate(
 
     (value, outputs), pull, (aux, weights) = jax.vjp(with_outputs, params, slots, has_aux=True)
     if not outputs:
-        raise ValueError(
-            f"fisher={fisher!r} needs the distribution that the model predicts, and the loss "
-            "function named none. In it, write outputs = singd_optax.tag_distribution(outputs, "
-            "'categorical') (or 'bernoulli', 'gaussian')."
-        )
+        raise _no_prediction(fisher)
     marked = [
         Prediction(output, old.name, old.standard_deviation, weight)
         for old, output, weight in zip(found, outputs, weights, strict=True)
@@ -132,6 +130,92 @@ def _exact(
         total = jax.lax.scan(add, start, jnp.arange(1, current.columns))[0]
     assert total is not None
     return total
+
+
+def sampled_statistics(
+    statistics_of: Callable[[Listener], Curvature],
+    columns: Sequence[int],
+    slots: Curvature,
+    fisher: Fisher,
+    sampling: Sampling,
+) -> Curvature:
+    """Statistics of a loss that names its predictions where its outputs cannot be had.
+
+    Args:
+      statistics_of: Makes one pass of the loss of its own, in which ``tag_distribution`` calls
+        this listener.
+      columns: For each prediction, how many columns the root of its Hessian has.
+      slots: Zeros.
+      fisher: ``"mc"`` or ``"ggn"``.
+      sampling: As for ``differentiate``.
+
+    Raises:
+      ValueError: No prediction was named.
+    """
+    if not columns:
+        raise _no_prediction(fisher)
+
+    def one_pass(gradient_of: Callable[[int, Prediction], jax.Array]) -> Curvature:
+        places = itertools.count()
+
+        def listener(prediction: Prediction) -> jax.Array:
+            gradient = gradient_of(next(places), prediction)
+            if sampling.loss_scale is not None:
+                gradient = gradient * jnp.asarray(sampling.loss_scale, gradient.dtype)
+            return _with_gradient(prediction.outputs, jax.lax.stop_gradient(gradient))
+
+        return statistics_of(listener)
+
+    def monte_carlo() -> Curvature:
+        keys = jax.random.split(sampling.key, len(columns))
+        return one_pass(lambda place, p: p.sampled_gradient(keys[place], sampling.loss_average))
+
+    def exact() -> Curvature:
+        total = sum(columns)
+
+        def add(summed: Curvature, chosen: tuple[jax.Array, jax.Array]) -> Any:
+            def column(place: int, prediction: Prediction) -> jax.Array:
+                one = prediction.hessian_column(chosen[1], sampling.loss_average)
+                return jnp.where(chosen[0] == place, one, jnp.zeros_like(one))
+
+            formed = {
+                path: statistics.scaled(inputs=1 / total)
+                for path, statistics in one_pass(column).items()
+            }
+            return jax.tree.map(jnp.add, summed, formed), None
+
+        places = jnp.repeat(
+            jnp.arange(len(columns)), jnp.asarray(columns), total_repeat_length=total
+        )
+        indices = jnp.concatenate([jnp.arange(count) for count in columns])
+        zeros = jax.tree.map(jnp.zeros_like, slots)
+        return jax.lax.scan(add, zeros, (places, indices))[0]
+
+    return jax.lax.cond(
+        sampling.due,
+        monte_carlo if fisher == "mc" else exact,
+        lambda: jax.tree.map(jnp.zeros_like, slots),
+    )
+
+
+@jax.custom_vjp
+def _with_gradient(outputs: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The outputs, whose gradient is this one whatever the loss makes of them."""
+    del gradient
+    return outputs
+
+
+_with_gradient.defvjp(
+    lambda outputs, gradient: (outputs, gradient), lambda gradient, _: (gradient, None)
+)
+
+
+def _no_prediction(fisher: str) -> ValueError:
+    return ValueError(
+        f"fisher={fisher!r} needs the distribution that the model predicts, and the loss "
+        "function named none. In it, write outputs = singd_optax.tag_distribution(outputs, "
+        "'categorical') (or 'bernoulli', 'gaussian')."
+    )
 
 
 def common_loss_average(specs: Iterable[LayerSpec]) -> str | None:

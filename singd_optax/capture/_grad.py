@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from singd_optax._validate import check_choice
 from singd_optax.capture._fisher import FISHERS, Fisher, differentiate
 from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unscaled
@@ -98,18 +100,23 @@ def value_and_grad(
         def loss(params: Any, riders: dict[str, Any]) -> Any:
             return run(loss_fn, params, riders, args, kwargs)
 
-        measuring = Measuring(layers, opt_state, precision, program, prepared)
-        sampling = measuring.sampling(seed, fisher)._replace(loss_scale=loss_scale)
-
-        def tapped_loss(params: Any, slots: dict[str, Statistics]) -> Any:
-            result = measuring.run(slots, lambda riders: loss(params, riders))
-            return scaled_loss(result, has_aux, loss_scale)
-
-        value, grads, statistics = unscaled(
-            *differentiate(tapped_loss, params, measuring.slots, has_aux, fisher, sampling),
-            has_aux,
-            loss_scale,
+        measuring = Measuring(
+            layers, opt_state, precision, program, prepared, fisher, seed, loss_scale
         )
+        if measuring.is_named_inside:
+            plain = lambda params: scaled_loss(loss(params, {}), has_aux, loss_scale)
+            value, grads = jax.value_and_grad(plain, has_aux=has_aux)(params)
+            statistics = measuring.sampled()
+        else:
+
+            def tapped_loss(params: Any, slots: dict[str, Statistics]) -> Any:
+                result = measuring.run(slots, lambda riders: loss(params, riders))
+                return scaled_loss(result, has_aux, loss_scale)
+
+            value, grads, statistics = differentiate(
+                tapped_loss, params, measuring.slots, has_aux, fisher, measuring.sampling
+            )
+        value, grads, statistics = unscaled(value, grads, statistics, has_aux, loss_scale)
         return value, grads, measuring.curvature(statistics)
 
     return value_grad_and_curvature

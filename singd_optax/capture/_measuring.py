@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax.capture._describe import uses_by_kernel
-from singd_optax.capture._fisher import Fisher, Sampling, common_loss_average
+from singd_optax.capture._fisher import Fisher, Sampling, common_loss_average, sampled_statistics
 from singd_optax.capture._lanes import in_lanes_of
 from singd_optax.capture._mistakes import check_accumulation, check_not_deleted
 from singd_optax.capture._placing import places_of_riders
@@ -17,7 +17,7 @@ from singd_optax.capture._player import Decision, Player
 from singd_optax.capture._recorder import Recorder, analyse
 from singd_optax.capture._riders import Rider
 from singd_optax.capture._sequences import Sequences
-from singd_optax.capture._session import listening
+from singd_optax.capture._session import listening, predicting
 from singd_optax.capture._tap import Tap
 from singd_optax.capture._use import is_transposed
 from singd_optax.layers import (
@@ -49,6 +49,9 @@ class Measuring:
         precision: Precision,
         program: Any,
         check: Callable[[dict[str, LayerSpec]], None],
+        fisher: Fisher = "empirical",
+        seed: int = 0,
+        loss_scale: Any = None,
     ):
         """Trace the loss without derivatives, to know its calls.
 
@@ -58,6 +61,9 @@ class Measuring:
           precision: Of the products that form statistics.
           program: The loss function.
           check: Called with the layers, before anything is traced.
+          fisher: Whose output gradients statistics are made of.
+          seed: Of the labels that are drawn.
+          loss_scale: By which output gradients are multiplied.
         """
         check_not_deleted(opt_state, "opt_state")
         check_accumulation(opt_state)
@@ -65,6 +71,9 @@ class Measuring:
         self._precision = precision
         self.specs = {path: layers[path] for path in self._states}
         check(self.specs)
+        self._program = program
+        self._fisher = fisher
+        self.sampling = self._sampling(seed)._replace(loss_scale=loss_scale)
         self._analysis = analyse(program.trace, program.leaves, {}, program.arrays, Recorder())
         lanes = in_lanes_of([self._analysis.constants, program.leaves, program.arrays])
         self.slots = {
@@ -91,17 +100,39 @@ class Measuring:
         with listening(Player(self._decisions(), taps, at_roots)):
             return loss({path: r for path, r in riders.items() if path not in inside})
 
-    def sampling(self, seed: int, fisher: Fisher) -> Sampling:
+    @property
+    def is_named_inside(self) -> bool:
+        """Whether a prediction was named where its outputs cannot be had."""
+        return self._fisher != "empirical" and any(one.is_inside for one in self._analysis.named)
+
+    def sampled(self) -> dict[str, Statistics]:
+        """Statistics for ``"mc"`` and ``"ggn"`` from passes of their own, and from no others."""
+
+        def statistics_of(listener: Any) -> dict[str, Statistics]:
+            def loss(slots: dict[str, Statistics]) -> jax.Array:
+                with predicting(listener):
+                    (value,) = self.run(slots, self._plain)
+                return 0 * value  # what goes back is the listener's alone
+
+            return jax.grad(loss)(self.slots)
+
+        columns = [one.columns for one in self._analysis.named]
+        return sampled_statistics(statistics_of, columns, self.slots, self._fisher, self.sampling)
+
+    def _plain(self, riders: dict[str, Any]) -> Any:
+        return self._program.trace(self._program.leaves, riders, self._program.arrays)
+
+    def _sampling(self, seed: int) -> Sampling:
         """What is drawn, for which layers, and whether now."""
         due = [state.refresh_due for state in self._states.values()]
         count = next(
             (state.curvature_count for state in self._states.values()), jnp.zeros([], jnp.int32)
         )
-        average = None if fisher == "empirical" else common_loss_average(self.specs.values())
+        is_empirical = self._fisher == "empirical"
         return Sampling(
             due=functools.reduce(jnp.logical_or, due, jnp.zeros([], bool)),
             key=jax.random.fold_in(jax.random.key(seed), count),
-            loss_average=average,
+            loss_average=None if is_empirical else common_loss_average(self.specs.values()),
         )
 
     def curvature(self, statistics: dict[str, Statistics]) -> Curvature:

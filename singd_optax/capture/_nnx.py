@@ -7,6 +7,8 @@ from typing import Any
 
 from flax import nnx
 
+from singd_optax._validate import check_choice
+from singd_optax.capture._fisher import FISHERS, Fisher
 from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unscaled
 from singd_optax.capture._measuring import Measuring
 from singd_optax.capture._mistakes import check_not_deleted
@@ -21,6 +23,8 @@ def value_and_grad(
     *,
     has_aux: bool = False,
     precision: Precision = "highest",
+    fisher: Fisher = "empirical",
+    seed: int = 0,
     wrt: Any = nnx.Param,
 ) -> Callable[..., tuple[Any, nnx.State, Curvature]]:
     """``nnx.value_and_grad`` that also returns the curvature of the Kronecker layers.
@@ -35,6 +39,11 @@ def value_and_grad(
       layers: From ``singd_optax.nnx.find_layers``, for the same loss function.
       has_aux: Whether ``loss_fn`` returns a pair.
       precision: Of the products that form statistics.
+      fisher: Of which output gradients the curvature is made: ``"empirical"``, those of the loss;
+        ``"mc"``, those at labels drawn from the model's own prediction, for one more forward and
+        backward pass on refresh steps; ``"ggn"``, the Gauss-Newton matrix exactly. The last two
+        need ``tag_distribution`` in the loss function; see ``singd_optax.value_and_grad``.
+      seed: Of the labels that ``"mc"`` draws.
       wrt: Which variables are parameters, as for ``nnx.Optimizer``.
 
     Returns:
@@ -47,7 +56,8 @@ def value_and_grad(
 
     Raises:
       TypeError: ``layers`` is something else; when called, ``model`` is no NNX module.
-      ValueError: When called: the model or the optimizer's state do not match ``layers``.
+      ValueError: ``fisher`` is none of the three. When called: the model or the optimizer's state
+        do not match ``layers``, or no distribution was named.
 
     Example:
       >>> from flax import nnx
@@ -64,6 +74,7 @@ def value_and_grad(
       (6, 6)
     """
     check_layers(layers)
+    check_choice("fisher", fisher, FISHERS)
 
     @functools.wraps(loss_fn)
     def value_grad_and_curvature(
@@ -94,11 +105,16 @@ def value_and_grad(
             precision,
             program,
             lambda specs: check_params(specs.values(), Leaves(params), "model"),
+            fisher,
+            seed,
+            loss_scale,
         )
+        is_sampled = fisher != "empirical"
 
         def tapped_loss(model: Any, slots: dict[str, Statistics], *args: Any) -> Any:
             loss = lambda riders: run(loss_fn, model, riders, args, kwargs)
-            return scaled_loss(measuring.run(slots, loss), has_aux, loss_scale)
+            result = loss({}) if is_sampled else measuring.run(slots, loss)
+            return scaled_loss(result, has_aux, loss_scale)
 
         value, (grads, statistics) = nnx.value_and_grad(
             tapped_loss,
@@ -107,6 +123,8 @@ def value_and_grad(
             graph=True,
             graph_updates=True,
         )(model, measuring.slots, *args)
+        if is_sampled:
+            statistics = measuring.sampled()
         value, grads, statistics = unscaled(value, grads, statistics, has_aux, loss_scale)
         return value, grads, measuring.curvature(statistics)
 

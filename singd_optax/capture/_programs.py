@@ -22,11 +22,13 @@ class Reading(abc.ABC, Generic[Value]):
     Attributes:
       is_final: Whether what is seen now is what the program does. While a loop is gone through
         again and again until nothing changes, it is False.
+      loops: How many loops what is seen now is inside of.
     """
 
     def __init__(self) -> None:
         """Nothing is read yet."""
         self.is_final = True
+        self.loops = 0
 
     @abc.abstractmethod
     def constant(self, atom: Any) -> Value:
@@ -129,7 +131,7 @@ def _through_scan(
     slices = [reading.slice_of(value) for value in inputs[whole:]]
 
     def step(carry: list[Value]) -> list[Value]:
-        return _run(body, [*constants, *carry, *slices], reading)
+        return _run_in_loop(body, [*constants, *carry, *slices], reading)
 
     carry = _settled(lambda carry: step(carry)[:carried], carry, reading)
     outputs = step(carry)
@@ -148,11 +150,19 @@ def _through_while(
     tested, constants = inputs[:first], inputs[first : len(inputs) - carried]
 
     def step(carry: list[Value]) -> list[Value]:
-        return _run(body, [*constants, *carry], reading)
+        return _run_in_loop(body, [*constants, *carry], reading)
 
     carry = _settled(step, inputs[len(inputs) - carried :], reading)
     carry = _joined(step(carry), carry, reading)
     return reading.chosen(_run(condition, [*tested, *carry], reading)[0], carry)
+
+
+def _run_in_loop(body: Any, inputs: list[Value], reading: Reading[Value]) -> list[Value]:
+    reading.loops += 1
+    try:
+        return _run(body, inputs, reading)
+    finally:
+        reading.loops -= 1
 
 
 def _settled(

@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 
 from singd_optax.capture._calls import Call, Resolved, resolve, resolve_directly
 from singd_optax.capture._dependence import GIVEN, Dependence, Known, Marked
+from singd_optax.capture._distribution import Prediction
 from singd_optax.capture._marks import mark, stand_in
 from singd_optax.capture._origins import Origin
 from singd_optax.capture._programs import read
 from singd_optax.capture._sequences import Sequences
-from singd_optax.capture._session import Event, Session, listening
+from singd_optax.capture._session import Event, Session, listening, predicting
 from singd_optax.capture._weights import weights_of
 
 
@@ -39,6 +41,18 @@ class Root(NamedTuple):
     places: tuple[str, ...]
 
 
+class Named(NamedTuple):
+    """A prediction that ``tag_distribution`` was told.
+
+    Attributes:
+      columns: How many columns the root of its Hessian has.
+      is_inside: Whether its outputs are values of an inner trace (``jit``, ``checkpoint``).
+    """
+
+    columns: int
+    is_inside: bool
+
+
 class Recorder(Session):
     """Notes calls.
 
@@ -50,8 +64,12 @@ class Recorder(Session):
     def __init__(self) -> None:
         """Nothing was called yet."""
         super().__init__()
-        self.seen: list[Call | Root] = []
+        self.seen: list[Call | Root | Named] = []
         self.riders: Sequences[dict[str, Any]] = Sequences()
+
+    def start(self) -> None:
+        """The trace begins."""
+        self._state = get_opaque_trace_state()
 
     def call(self, event: Event, inputs: Any, run: Callable[[Any], Any]) -> Any:
         """Note a call; if it can be measured, return a stand-in for its outputs."""
@@ -68,6 +86,13 @@ class Recorder(Session):
         if problem is not None or isinstance(event.use, str):
             return outputs
         return stand_in(gate, inputs, outputs, event.arrays.get(event.use.kernel))
+
+    def prediction(self, prediction: Prediction) -> None:
+        """Note what ``tag_distribution`` is told."""
+        index = len(self.seen)
+        is_inside = get_opaque_trace_state() != self._state
+        self.seen.append(Named(prediction.columns, is_inside))
+        mark(index, [prediction.outputs])
 
     def root(self, signature: Any, arrays: dict[str, Any]) -> dict[str, Any]:
         """Note the parameters."""
@@ -99,6 +124,7 @@ class Analysis(NamedTuple):
       paths: Of the parameters, by their index.
       calls: All calls of what holds parameters, in order.
       roots: What modules were given, with what is known of it in each evaluation.
+      named: The predictions that were named.
       output: What is known of the loss.
       constants: Arrays that the loss closes over.
     """
@@ -106,6 +132,7 @@ class Analysis(NamedTuple):
     paths: tuple[str, ...]
     calls: tuple[Resolved, ...]
     roots: tuple[tuple[Root, tuple[Marked, ...]], ...]
+    named: tuple[Named, ...]
     output: Known
     constants: tuple[Any, ...]
 
@@ -128,7 +155,8 @@ def analyse(
     """
 
     def traced(leaves: Any, probes: Any, arrays: Any) -> Any:
-        with listening(recorder):
+        recorder.start()
+        with listening(recorder), predicting(recorder.prediction):
             return trace(leaves, probes, arrays)
 
     closed = jax.make_jaxpr(traced)(dict(leaves), dict(probes), list(arrays))
@@ -150,14 +178,25 @@ def analyse(
     except Exception as error:
         return _unread(paths, recorder, error)
     output = dependence.join(outputs) if outputs else Known()
-    calls, roots = [], []
+    calls, roots, named = [], [], []
     for index, seen in enumerate(recorder.seen):
         marked = dependence.marked.get(index, [])
         if isinstance(seen, Call):
             calls.append(resolve(seen, marked, bool(output.calls >> index & 1)))
-        else:
+        elif isinstance(seen, Root):
             roots.append((seen, tuple(marked)))
-    return Analysis(paths, tuple(calls), tuple(roots), output, tuple(closed.consts))
+        else:
+            _check_named(marked)
+            named.append(seen)
+    return Analysis(paths, tuple(calls), tuple(roots), tuple(named), output, tuple(closed.consts))
+
+
+def _check_named(marked: Sequence[Marked]) -> None:
+    if any(seen.is_looped or any(seen.mapped) for seen in marked):
+        raise ValueError(
+            "tag_distribution: called inside of jax.lax.scan or jax.vmap, where it does not see "
+            "the whole batch. Call it on what these return, with the batch as the first axis."
+        )
 
 
 def _whole(parameter: int, array: Any) -> Origin:
@@ -175,4 +214,4 @@ def _unread(paths: tuple[str, ...], recorder: Recorder, error: Exception) -> Ana
         stacklevel=5,
     )
     calls = tuple(resolve_directly(seen, paths) for seen in recorder.seen if isinstance(seen, Call))
-    return Analysis(paths, calls, (), Known(parameters=-1), ())
+    return Analysis(paths, calls, (), (), Known(parameters=-1), ())

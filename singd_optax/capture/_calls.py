@@ -88,13 +88,16 @@ class Resolved(NamedTuple):
         return len(set(self.kernels)) > 1 or any(None in kernel.indices for kernel in self.kernels)
 
 
-def resolve(call: Call, marked: list[Marked], is_reached: bool) -> Resolved:
+def resolve(
+    call: Call, marked: list[Marked], is_reached: bool, is_forward: bool = False
+) -> Resolved:
     """Which parameters a call uses.
 
     Args:
       call: What was seen.
       marked: What the program says of each evaluation of it.
       is_reached: Whether the loss depends on it.
+      is_forward: Whether the loss takes derivatives through it in forward mode.
     """
     operands = {
         name: tuple(seen.operands[place] for seen in marked)
@@ -115,6 +118,11 @@ def resolve(call: Call, marked: list[Marked], is_reached: bool) -> Resolved:
         problem = (
             "called inside of a function that has a derivative of its own (custom_vjp, "
             "custom_jvp, odeint), which no tap can be part of"
+        )
+    elif is_forward:
+        problem = (
+            "the loss takes derivatives through it in forward mode (jvp, jacfwd, hessian), which "
+            "no tap has. Write them in reverse mode: jacrev, or grad of grad"
         )
     for seen in marked:
         kernel = _locate(call, seen, use.kernel)

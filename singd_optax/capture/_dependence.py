@@ -133,12 +133,14 @@ class Dependence(Reading[Known]):
 
     Attributes:
       marked: Every evaluation of each mark, by its index.
+      has_forward: Whether a function is differentiated in forward mode that has no such derivative.
     """
 
     def __init__(self) -> None:
         """Nothing is read yet."""
         super().__init__()
         self.marked: dict[int, list[Marked]] = {}
+        self.has_forward = False
         self._custom = 0
 
     def constant(self, atom: Any) -> Known:
@@ -156,6 +158,7 @@ class Dependence(Reading[Known]):
         if equation.primitive is MARK:
             return [self._mark(equation.params, inputs)]
         name = equation.primitive.name
+        self.has_forward |= name == "custom_lin"
         joined = _union(inputs)
         origins = [value.origin for value in inputs]
         if name in _ENTRY_BY_ENTRY:

@@ -161,7 +161,7 @@ def _warn_of_gaps(layers: Layers, refused: Mapping[str, str]) -> None:
         groups: dict[tuple[str, str], int] = defaultdict(int)
         for path, shape, reason in layers.others:
             groups[split_path(path)[0] or "(root)", reason] += math.prod(shape)
-        total = sum(groups.values()) / (1 - layers.coverage)
+        total = max(sum(groups.values()) / (1 - layers.coverage), 1)
         largest = sorted(groups.items(), key=lambda item: -item[1])[:5]
         lines = "\n".join(
             f"  {size / total:.0%} {group}: {reason}" for (group, reason), size in largest

@@ -15,6 +15,7 @@ def in_lanes_of(tree: Any) -> Callable[[jax.Array], jax.Array]:
     loss function runs over data of one and the same loss. What tells them apart is that under the
     first, slots have lanes, too. Nothing is computed for it, with lanes or without.
     """
+    tree = jax.lax.stop_gradient(tree)
     leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.core.Tracer)]
     if not leaves:
         return lambda array: array

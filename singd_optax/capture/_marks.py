@@ -7,7 +7,7 @@ and what else the loss owes to them is a use outside of the calls that are measu
 derivatives, since a loss may take some: with respect to the inputs, and to the kernel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,8 +22,16 @@ MARK.def_impl(lambda *arrays, **params: jnp.zeros(()))
 MARK.def_abstract_eval(lambda *arrays, **params: jax.core.ShapedArray((), jnp.float32))
 
 
-def mark(index: int, arrays: Sequence[jax.Array]) -> jax.Array:
-    """A scalar that depends on a mark; without a derivative, and under every transformation."""
+def mark(
+    index: int, arrays: Sequence[jax.Array], on_derivative: Callable[[], None] = lambda: None
+) -> jax.Array:
+    """A scalar that depends on a mark; without a derivative, and under every transformation.
+
+    Args:
+      index: Of the call.
+      arrays: Its kernel and bias.
+      on_derivative: Called when the loss itself takes a derivative through the call.
+    """
 
     @jax.custom_jvp
     def marked(*arrays: jax.Array) -> jax.Array:
@@ -32,12 +40,15 @@ def mark(index: int, arrays: Sequence[jax.Array]) -> jax.Array:
     @marked.defjvp
     def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
         del tangents
+        on_derivative()
         return marked(*primals), jnp.zeros((), jnp.float32)
 
     return marked(*arrays)
 
 
-def stand_in(gate: jax.Array, inputs: jax.Array, outputs: jax.Array, kernel: Any) -> jax.Array:
+def stand_in(
+    gate: jax.Array, inputs: jax.Array, outputs: jax.Array, kernel: Any, reverse_only: bool = True
+) -> jax.Array:
     """Something of the type of the outputs that depends on the inputs and on the gate.
 
     Args:
@@ -45,11 +56,21 @@ def stand_in(gate: jax.Array, inputs: jax.Array, outputs: jax.Array, kernel: Any
       inputs: Of the call; derivatives with respect to them depend on the gate, too.
       outputs: Of the call, of which only the type is taken.
       kernel: With respect to which there are derivatives, that depend on inputs and gate.
+      reverse_only: Whether derivatives in forward mode are as illegal as those of a tap.
     """
     total = (1 + gate) * jnp.sum(jnp.asarray(inputs).astype(jnp.float32))
     if kernel is not None:
         total = total + _derivative(kernel, total)
-    return jnp.zeros_like(outputs) + total.astype(outputs.dtype)
+    result = jnp.zeros_like(outputs) + total.astype(outputs.dtype)
+    return _like_a_tap(result) if reverse_only else result
+
+
+@jax.custom_vjp
+def _like_a_tap(outputs: jax.Array) -> jax.Array:
+    return outputs
+
+
+_like_a_tap.defvjp(lambda outputs: (_like_a_tap(outputs), None), lambda _, gradient: (gradient,))
 
 
 def _bind(index: int, mapped: tuple[int, ...]) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from singd_optax.capture._lanes import in_lanes_of
 from singd_optax.capture._riders import Rider
 from singd_optax.capture._sequences import Sequences
 from singd_optax.capture._session import Event, Session
@@ -51,7 +52,9 @@ class Player(Session):
         if decision is None or not isinstance(event.use, Use):
             return outputs
         if decision.layer is not None:
-            tap = self._taps[decision.layer].at(decision.indices)
+            # A vmap over a stack of one has lanes, too: then the slot has them, and not the data.
+            lanes = in_lanes_of(event.arrays[event.use.kernel])
+            tap = self._taps[decision.layer].at(decision.indices).mapped(lanes)
         elif isinstance(event.rider, Rider):
             tap = event.rider.tap()
         else:

@@ -59,17 +59,23 @@ class Recorder(Session):
     Attributes:
       seen: What was marked, by the index of the mark.
       riders: What to put beside the parameters that modules see, by the root's signature.
+      differentiated: The marks of calls through which the loss itself takes derivatives.
+      forward: Whether some of these are taken in forward mode.
     """
 
     def __init__(self) -> None:
         """Nothing was called yet."""
         super().__init__()
         self.seen: list[Call | Root | Named] = []
+        self.forward = False
         self.riders: Sequences[dict[str, Any]] = Sequences()
 
     def start(self) -> None:
-        """The trace begins."""
+        """A trace begins."""
         self._state = get_opaque_trace_state()
+        self.seen.clear()
+        self.riders.restart()
+        self.differentiated: set[int] = set()
 
     def call(self, event: Event, inputs: Any, run: Callable[[Any], Any]) -> Any:
         """Note a call; if it can be measured, return a stand-in for its outputs."""
@@ -82,10 +88,12 @@ class Recorder(Session):
         outputs = run(inputs)
         problem = _problem(event, inputs, outputs)
         self.seen[index] = call._replace(problem=problem)
-        gate = mark(index, [*event.arrays.values(), *([] if probe is None else [probe.value])])
+        arrays = [*event.arrays.values(), *([] if probe is None else [probe.value])]
+        gate = mark(index, arrays, lambda: self.differentiated.add(index))
         if problem is not None or isinstance(event.use, str):
             return outputs
-        return stand_in(gate, inputs, outputs, event.arrays.get(event.use.kernel))
+        kernel = event.arrays.get(event.use.kernel)
+        return stand_in(gate, inputs, outputs, kernel, reverse_only=not self.forward)
 
     def prediction(self, prediction: Prediction) -> None:
         """Note what ``tag_distribution`` is told."""
@@ -159,7 +167,15 @@ def analyse(
         with listening(recorder), predicting(recorder.prediction):
             return trace(leaves, probes, arrays)
 
-    closed = jax.make_jaxpr(traced)(dict(leaves), dict(probes), list(arrays))
+    try:
+        closed = jax.make_jaxpr(traced)(dict(leaves), dict(probes), list(arrays))
+    except TypeError as error:
+        # No tap has a derivative in forward mode: calls that need one are traced without, and
+        # refused. An error of the loss function's own is raised again.
+        if recorder.forward or "forward-mode" not in str(error):
+            raise
+        recorder.forward = True
+        return analyse(trace, leaves, probes, arrays, recorder)
     paths = tuple(sorted(leaves))
     inputs = [
         Known(parameters=1 << place, origin=_whole(place, leaves[path]))
@@ -177,12 +193,16 @@ def analyse(
         outputs = read(closed, inputs, dependence)
     except Exception as error:
         return _unread(paths, recorder, error)
+    if dependence.has_forward and not recorder.forward:
+        recorder.forward = True
+        return analyse(trace, leaves, probes, arrays, recorder)
     output = dependence.join(outputs) if outputs else Known()
     calls, roots, named = [], [], []
     for index, seen in enumerate(recorder.seen):
         marked = dependence.marked.get(index, [])
         if isinstance(seen, Call):
-            calls.append(resolve(seen, marked, bool(output.calls >> index & 1)))
+            is_forward = recorder.forward and index in recorder.differentiated
+            calls.append(resolve(seen, marked, bool(output.calls >> index & 1), is_forward))
         elif isinstance(seen, Root):
             roots.append((seen, tuple(marked)))
         else:

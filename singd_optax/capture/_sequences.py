@@ -25,6 +25,10 @@ class Sequences(Generic[Told]):
         """Say what the next call of a kind will be told."""
         self._told.setdefault(signature, []).append(told)
 
+    def restart(self) -> None:
+        """Tell all from the beginning."""
+        self._passed.clear()
+
     def mapped(self, function: Callable[[Told], Other]) -> "Sequences[Other]":
         """The same with other things that are told."""
         new: Sequences[Other] = Sequences()

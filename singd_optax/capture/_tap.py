@@ -52,6 +52,10 @@ class Tap:
         slot, factors, refresh = jax.tree.map(lambda array: array[indices], arrays)
         return Tap(slot, factors, refresh, self.spec, self.precision)
 
+    def mapped(self, function: Callable[[jax.Array], jax.Array]) -> "Tap":
+        """The tap with a function of the arrays of its slot."""
+        return self.replace(slot=jax.tree.map(function, self.slot))  # type: ignore[attr-defined]
+
 
 class Call(NamedTuple):
     """How one call uses its kernel; static.

@@ -6,11 +6,12 @@ changes one says which. Where it is cheap, the code has an answer for the day on
 JAX:
 
 - *names of primitives*: ``scan``, ``while``, ``cond``, ``stop_gradient``, those that begin with
-  ``custom_``, those of layout changes (``transpose``, ``reshape``, ``squeeze``, ``slice``,
-  ``broadcast_in_dim``, ``concatenate``, ``split``, ...), and the parameters ``permutation``,
-  ``dimensions``, ``broadcast_dimensions``, ``start_indices`` and ``axis`` of these. An unknown name
-  or a missing parameter gets the conservative answer: a layer is refused that could have been
-  measured (``_programs``, ``_origins``, ``_dependence``).
+  ``custom_``, ``custom_lin`` (a derivative in forward mode that does not exist), those of layout
+  changes (``transpose``, ``reshape``, ``squeeze``, ``slice``, ``broadcast_in_dim``,
+  ``concatenate``, ``split``, ...), and the parameters ``permutation``, ``dimensions``,
+  ``broadcast_dimensions``, ``start_indices`` and ``axis`` of these. An unknown name or a missing
+  parameter gets the conservative answer: a layer is refused that could have been measured
+  (``_programs``, ``_origins``, ``_dependence``).
 - *operands of loops*: constants, then the carry, then what is scanned over; of ``while``: constants
   of the condition, constants of the body, the carry.
 - *marks*: a ``jax.extend.core.Primitive`` without rules passes through ``make_jaxpr``, ``scan``,

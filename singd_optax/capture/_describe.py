@@ -167,7 +167,7 @@ def _spec(
         stacking=stacking,
         layout=own.layout,
         tied=tied,
-        is_mapped=any(one.kernel.is_mapped for one in uses),
+        is_mapped=any(one.kernel.is_mapped or one.use.changes_kernel for one in uses),
         rider="params" if any(one.call.needs_riders for one in uses) else None,
         **parse_options(dtype, **options),
     )

@@ -66,7 +66,7 @@ def uses_by_kernel(analysis: Analysis) -> dict[str, list[Using]]:
             found[analysis.paths[kernel.parameter]].append(using)
     # Where the user's own code marks a product, its module's call is the same one.
     return {
-        path: [one for one in uses if one.call.call.event.is_tag] or uses
+        path: [one for one in uses if one.call.call.event.is_said] or uses
         for path, uses in found.items()
     }
 

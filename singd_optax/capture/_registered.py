@@ -93,7 +93,8 @@ def make_call(session: Session, taught: Taught, called: Called) -> Any:
         event = Event(called.name, signature, f"{called.name}: {use}", called.arrays)
         return session.call(event, None, lambda _: outputs)
     _check(taught, called, use, inputs, outputs)
-    event = Event(called.name, signature, use, called.arrays, called.riders.get(use.kernel))
+    rider = called.riders.get(use.kernel)
+    event = Event(called.name, signature, use, called.arrays, rider, is_registered=True)
     return session.call(event, _narrowed(inputs, outputs), lambda _: outputs)
 
 

@@ -50,7 +50,7 @@ def tagged(model):
 
 
 class TaggedConv(eqx.Module):
-    """Channels first, and a kernel of (outputs, inputs, rows, columns): moved to where Flax has them."""
+    """Channels first, and a kernel of (outputs, inputs, rows, columns): moved as Flax has them."""
 
     layer: eqx.nn.Conv2d
 
@@ -86,7 +86,7 @@ def haiku(network, x):
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.checkpoint])
 def test_haiku(transform):
     x, y = data(4)
-    params, apply = haiku(hk.nets.MLP([4, CLASSES], activation=jnp.tanh), x)
+    params, apply = haiku(lambda x: hk.nets.MLP([4, CLASSES], activation=jnp.tanh)(x), x)
     loss_fn = lambda params, x, y: cross_entropy(transform(apply)(params, x), y)
     names = [f"mlp/~/linear_{i}" for i in range(2)]
     weights = [(params[name]["w"], params[name]["b"]) for name in names]
@@ -133,7 +133,8 @@ def test_equinox(transform):
 
     def loss_fn(params, x, y):
         model = tagged(eqx.combine(params, static))
-        return cross_entropy(transform(jax.vmap(jax.vmap(model)))(x), y)
+        apply = lambda x: jax.vmap(lambda x: jax.vmap(lambda x: model(x))(x))(x)
+        return cross_entropy(transform(apply)(x), y)
 
     weights = [(layer.weight.T, layer.bias) for layer in model.layers]
     places = [(f"layers/{i}/weight", ()) for i in range(2)]

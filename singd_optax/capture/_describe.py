@@ -116,7 +116,8 @@ def explain_none(others: list[OtherParameter]) -> ValueError:
     return ValueError(
         "`params` hold no Kronecker layer that `loss_fn` uses. Parameters and why:\n"
         f"{lines}\nProducts in code that is no Flax module are marked by hand: write "
-        "y = singd_optax.tag(x @ w, x, w) where the loss function has y = x @ w. Or use optax.adamw "
+        "y = singd_optax.tag(x @ w, x, w) where the loss function has y = x @ w; modules of others "
+        "are made known with singd_optax.register_layer. Or use optax.adamw "
         "alone for this model; or pass the loss function and the params of the model that you train."
     )
 

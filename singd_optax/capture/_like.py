@@ -54,6 +54,6 @@ def read_like(method: Callable[..., Any], module: Any, inputs: jax.Array, rest: 
         return reader(_Seen(module, kind), inputs, rest)
     except AttributeError as error:
         raise ValueError(
-            f"register_layer: {type(module).__name__} cannot be read like {kind.__name__}: it has no "
-            f"attribute {error}. Give the class this attribute, or say equation= or call= instead."
+            f"register_layer: {type(module).__name__} cannot be read like {kind.__name__}: it has "
+            f"no attribute {error}. Give the class this attribute, or say equation= or call= instead."
         ) from error

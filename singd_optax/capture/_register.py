@@ -91,13 +91,14 @@ def register_layer(
         )
     if method.startswith("_") and method != "__call__":
         raise ValueError(
-            f"register_layer: `method` must be '__call__' or a public one, got {method!r}: calls of "
-            f"others are not heard. Say one of {_methods(module_class)}, and what it does as a whole."
+            f"register_layer: `method` must be '__call__' or a public one, got {method!r}: calls "
+            f"of others are not heard. Say one of {_methods(module_class)}."
         )
     for name, value in (("kernel", kernel), ("bias", bias)):
         if not isinstance(value, str) and not (name == "bias" and value is None):
             raise TypeError(
-                f"register_layer: `{name}` must be the name of a parameter of the module, got {value!r}."
+                f"register_layer: `{name}` must be the name of a parameter of the module, got "
+                f"{value!r}."
             )
     check_flag("changes_kernel", changes_kernel)
     _check_inputs(module_class, method, inputs)
@@ -105,8 +106,8 @@ def register_layer(
         _check_equation(equation)
     elif equation is not None and not callable(equation):
         raise TypeError(
-            "register_layer: `equation` must be a text such as '...i,io->...o' or a function of the "
-            f"module and its arguments that returns one, got a {type(equation).__name__}."
+            "register_layer: `equation` must be a text such as '...i,io->...o' or a function of "
+            f"the module and its arguments that returns one, got a {type(equation).__name__}."
         )
     if call is not None and not callable(call):
         raise TypeError(
@@ -145,8 +146,8 @@ def _check_equation(equation: str) -> None:
         parse_product(equation, len(named))
     except ValueError as error:
         raise ValueError(
-            f"register_layer: {error} For example '...i,oi->...o', inputs first, for a kernel of shape "
-            "(outputs, inputs); for what is no one product, say call= instead."
+            f"register_layer: {error} For example '...i,oi->...o', inputs first, for a kernel of "
+            "shape (outputs, inputs); for what is no one product, say call= instead."
         ) from error
 
 
@@ -157,12 +158,13 @@ def _check_inputs(module_class: type, method: str, inputs: Any) -> None:
     is_place = isinstance(inputs, int) and not isinstance(inputs, bool) and inputs >= 0
     if not (is_place or isinstance(inputs, str)):
         raise TypeError(
-            f"register_layer: `inputs` must be the place or the name of an argument, got {inputs!r}."
+            "register_layer: `inputs` must be the place or the name of an argument, got "
+            f"{inputs!r}."
         )
     if not is_open and not (inputs < len(names) if is_place else inputs in names):
         raise ValueError(
-            f"register_layer: {module_class.__name__}.{method} has no argument inputs={inputs!r}: it "
-            f"has {names}. Say with inputs= which of them is multiplied with the kernel."
+            f"register_layer: {module_class.__name__}.{method} has no argument inputs={inputs!r}: "
+            f"it has {names}. Say with inputs= which of them is multiplied with the kernel."
         )
 
 
@@ -178,8 +180,8 @@ def _method_of(like: Any) -> Any:
             )
         )
         raise ValueError(
-            f"register_layer: `like` must be one of Flax's classes {legal}, or a method of one, got "
-            f"{like!r}. Of other classes, say equation= or call=."
+            f"register_layer: `like` must be one of Flax's classes {legal}, or a method of one, "
+            f"got {like!r}. Of other classes, say equation= or call=."
         )
     return method
 

@@ -119,8 +119,8 @@ def _inputs(taught: Taught, called: Called) -> Any:
         name = names[name] if name < len(names) else None
     if name not in arguments:
         raise ValueError(
-            f"register_layer: {called.name} was called without the argument inputs={taught.inputs!r}: "
-            f"it got {names}. Say with inputs= which of them is multiplied with the kernel."
+            f"register_layer: {called.name} was called without its argument "
+            f"inputs={taught.inputs!r}: it got {names}. Say with inputs= which of them is multiplied with the kernel."
         )
     return arguments[name]
 
@@ -135,8 +135,8 @@ def _use(taught: Taught, called: Called, inputs: jax.Array) -> Use | str:
     if bias not in called.arrays:
         if bias not in (None, "bias") and others:
             raise ValueError(
-                f"register_layer: {called.name} has no parameter bias={bias!r}: beside the kernel it "
-                f"has {others}. Say with bias= which of them is added to the product, or bias=None."
+                f"register_layer: {called.name} has no parameter bias={bias!r}: beside the kernel "
+                f"it has {others}. Say with bias= which of them is added to the product, or bias=None."
             )
         bias = None
     changes = taught.changes_kernel or called.changes_kernel
@@ -165,9 +165,9 @@ def _equation(taught: Taught, called: Called) -> str:
         equation = equation(called.module, *called.args, **called.kwargs)
     if not isinstance(equation, str):
         raise TypeError(
-            f"register_layer: the equation= of {called.name} must be a text such as '...i,io->...o' "
-            f"or return one, got a {type(equation).__name__}. Let it return the text with which the "
-            "module calls jnp.einsum."
+            f"register_layer: the equation= of {called.name} must be a text such as "
+            f"'...i,io->...o' or return one, got a {type(equation).__name__}. Let it return the "
+            "text with which the module calls jnp.einsum."
         )
     return equation
 

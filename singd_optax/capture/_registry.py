@@ -37,7 +37,7 @@ _taught: dict[Key, Taught] = {}
 
 
 class Registration:
-    """What ``register_layer`` returns: takes back what was said. A context manager does so at its end."""
+    """What was said of a class, which can be taken back: by hand, or at the end of a ``with``."""
 
     def __init__(self, key: Key, taught: Taught):
         """Say it."""

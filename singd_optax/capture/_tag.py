@@ -43,9 +43,9 @@ def tag(
       bias: Likewise, what is added to the product.
       equation: The product as ``einsum`` spells it, inputs first: ``"i,oi->o"`` for Equinox.
         The first free axis of the inputs is the batch, all others are shared positions.
-      like: A Flax Linen module that has not been applied, as ``nn.Conv(8, (3, 3), padding="VALID")``
-        or ``nn.Embed(50, 32)``: in place of an equation, for what is none. The kernel has the
-        axes that this module's would have.
+      like: In place of an equation, for what is none: a Flax Linen module that has not been
+        applied, as ``nn.Conv(8, (3, 3), padding="VALID")`` or ``nn.Embed(50, 32)``, whose kernel
+        would have the axes of this one. Made inside of a module's method, with ``parent=None``.
       holder: The mapping that holds kernel and bias, where a transformation hands it to the code
         around ``tag`` as an argument, and its arrays are no more the very ones of the params:
         ``jax.lax.scan`` over stacked layers, ``jax.checkpoint``, an inner ``jax.jit``.

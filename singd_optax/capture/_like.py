@@ -55,5 +55,5 @@ def read_like(method: Callable[..., Any], module: Any, inputs: jax.Array, rest: 
     except AttributeError as error:
         raise ValueError(
             f"register_layer: {type(module).__name__} cannot be read like {kind.__name__}: it has "
-            f"no attribute {error}. Give the class this attribute, or say equation= or call= instead."
+            f"no attribute {error}. Give the class this attribute, or say equation= or call=."
         ) from error

@@ -1,14 +1,18 @@
 """Teach the library classes of modules that it does not know."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from singd_optax._validate import check_flag
-from singd_optax.capture import _linen_kinds, _nnx_kinds
-from singd_optax.capture._like import LIKE
+from singd_optax.capture._register_checks import (
+    check_class,
+    check_equation,
+    check_inputs,
+    check_one_of,
+    method_of,
+    methods,
+)
 from singd_optax.capture._registry import Registration, Taught
-from singd_optax.layers import parse_product
 
 
 def register_layer(
@@ -82,17 +86,17 @@ def register_layer(
         layer   kind        kernel  K ...
         (root)  Transposed  (3, 5)  5 ...
     """
-    _check_class(module_class)
-    _check_one_of(equation=equation, like=like, call=call)
+    check_class(module_class)
+    check_one_of(equation=equation, like=like, call=call)
     if not isinstance(method, str) or not callable(getattr(module_class, method, None)):
         raise ValueError(
             f"register_layer: {module_class.__name__} has no method {method!r}: it has "
-            f"{_methods(module_class)}. Say with method= which of them multiplies."
+            f"{methods(module_class)}. Say with method= which of them multiplies."
         )
     if method.startswith("_") and method != "__call__":
         raise ValueError(
             f"register_layer: `method` must be '__call__' or a public one, got {method!r}: calls "
-            f"of others are not heard. Say one of {_methods(module_class)}."
+            f"of others are not heard. Say one of {methods(module_class)}."
         )
     for name, value in (("kernel", kernel), ("bias", bias)):
         if not isinstance(value, str) and not (name == "bias" and value is None):
@@ -101,9 +105,10 @@ def register_layer(
                 f"{value!r}."
             )
     check_flag("changes_kernel", changes_kernel)
-    _check_inputs(module_class, method, inputs)
+    if call is None:
+        check_inputs(module_class, method, inputs)
     if isinstance(equation, str):
-        _check_equation(equation)
+        check_equation(equation)
     elif equation is not None and not callable(equation):
         raise TypeError(
             "register_layer: `equation` must be a text such as '...i,io->...o' or a function of "
@@ -114,87 +119,5 @@ def register_layer(
             "register_layer: `call` must be a function of the module and its arguments, got a "
             f"{type(call).__name__}."
         )
-    taught = Taught(equation, _method_of(like), call, kernel, bias, inputs, changes_kernel)
+    taught = Taught(equation, method_of(like), call, kernel, bias, inputs, changes_kernel)
     return Registration((module_class, method), taught)
-
-
-def _check_class(module_class: Any) -> None:
-    modules = (_linen_kinds.MODULE, _nnx_kinds.MODULE)
-    if not (isinstance(module_class, type) and issubclass(module_class, modules)):
-        is_instance = isinstance(module_class, modules)
-        got = f"an instance of {type(module_class).__name__}" if is_instance else repr(module_class)
-        raise TypeError(
-            f"register_layer: `module_class` must be a sub-class of flax.linen.Module or "
-            f"flax.nnx.Module, got {got}. Products outside of Flax modules are marked with "
-            "singd_optax.tag."
-        )
-
-
-def _check_one_of(**said: Any) -> None:
-    given = [name for name, value in said.items() if value is not None]
-    if len(given) != 1:
-        raise ValueError(
-            f"register_layer: say one of `equation`, `like` and `call`, got "
-            f"{' and '.join(given) or 'none of them'}. For example equation='...i,io->...o'."
-        )
-
-
-def _check_equation(equation: str) -> None:
-    # With as many axes as it names, since those that an ellipsis stands for do not matter here.
-    named = equation.partition(",")[0].replace(" ", "").replace("...", "")
-    try:
-        parse_product(equation, len(named))
-    except ValueError as error:
-        raise ValueError(
-            f"register_layer: {error} For example '...i,oi->...o', inputs first, for a kernel of "
-            "shape (outputs, inputs); for what is no one product, say call= instead."
-        ) from error
-
-
-def _check_inputs(module_class: type, method: str, inputs: Any) -> None:
-    parameters = inspect.signature(getattr(module_class, method)).parameters.values()
-    names = [one.name for one in parameters][1:]
-    is_open = any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters)
-    is_place = isinstance(inputs, int) and not isinstance(inputs, bool) and inputs >= 0
-    if not (is_place or isinstance(inputs, str)):
-        raise TypeError(
-            "register_layer: `inputs` must be the place or the name of an argument, got "
-            f"{inputs!r}."
-        )
-    if not is_open and not (inputs < len(names) if is_place else inputs in names):
-        raise ValueError(
-            f"register_layer: {module_class.__name__}.{method} has no argument inputs={inputs!r}: "
-            f"it has {names}. Say with inputs= which of them is multiplied with the kernel."
-        )
-
-
-def _method_of(like: Any) -> Any:
-    """The method that a class is read by."""
-    if like is None:
-        return None
-    method = like.__call__ if isinstance(like, type) else like
-    if method not in LIKE:
-        legal = ", ".join(
-            dict.fromkeys(
-                f"{kind.__module__.split('.')[1]}.{kind.__name__}" for kind in LIKE.values()
-            )
-        )
-        raise ValueError(
-            f"register_layer: `like` must be one of Flax's classes {legal}, or a method of one, "
-            f"got {like!r}. Of other classes, say equation= or call=."
-        )
-    return method
-
-
-def _methods(module_class: type) -> list[str]:
-    base = next(
-        kind for kind in (_linen_kinds.MODULE, _nnx_kinds.MODULE) if issubclass(module_class, kind)
-    )
-    public = [
-        name for name in dir(module_class) if not name.startswith("_") and not hasattr(base, name)
-    ]
-    return [
-        name
-        for name in ("__call__", *public)
-        if inspect.isfunction(getattr(module_class, name, None))
-    ]

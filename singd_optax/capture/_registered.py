@@ -120,7 +120,7 @@ def _inputs(taught: Taught, called: Called) -> Any:
     if name not in arguments:
         raise ValueError(
             f"register_layer: {called.name} was called without its argument "
-            f"inputs={taught.inputs!r}: it got {names}. Say with inputs= which of them is multiplied with the kernel."
+            f"inputs={taught.inputs!r}: it got {names}. Say with inputs= which is multiplied."
         )
     return arguments[name]
 
@@ -136,7 +136,7 @@ def _use(taught: Taught, called: Called, inputs: jax.Array) -> Use | str:
         if bias not in (None, "bias") and others:
             raise ValueError(
                 f"register_layer: {called.name} has no parameter bias={bias!r}: beside the kernel "
-                f"it has {others}. Say with bias= which of them is added to the product, or bias=None."
+                f"it has {others}. Say with bias= which of them is added, or bias=None."
             )
         bias = None
     changes = taught.changes_kernel or called.changes_kernel

@@ -808,3 +808,29 @@ def test_nnx_gradient_penalty_and_state():
     graphdef, state = nnx.split(model)
     with pytest.raises(TypeError, match=r"singd_optax\.nnx"):
         singd_optax.find_layers(lambda s, x: fit(nnx.merge(graphdef, s), x), state, x)
+
+
+@pytest.mark.parametrize("how", ["module", "tag", "both"])
+def test_a_product_that_is_a_layer_and_tagged_counts_once(how):
+    x = jax.random.normal(jax.random.key(0), (6, 4))
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            layer = nn.Dense(4, use_bias=False, name="d", param_dtype=float)
+            y = layer(x)
+            w = layer.variables["params"]["kernel"]
+            if how == "tag":
+                y = singd_optax.tag(y + 1, x, w)
+            h = jnp.tanh(y)
+            if how == "both":  # another product with the same kernel, in the same layout
+                h = singd_optax.tag(h @ w, h, w)
+            return h
+
+    params = Net().init(jax.random.key(1), x)["params"]
+    loss = lambda p, x: jnp.mean(Net().apply({"params": p}, x) ** 2)
+    layers, got = statistics(loss, params, x)
+    (name,) = layers
+    h = np.tanh(x @ params["d"]["kernel"])
+    want = x.T @ x / 6 + (h.T @ h / 6 if how == "both" else 0)
+    np.testing.assert_allclose(got[name].H_K.to_dense(), want, rtol=1e-9)

@@ -47,6 +47,7 @@ PUBLIC = [
     "plain_params",
     "position_weights",
     "refresh_schedule",
+    "register_layer",
     "rules",
     "scale_by_caspr",
     "scale_by_consistent_rms",

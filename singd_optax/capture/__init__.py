@@ -7,6 +7,7 @@ from singd_optax.capture._nnx import value_and_grad as nnx_value_and_grad
 from singd_optax.capture._nnx_find import find_layers as nnx_find_layers
 from singd_optax.capture._nnx_riders import without_riders
 from singd_optax.capture._params import plain_params
+from singd_optax.capture._register import register_layer
 from singd_optax.capture._tag import tag
 from singd_optax.capture._weights import position_weights
 
@@ -16,6 +17,7 @@ __all__ = [
     "nnx_value_and_grad",
     "plain_params",
     "position_weights",
+    "register_layer",
     "tag",
     "tag_distribution",
     "value_and_grad",

@@ -72,6 +72,7 @@ class Resolved(NamedTuple):
       biases: The bias in each one, or None.
       probes: What rode beside the kernel in each one, or why that cannot be told; empty if
         nothing did.
+      inner: The calls that make a part of one of which users say what it is: a bit mask.
     """
 
     call: Call
@@ -81,6 +82,7 @@ class Resolved(NamedTuple):
     kernels: tuple[Located, ...] = ()
     biases: tuple[Located | None, ...] = ()
     probes: tuple[Located | str, ...] = ()
+    inner: int = 0
 
     @property
     def needs_riders(self) -> bool:
@@ -138,7 +140,29 @@ def resolve(
         return Resolved(call, operands, True, f"{caller}: {problem}")
     riding = call.rider is not None
     probes = [locate(seen.operands[-1], seen.mapped[-1]) for seen in marked if riding]
-    return Resolved(call, operands, True, None, tuple(kernels), tuple(biases), tuple(probes))
+    inner = 0
+    for seen in marked if call.event.is_said else ():
+        inputs, outputs = seen.operands[len(call.names) :][:2]
+        inner |= outputs.calls & ~inputs.calls
+    return Resolved(call, operands, True, None, tuple(kernels), tuple(biases), tuple(probes), inner)
+
+
+def without_doubles(calls: Sequence[Resolved], indices: Sequence[int]) -> list[Resolved]:
+    """The calls, without those whose product is that of one of which users say what it is.
+
+    Args:
+      calls: All calls.
+      indices: Of their marks.
+    """
+    tags = [one for one in calls if one.inner and one.is_counted]
+
+    def is_double(one: Resolved, index: int) -> bool:
+        return any(tag.inner >> index & 1 and set(tag.kernels) & set(one.kernels) for tag in tags)
+
+    return [
+        one._replace(is_counted=False) if is_double(one, index) else one
+        for one, index in zip(calls, indices, strict=True)
+    ]
 
 
 def resolve_directly(call: Call, paths: Sequence[str]) -> Resolved:

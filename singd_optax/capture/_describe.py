@@ -64,11 +64,7 @@ def uses_by_kernel(analysis: Analysis) -> dict[str, list[Using]]:
             layout = layout_in(kernel, use.layout)
             using = Using(resolved, kernel, bias, use, layout)
             found[analysis.paths[kernel.parameter]].append(using)
-    # Where the user's own code marks a product, its module's call is the same one.
-    return {
-        path: [one for one in uses if one.call.call.event.is_tag] or uses
-        for path, uses in found.items()
-    }
+    return dict(found)
 
 
 def describe(
@@ -116,9 +112,9 @@ def explain_none(others: list[OtherParameter]) -> ValueError:
     return ValueError(
         "`params` hold no Kronecker layer that `loss_fn` uses. Parameters and why:\n"
         f"{lines}\nProducts in code that is no Flax module are marked by hand: write "
-        "y = singd_optax.tag(x @ w, x, w) where the loss function has y = x @ w. Or use "
-        "optax.adamw alone for this model; or pass the loss function and the params of the model "
-        "that you train."
+        "y = singd_optax.tag(x @ w, x, w) where the loss function has y = x @ w; modules of others "
+        "are made known with singd_optax.register_layer. Or use optax.adamw alone for this model; "
+        "or pass the loss function and the params of the model that you train."
     )
 
 
@@ -168,7 +164,7 @@ def _spec(
         stacking=stacking,
         layout=own.layout,
         tied=tied,
-        is_mapped=any(one.kernel.is_mapped for one in uses),
+        is_mapped=any(one.kernel.is_mapped or one.use.changes_kernel for one in uses),
         rider="params" if any(one.call.needs_riders for one in uses) else None,
         **parse_options(dtype, **options),
     )

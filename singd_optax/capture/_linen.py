@@ -6,9 +6,11 @@ from typing import Any
 
 import flax.linen as nn
 
-from singd_optax.capture._linen_kinds import multiplied, read
+from singd_optax.capture._holder import holding
+from singd_optax.capture._linen_kinds import multiplied, overrides_param, read
 from singd_optax.capture._params import ENTRY, beside, insert_entries, is_array
-from singd_optax.capture._session import Event, current_session
+from singd_optax.capture._registered import Called, make_call, taught_call
+from singd_optax.capture._session import Event, Session, current_session
 
 
 @contextlib.contextmanager
@@ -29,10 +31,36 @@ def linen_calls() -> Iterator[None]:
         if id(root) not in roots:
             roots[id(root)] = root
             _let_ride(session, module, root)
-        own = module.variables.get("params", {}) if _is_call(context) else {}
-        arrays = own_arrays(own)
-        if not arrays:
+        if not _is_call(context):
             return next_fun(*args, **kwargs)
+        own = module.variables.get("params", {})
+        arrays, riders = own_arrays(own), own.get(ENTRY, {})
+        method, kind, place = context.method_name, type(module), module.scope.path
+        with holding(arrays, riders):
+            taught = taught_call(module, kind, method)
+            if taught is not None:
+                changes = overrides_param(kind)
+                return make_call(
+                    session,
+                    taught,
+                    Called(
+                        module, kind, method, next_fun, args, kwargs, arrays, riders, place, changes
+                    ),
+                )
+            if not arrays:
+                return next_fun(*args, **kwargs)
+            return tell(session, next_fun, args, kwargs, context, arrays, riders)
+
+    def tell(
+        session: Session,
+        next_fun: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Any,
+        arrays: dict[str, Any],
+        riders: Mapping[str, Any],
+    ) -> Any:
+        module = context.module
         inputs, (others, named) = split_arguments(args, kwargs)
         name = type(module).__name__
         use = read(module, context.method_name, inputs, (others, named))
@@ -42,7 +70,7 @@ def linen_calls() -> Iterator[None]:
             event = Event(name, signature, use, arrays)
             return session.call(event, None, lambda _: next_fun(*args, **kwargs))
         inputs = multiplied(module, use, inputs)
-        rider = own.get(ENTRY, {}).get(use.kernel)
+        rider = riders.get(use.kernel)
         event = Event(name, signature, use, arrays, rider)
         return session.call(event, inputs, lambda inputs: next_fun(inputs, *others, **named))
 
@@ -86,7 +114,8 @@ def _let_ride(session: Any, module: nn.Module, root: Any) -> None:
 def _is_call(context: Any) -> bool:
     """Whether this is a method that users call, and no setup or private helper."""
     name = context.method_name
-    return name == "__call__" or (not name.startswith("_") and name != "setup")
+    # Those that every module has (setup, param) are none, also where a class overrides them.
+    return name == "__call__" or not (name.startswith("_") or hasattr(nn.Module, name))
 
 
 def split_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:

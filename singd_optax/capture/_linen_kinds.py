@@ -3,6 +3,7 @@
 What cannot be read is answered by the reason, which the table of layers shows.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -35,12 +36,19 @@ def read(module: nn.Module, method: str, inputs: Any, arguments: Any) -> Use | s
     name = type(module).__name__
     call = name if method == "__call__" else f"{name}.{method}"
     # A sub-class that keeps Dense.__call__ is a Dense layer; one that has its own may be anything.
-    reader = _READERS.get(getattr(type(module), method, None))
+    reader = READERS.get(getattr(type(module), method, None))
     if reader is None:
         return f"{call}: not a kind of layer that has Kronecker factors here"
     use = reader(module, jnp.asarray(inputs), arguments) if inputs is not None else "no inputs"
     use = _changed(module) or use
-    return f"{call}: {use}" if isinstance(use, str) else use
+    if isinstance(use, str):
+        return f"{call}: {use}"
+    return dataclasses.replace(use, changes_kernel=overrides_param(type(module)))
+
+
+def overrides_param(kind: type) -> bool:
+    """Whether modules of this class may see other numbers than those of their parameters."""
+    return getattr(kind, "param", None) is not nn.Module.param
 
 
 def _changed(module: nn.Module) -> str | None:
@@ -98,7 +106,7 @@ def _einsum(module: Any, inputs: jax.Array, arguments: Any) -> Use | str:
 
 def _conv(module: Any, inputs: jax.Array, arguments: Any) -> Use | str:
     del arguments
-    if not module.shared_weights:
+    if not getattr(module, "shared_weights", True):
         return "its kernel is not shared among positions"
     if module.mask is not None:
         return "its kernel is masked, which the preconditioner would not respect"
@@ -141,7 +149,7 @@ def _attend(module: Any, inputs: jax.Array, arguments: Any) -> Use | str:
     return Use("attend", Layout().transposed, Product(), "embedding", bias=None)
 
 
-_READERS: dict[Any, Reader] = {
+READERS: dict[Any, Reader] = {
     nn.Dense.__call__: _dense,
     nn.DenseGeneral.__call__: _dense_general,
     nn.Einsum.__call__: _einsum,
@@ -150,3 +158,6 @@ _READERS: dict[Any, Reader] = {
     nn.Embed.__call__: _embed,
     nn.Embed.attend: _attend,
 }
+
+MODULE = nn.Module
+KINDS = (nn.Dense, nn.DenseGeneral, nn.Einsum, nn.Conv, nn.ConvTranspose, nn.Embed)

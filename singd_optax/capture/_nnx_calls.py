@@ -1,16 +1,19 @@
 """Flax NNX: calls of modules, as the session that is under way wants to hear of them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
+from singd_optax.capture._holder import holding
 from singd_optax.capture._linen import split_arguments
 from singd_optax.capture._nnx_kinds import multiplied, read
-from singd_optax.capture._nnx_riders import riders_of
+from singd_optax.capture._nnx_riders import plain_type, riders_of
 from singd_optax.capture._params import is_array
-from singd_optax.capture._session import Event, current_session
+from singd_optax.capture._registered import Called, make_call, taught_call
+from singd_optax.capture._session import Event, Session, current_session
 
 
 def tell(
@@ -22,9 +25,29 @@ def tell(
 ) -> Any:
     """Tell the session of a call of a module's method."""
     session = current_session()
-    arrays = own_arrays(module) if session is not None else {}
-    if session is None or not arrays:
+    if session is None:
         return function(module, *args, **kwargs)
+    arrays, riders, kind = own_arrays(module), riders_of(module), plain_type(type(module))
+    with holding(arrays, riders):
+        taught = taught_call(module, kind, method)
+        if taught is not None:
+            run = functools.partial(function, module)
+            called = Called(module, kind, method, run, args, kwargs, arrays, riders)
+            return make_call(session, taught, called)
+        if not arrays:
+            return function(module, *args, **kwargs)
+        return _tell(session, module, method, function, args, kwargs, arrays)
+
+
+def _tell(
+    session: Session,
+    module: Any,
+    method: str,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    arrays: dict[str, Any],
+) -> Any:
     inputs, (others, named) = split_arguments(args, kwargs)
     name = type(module).__name__
     use = read(module, method, function, inputs, (others, named))

@@ -37,7 +37,7 @@ def read(module: nnx.Module, method: str, function: Any, inputs: Any, arguments:
     name = type(module).__name__
     call = name if method == "__call__" else f"{name}.{method}"
     # A sub-class that keeps Linear.__call__ is a Linear layer; one with its own may be anything.
-    reader = _READERS.get(function)
+    reader = READERS.get(function)
     if reader is None:
         return f"{call}: not a kind of layer that has Kronecker factors here"
     use = reader(module, jnp.asarray(inputs), arguments) if inputs is not None else "no inputs"
@@ -52,7 +52,7 @@ def read(module: nnx.Module, method: str, function: Any, inputs: Any, arguments:
 
 def _changed(module: nnx.Module) -> str | None:
     """Whether the module multiplies other numbers than those of its inputs and its kernel."""
-    base = next(kind for kind in _KINDS if isinstance(module, kind))
+    base = next(kind for kind in KINDS if isinstance(module, kind))
     defaults = inspect.signature(base.__init__).parameters
     for name in ("promote_dtype", "dot_general", "dot_general_cls", "conv_general_dilated"):
         if name in defaults and getattr(module, name, None) not in (None, defaults[name].default):
@@ -153,7 +153,7 @@ def _attend(module: Any, inputs: jax.Array, arguments: Any) -> Use | str:
     return Use("attend", Layout().transposed, Product(), "embedding", bias=None)
 
 
-_READERS: dict[Any, Reader] = {
+READERS: dict[Any, Reader] = {
     nnx.Linear.__call__: _linear,
     nnx.LinearGeneral.__call__: _linear_general,
     nnx.Einsum.__call__: _einsum,
@@ -163,4 +163,5 @@ _READERS: dict[Any, Reader] = {
     nnx.Embed.attend: _attend,
 }
 
-_KINDS = (nnx.Linear, nnx.LinearGeneral, nnx.Einsum, nnx.Conv, nnx.ConvTranspose, nnx.Embed)
+MODULE = nnx.Module
+KINDS = (nnx.Linear, nnx.LinearGeneral, nnx.Einsum, nnx.Conv, nnx.ConvTranspose, nnx.Embed)

@@ -18,6 +18,8 @@ import flax.struct
 import jax
 from flax import nnx
 
+from singd_optax.capture._registry import is_taught
+
 #: What a method of a module with riders is replaced by: called with the module, the name of the
 #: method, the method as its class has it, and its arguments.
 OnCall = Callable[[Any, str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -131,7 +133,10 @@ def riding(model: Any, riders: Mapping[str, Any], on_call: OnCall) -> Iterator[N
         node
         for _, node in nnx.iter_graph(model, graph=True)
         if isinstance(node, nnx.Module)
-        and any(isinstance(value, nnx.Variable) for value in vars(node).values())
+        and (
+            is_taught(type(node))
+            or any(isinstance(value, nnx.Variable) for value in vars(node).values())
+        )
     ]
     types: list[tuple[Any, type]] = [(node, type(node)) for node in modules]
     types += [(variable, type(variable)) for variable, _ in carriers.values()]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
-from singd_optax.capture._calls import Call, Resolved, resolve, resolve_directly
+from singd_optax.capture._calls import Call, Resolved, resolve, resolve_directly, without_doubles
 from singd_optax.capture._dependence import GIVEN, Dependence, Known, Marked
 from singd_optax.capture._distribution import Prediction
 from singd_optax.capture._marks import mark, stand_in
@@ -88,7 +88,9 @@ class Recorder(Session):
         outputs = run(inputs)
         problem = _problem(event, inputs, outputs)
         self.seen[index] = call._replace(problem=problem)
-        arrays = [*event.arrays.values(), *([] if probe is None else [probe.value])]
+        # Where users say what a call is, inputs and outputs tell which other calls are the same one.
+        data = [inputs, outputs] if event.is_said else []
+        arrays = [*event.arrays.values(), *data, *([] if probe is None else [probe.value])]
         gate = mark(index, arrays, lambda: self.differentiated.add(index))
         if problem is not None or isinstance(event.use, str):
             return outputs
@@ -198,7 +200,8 @@ def analyse(
         return analyse(trace, leaves, probes, arrays, recorder)
     output = dependence.join(outputs) if outputs else Known()
     calls, roots, named = [], [], []
-    for index, seen in enumerate(recorder.seen):
+    seen_all = recorder.seen
+    for index, seen in enumerate(seen_all):
         marked = dependence.marked.get(index, [])
         if isinstance(seen, Call):
             is_forward = recorder.forward and index in recorder.differentiated
@@ -208,6 +211,7 @@ def analyse(
         else:
             _check_named(marked)
             named.append(seen)
+    calls = without_doubles(calls, [i for i, one in enumerate(seen_all) if isinstance(one, Call)])
     return Analysis(paths, tuple(calls), tuple(roots), tuple(named), output, tuple(closed.consts))
 
 

@@ -32,6 +32,7 @@ class Event(NamedTuple):
       arrays: The parameters that it holds, by name, as the call sees them.
       rider: What travels beside these parameters, see ``_riders``; None without one.
       is_tag: Whether the user's own code said so.
+      is_registered: Whether the user said so of the module's class.
     """
 
     caller: str
@@ -40,6 +41,12 @@ class Event(NamedTuple):
     arrays: dict[str, Any]
     rider: Any = None
     is_tag: bool = False
+    is_registered: bool = False
+
+    @property
+    def is_said(self) -> bool:
+        """Whether the user said what this call is."""
+        return self.is_tag or self.is_registered
 
 
 class Session(abc.ABC):

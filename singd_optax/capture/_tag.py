@@ -1,15 +1,20 @@
 """Mark a product with its kernel in code that is no Flax module."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from singd_optax.capture._holder import current_holder
+from singd_optax.capture._linen_kinds import MODULE, read
 from singd_optax.capture._params import ENTRY, is_array
 from singd_optax.capture._session import Event, current_session
 from singd_optax.capture._use import Use
-from singd_optax.layers import Layout, Product, parse_product
+from singd_optax.layers import parse_product
+
+_PLAIN = "...i,io->...o"
 
 
 def tag(
@@ -18,7 +23,8 @@ def tag(
     kernel: jax.Array | str,
     *,
     bias: jax.Array | str | None = None,
-    equation: str = "...i,io->...o",
+    equation: str = _PLAIN,
+    like: Any = None,
     holder: Mapping[str, Any] | None = None,
 ) -> jax.Array:
     """Mark ``outputs`` as the product of ``inputs`` and a kernel, in a model that is plain JAX.
@@ -32,10 +38,14 @@ def tag(
         returned in its place.
       inputs: What the kernel is multiplied with.
       kernel: The very array in the params that the loss function got (not a cast or a slice of
-        it), or its path in them, as ``"layers/0/weight"``.
+        it), or its path in them, as ``"layers/0/weight"``; inside a method of a Flax module also
+        its name there.
       bias: Likewise, what is added to the product.
       equation: The product as ``einsum`` spells it, inputs first: ``"i,oi->o"`` for Equinox.
         The first free axis of the inputs is the batch, all others are shared positions.
+      like: In place of an equation, for what is none: a Flax Linen module that has not been
+        applied, as ``nn.Conv(8, (3, 3), padding="VALID")`` or ``nn.Embed(50, 32)``, whose kernel
+        would have the axes of this one. Made inside of a module's method, with ``parent=None``.
       holder: The mapping that holds kernel and bias, where a transformation hands it to the code
         around ``tag`` as an argument, and its arrays are no more the very ones of the params:
         ``jax.lax.scan`` over stacked layers, ``jax.checkpoint``, an inner ``jax.jit``.
@@ -66,34 +76,56 @@ def tag(
         raise TypeError(
             f"tag: `holder` is the mapping that holds the kernel, got a {type(holder).__name__}."
         )
-    product, layout = parse_product(equation, jnp.ndim(inputs))
+    use = _use(equation, like, jnp.asarray(inputs), None if bias is None else "bias")
     session = current_session()
     if session is None:
         return outputs
     arrays, rider = _arrays(session.parameters, kernel, bias, holder)
-    use = Use("tagged", layout, product, bias=None if bias is None else "bias")
     shape = arrays["kernel"].shape
-    if not use.fits(inputs, outputs) or not _fits_kernel(product, layout, shape, inputs, outputs):
+    is_whole_stack = isinstance(kernel, str) and 2 < len(shape) > use.layout.rank
+    fits = is_whole_stack or use.fits_kernel(shape, inputs, outputs)
+    if not (fits and use.fits(inputs, outputs)):
+        said = repr(equation) if like is None else f"of {like}"
         raise ValueError(
-            f"tag: outputs of shape {jnp.shape(outputs)} are not the product {equation!r} of "
-            f"inputs of shape {jnp.shape(inputs)} with a kernel of shape {shape}. The equation "
-            "names the inputs' axes, the kernel's, and the outputs', as jnp.einsum does."
+            f"tag: outputs of shape {jnp.shape(outputs)} are not the product {said} of inputs of "
+            f"shape {jnp.shape(inputs)} with a kernel of shape {shape}. The equation names the "
+            "inputs' axes, the kernel's, and the outputs', as jnp.einsum does."
         )
-    signature = ("tag", equation, jnp.ndim(inputs), shape, bias is not None)
+    signature = ("tag", use.layout, use.operation, jnp.ndim(inputs), shape, bias is not None)
     event = Event("tag", signature, use, arrays, rider, is_tag=True)
     return session.call(event, inputs, lambda _: outputs)
+
+
+def _use(equation: str, like: Any, inputs: jax.Array, bias: str | None) -> Use:
+    if like is None:
+        product, layout = parse_product(equation, inputs.ndim)
+        return Use("tagged", layout, product, bias=bias)
+    if equation != _PLAIN:
+        raise ValueError("tag: say `equation` or `like`, and not both.")
+    if not isinstance(like, MODULE):
+        raise TypeError(
+            "tag: `like` is a Flax Linen module such as nn.Conv(8, (3, 3)), which has not been "
+            f"applied, got {like!r}."
+        )
+    use = read(like, "__call__", inputs, ((), {}))
+    if isinstance(use, str):
+        raise ValueError(f"tag: like={type(like).__name__} cannot be measured. {use}.")
+    return dataclasses.replace(use, kernel="kernel", bias=bias, changes_kernel=False)
 
 
 def _arrays(
     parameters: Mapping[str, Any], kernel: Any, bias: Any, holder: Any
 ) -> tuple[dict[str, Any], Any]:
     """Kernel and bias as arrays, and what rides beside the kernel."""
-    arrays, rider = {}, None
+    arrays, rider, here = {}, None, current_holder()
     for what, given in (("kernel", kernel), ("bias", bias)):
         if given is None and what == "bias":
             continue
         array = given
-        if isinstance(given, str):
+        name = None
+        if isinstance(given, str) and given in here.arrays:
+            name, array = given, here.arrays[given]
+        elif isinstance(given, str):
             if given not in parameters:
                 raise ValueError(
                     f"tag: the {what}, {given!r}, is not one of the parameters "
@@ -113,17 +145,10 @@ def _arrays(
                 )
             if what == "kernel":
                 rider = holder.get(ENTRY, {}).get(names[0])
+        else:
+            array = jnp.asarray(given)  # an NNX variable stands for its array
+            name = here.name_of(array)
+        if what == "kernel" and name is not None:
+            rider = here.riders.get(name)
         arrays[what] = array
     return arrays, rider
-
-
-def _fits_kernel(
-    product: Product, layout: Layout, shape: tuple[int, ...], inputs: Any, outputs: Any
-) -> bool:
-    """Whether inputs and outputs have the sizes that the kernel's axes say."""
-    if len(layout.inputs + layout.outputs + layout.batch) != len(shape):
-        return len(shape) > 2  # a stacked kernel that was named by its path
-    rows, columns = jax.eval_shape(product.arrange, inputs, outputs)
-    batch, fan_in, fan_out = layout.sizes(shape)
-    kernel_batch = rows.shape[rows.ndim - 1 - len(batch) : -1]
-    return (kernel_batch, rows.shape[-1], columns.shape[-1]) == (batch, fan_in, fan_out)

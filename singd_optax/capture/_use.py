@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 
-from singd_optax.layers import Layout, Operation
+from singd_optax.layers import Layout, Operation, Product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Use:
       operation: The product.
       kernel: The kernel's name in the mapping that holds it.
       bias: The bias's name there, if it has one.
+      changes_kernel: Whether the call changes the kernel's numbers before it multiplies, inside of
+        itself, where no trace of the program shows it.
     """
 
     kind: str
@@ -24,12 +26,24 @@ class Use:
     operation: Operation
     kernel: str = "kernel"
     bias: str | None = "bias"
+    changes_kernel: bool = False
 
     def fits(self, inputs: jax.Array, outputs: jax.Array) -> bool:
         """Whether the outputs can be the product of the inputs and the kernel."""
         operation = self.operation
         arranged = jax.eval_shape(operation.arrange, inputs, outputs)
         return operation.leading(arranged[1]) == operation.expected_leading(arranged[0])
+
+    def fits_kernel(self, shape: tuple[int, ...], inputs: jax.Array, outputs: jax.Array) -> bool:
+        """Whether inputs and outputs have the sizes that the axes of the kernel say."""
+        if self.layout.rank != len(shape):
+            return False
+        if not isinstance(self.operation, Product):
+            return True
+        rows, columns = jax.eval_shape(self.operation.arrange, inputs, outputs)
+        batch, fan_in, fan_out = self.layout.sizes(shape)
+        kernel_batch = rows.shape[rows.ndim - 1 - len(batch) : -1]
+        return (kernel_batch, rows.shape[-1], columns.shape[-1]) == (batch, fan_in, fan_out)
 
 
 def is_transposed(use: Layout, own: Layout) -> bool:

@@ -30,6 +30,11 @@ class Layout:
     bias: tuple[int, ...] = ()
 
     @property
+    def rank(self) -> int:
+        """How many axes the kernel has."""
+        return len(self.inputs + self.outputs + self.batch)
+
+    @property
     def transposed(self) -> "Layout":
         """The layout with its sides exchanged, of a kernel that is used as its transpose."""
         return Layout(inputs=self.outputs, outputs=self.inputs, batch=self.batch)

@@ -36,6 +36,7 @@ class Leaves:
         self._values = [leaf for _, leaf in flat]
         self._index: dict[str, int] = {}
         self._empty: set[str] = set()
+        self._none: set[str] = set()
         for position, (path, leaf) in enumerate(flat):
             name = path_name(path)
             if name in self._index or name in self._empty:
@@ -44,6 +45,7 @@ class Leaves:
                 )
             if _is_empty(leaf):
                 self._empty.add(name)
+                self._none |= {name} if leaf is None else set()
             else:
                 self._index[name] = position
 
@@ -61,8 +63,8 @@ class Leaves:
 
     @property
     def paths(self) -> list[str]:
-        """All paths, of empty nodes too."""
-        return sorted({*self._index, *self._empty})
+        """All paths, of empty nodes too, but for None, which stands for no parameter at all."""
+        return sorted({*self._index, *self._empty} - self._none)
 
     @property
     def is_placeholder(self) -> bool:

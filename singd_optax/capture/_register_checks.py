@@ -1,0 +1,95 @@
+"""Checks of what users say of a class of modules."""
+
+import inspect
+from typing import Any
+
+from singd_optax.capture import _linen_kinds, _nnx_kinds
+from singd_optax.capture._like import LIKE
+from singd_optax.layers import parse_product
+
+
+def check_class(module_class: Any) -> None:
+    """Raise unless this is a class of Flax modules."""
+    modules = (_linen_kinds.MODULE, _nnx_kinds.MODULE)
+    if not (isinstance(module_class, type) and issubclass(module_class, modules)):
+        is_instance = isinstance(module_class, modules)
+        got = f"an instance of {type(module_class).__name__}" if is_instance else repr(module_class)
+        raise TypeError(
+            f"register_layer: `module_class` must be a sub-class of flax.linen.Module or "
+            f"flax.nnx.Module, got {got}. Products outside of Flax modules are marked with "
+            "singd_optax.tag."
+        )
+
+
+def check_one_of(**said: Any) -> None:
+    """Raise unless just one of these is said."""
+    given = [name for name, value in said.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"register_layer: say one of `equation`, `like` and `call`, got "
+            f"{' and '.join(given) or 'none of them'}. For example equation='...i,io->...o'."
+        )
+
+
+def check_equation(equation: str) -> None:
+    """Raise unless this is a product of inputs and a matrix."""
+    # With as many axes as it names, since those that an ellipsis stands for do not matter here.
+    named = equation.partition(",")[0].replace(" ", "").replace("...", "")
+    try:
+        parse_product(equation, len(named))
+    except ValueError as error:
+        raise ValueError(
+            f"register_layer: {error} For example '...i,oi->...o', inputs first, for a kernel of "
+            "shape (outputs, inputs); for what is no one product, say call= instead."
+        ) from error
+
+
+def check_inputs(module_class: type, method: str, inputs: Any) -> None:
+    """Raise unless this is an argument of the method."""
+    parameters = inspect.signature(getattr(module_class, method)).parameters.values()
+    names = [one.name for one in parameters][1:]
+    is_open = any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters)
+    is_place = isinstance(inputs, int) and not isinstance(inputs, bool) and inputs >= 0
+    if not (is_place or isinstance(inputs, str)):
+        raise TypeError(
+            "register_layer: `inputs` must be the place or the name of an argument, got "
+            f"{inputs!r}."
+        )
+    if not is_open and not (inputs < len(names) if is_place else inputs in names):
+        raise ValueError(
+            f"register_layer: {module_class.__name__}.{method} has no argument inputs={inputs!r}: "
+            f"it has {names}. Say with inputs= which of them is multiplied with the kernel."
+        )
+
+
+def method_of(like: Any) -> Any:
+    """The method that a class is read by."""
+    if like is None:
+        return None
+    method = like.__call__ if isinstance(like, type) else like
+    if method not in LIKE:
+        legal = ", ".join(
+            dict.fromkeys(
+                f"{kind.__module__.split('.')[1]}.{kind.__name__}" for kind in LIKE.values()
+            )
+        )
+        raise ValueError(
+            f"register_layer: `like` must be one of Flax's classes {legal}, or a method of one, "
+            f"got {like!r}. Of other classes, say equation= or call=."
+        )
+    return method
+
+
+def methods(module_class: type) -> list[str]:
+    """The methods that can be registered."""
+    base = next(
+        kind for kind in (_linen_kinds.MODULE, _nnx_kinds.MODULE) if issubclass(module_class, kind)
+    )
+    public = [
+        name for name in dir(module_class) if not name.startswith("_") and not hasattr(base, name)
+    ]
+    return [
+        name
+        for name in ("__call__", *public)
+        if inspect.isfunction(getattr(module_class, name, None))
+    ]

@@ -1,6 +1,6 @@
 """This package beside the authors' PyTorch package: same net, same data, same steps.
 
-    python3.11 -m venv peer && peer/bin/pip install torch singd
+    python3 -m venv peer && peer/bin/pip install torch singd
     python benchmarks/peer.py --python peer/bin/python
 
 The algorithm as published trains a deep autoencoder of the digits in float32. Prints how far

@@ -2,6 +2,7 @@
 
 import jax
 import pytest
+from quick import quick_of
 
 jax.config.update("jax_num_cpu_devices", 8)
 # Most of the time of the suite is compilation of small programs.
@@ -13,3 +14,9 @@ def x64():
     """Run a test in float64."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in quick_of(items):
+        item.add_marker("quick")

@@ -12,16 +12,12 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import singd_optax
+from singd_optax.testing._compile import _OPTIONS, _known_options
 
 WIDTH, HIDDEN, BLOCKS, STEPS = 8, 16, 8, 20
 
 #: Compile fast; the run is short.
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
+QUICK = dict(_known_options((*_OPTIONS.items(), ("xla_llvm_disable_expensive_passes", True))))
 
 #: Name -> sizes of the mesh axes, and how batch and kernels are split: by path, the last axes.
 LAYOUTS = {

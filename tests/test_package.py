@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,16 @@ def test_no_private_modules_of_others(file):
 def test_small_files():
     sizes = {file: len(file.read_text().splitlines()) for file in FILES}
     assert max(sizes.values()) <= 400
+
+
+def test_the_oldest_versions_are_those_of_the_constraints():
+    top = Path(__file__).parents[1]
+    project = tomllib.loads((top / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    stated = [*project["dependencies"], *extras["test"], *extras["bench"]]
+    bounds = {line.replace(">=", "==") for line in stated if not line.startswith("singd-optax[")}
+    oldest = (top / ".ci" / "oldest.txt").read_text()
+    assert bounds == set(re.findall(r"^[^#\s].*$", oldest, flags=re.MULTILINE))
 
 
 def test_public_names():

@@ -1,11 +1,33 @@
 """The README's examples run as they stand."""
 
 import re
+import sys
+import tomllib
 from pathlib import Path
 
 import jax
+import pytest
 
 README = Path(__file__).parents[1] / "README.md"
+
+
+def test_commands(monkeypatch):
+    """Any Python from the oldest on does; an older one is told so before it installs anything."""
+    commands = re.findall(r"```sh\n(python3 -c .*?)```", README.read_text(), flags=re.DOTALL)
+    assert len(commands) == 2
+    project = tomllib.loads(README.with_name("pyproject.toml").read_text())["project"]
+    for command in commands:
+        check, rest = re.fullmatch(r"python3 -c '(.*?)' &&\n(.*)", command, re.DOTALL).groups()
+        assert rest.startswith("python3 -m venv .venv && .venv/bin/pip install -e ")
+        monkeypatch.setattr(sys, "version_info", (3, 11, 0))
+        with pytest.raises(SystemExit) as stopped:
+            exec(check)
+        assert stopped.value.code == 0
+        monkeypatch.setattr(sys, "version_info", (3, 10, 14))
+        with pytest.raises(SystemExit) as stopped:
+            exec(check)
+        assert stopped.value.code == "needs Python 3.11 or newer"
+    assert project["requires-python"] == ">=3.11"
 
 
 def test_examples(capsys):

@@ -57,10 +57,12 @@ def chunked(function: Callable[[Any], Any]) -> Callable[[Any, int], Any]:
 
 
 @functools.cache
-def _known_options() -> tuple[tuple[str, Any], ...]:
-    """The options that this jaxlib knows: they are no stable interface."""
+def _known_options(
+    options: tuple[tuple[str, Any], ...] = tuple(_OPTIONS.items()),
+) -> tuple[tuple[str, Any], ...]:
+    """Those of ``options`` that this jaxlib knows: they are no stable interface."""
     known = []
-    for option in _OPTIONS.items():
+    for option in options:
         try:
             jax.jit(lambda: 0, compiler_options=dict([option]))()
         except Exception:  # of a type that depends on the version

@@ -1,0 +1,148 @@
+"""Which tests are quick: `pytest -m quick` touches every room of the package in under two minutes.
+
+`test_quick.py` fails if a row names what is not there, if a room of the package has no row, or if a
+file of tests has neither a row nor a place in `WITHOUT`.
+"""
+
+import fnmatch
+
+#: Room -> "file::function": the first case of a test; with [pattern] the cases that it fits.
+ROOMS = {
+    "structures": [
+        "test_structures::test_conformance[*-5-single-float32-jit]",
+        "test_structures::test_golden[*-5]",
+        "test_structures::test_serialization_and_key_paths[*]",
+        "test_structures::test_transposed_products_in_low_precision[*]",
+        "test_structure_names::test_names[*]",
+        "test_structure_names::test_unknown_structure[*]",
+        "test_custom_structure::test_other_numbers_than_entries",
+    ],
+    "layers": [
+        "test_errors::test_replace_and_without",
+        "test_batches::test_memory_of_convolutions",
+        "test_batches::test_micro_batches",
+        "test_weights::test_padding_leaves_no_trace",
+        "test_tied::test_large_vocabulary_has_no_square",
+    ],
+    "rules": [
+        "test_rules::test_spectral_step_stays_bounded_and_invertible",
+        "test_rules::test_fixed_point_of_dense_singd_is_the_inverse",
+        "test_kfac::test_factored_damping",
+        "test_shampoo::test_roots_are_exact_in_float64",
+        "test_caspr::test_errors",
+        "test_inverse_free_shampoo::test_fixed_point",
+        "test_golden::test_trajectory[mlp_dense]",
+        "test_golden::test_trajectory[mlp_ikfac]",
+    ],
+    "transforms": [
+        "test_transforms::test_trains_with_one_compilation_and_a_constant_state",
+        "test_transforms::test_fallback_gets_exactly_the_rest",
+        "test_contract::test_state",
+        "test_contract::test_wrappers",
+        "test_gradient_rules::test_gradients_that_are_not_finite_change_no_factor",
+    ],
+    "capture": [
+        "test_capture::test_leading_axes_sharing_and_averages",
+        "test_capture::test_remat_and_jit",
+        "test_capture::test_scan_over_layers",
+        "test_capture::test_shared_kernel_under_vmap_is_a_batch",
+        "test_capture::test_one_forward_and_one_backward_pass",
+        "test_kinds::test_statistics",
+        "test_kinds::test_reasons",
+        "test_tag::test_hand_written",
+        "test_tag::test_equinox",
+        "test_fisher::test_ggn_is_exact",
+        "test_gauss_newton::test_exact_in_its_setting",
+        "test_mistakes::test_forgotten_curvature",
+        "test_loss_functions::test_what_a_loss_does_to_its_params_does_not_touch_statistics",
+        "test_loss_functions::test_other_uses_are_refused",
+        "test_loss_functions::test_bad_weights",
+        "test_unpromised::test_names_of_primitives",
+        "test_unpromised::test_layout_changes_are_followed",
+        "test_unpromised::test_operands_of_loops",
+        "test_unpromised::test_marks",
+        "test_unpromised::test_the_dict_of_a_scope",
+        "test_unpromised::test_interceptors_inside_of_lifted_transforms",
+        "test_unpromised::test_defaults_of_linen",
+        "test_unpromised::test_raw_values_of_nnx",
+        "test_unpromised::test_classes_of_nnx",
+        "test_unpromised::test_the_state_of_multi_steps",
+        "test_unpromised::test_masked_nodes",
+        "test_unpromised::test_a_program_that_cannot_be_read_is_said_with_the_versions",
+    ],
+    "nnx": [
+        "test_nnx::test_statistics_equal_linens",
+        "test_nnx::test_scan",
+        "test_nnx::test_vmap",
+        "test_nnx::test_tag",
+        "test_nnx::test_errors",
+    ],
+    "alias": [
+        "test_contract::test_everything_is_registered",
+        "test_recipe::test_products_of_other_factors_are_not_kept",
+        "test_precision::test_loss_scale_changes_nothing_in_float32",
+        "test_errors::test_hyperparameters_of_aliases",
+    ],
+    "alias_gradients": ["test_benchmarks::test_every_optimizer_takes_a_step"],
+    "sharding": [
+        "test_sharding::test_trajectory",
+        "test_sharding::test_boxes_and_rules",
+        "test_sharding::test_errors",
+    ],
+    "diagnostics": [
+        "test_diagnostics::test_metrics_inside_of_jit",
+        "test_diagnostics::test_errors",
+    ],
+    "training": [
+        "test_accumulation::test_optax_multi_steps_is_refused",
+        "test_flax::test_train_state",
+        "test_flax::test_nnx_optimizers_forward_curvature",
+        "test_checkpoints::test_other_differences",
+    ],
+    "testing": [
+        "test_structures::test_kit_catches_a_wrong_structure",
+        "test_deprecations::test_deprecations_are_errors_in_this_package[*]",
+    ],
+    "the package and its files": [
+        "test_package::test_imports_point_down[*]",
+        "test_package::test_no_private_modules_of_others[*]",
+        "test_package::test_small_files",
+        "test_package::test_public_names",
+        "test_package::test_every_public_name_is_documented",
+        "test_package::test_the_oldest_versions_are_those_of_the_constraints",
+        "test_quick::test_every_room_has_a_row",
+        "test_quick::test_rows_name_tests_that_exist",
+        "test_quick::test_every_file_of_tests_has_a_quick_test",
+        "test_readme::test_commands",
+        "test_notebooks::test_outputs_are_stripped[*]",
+        "test_pod_totals::test_loops_are_multiplied_out",
+    ],
+}
+
+#: Files of tests that have no quick one.
+WITHOUT = {"test_architectures"}
+
+
+def of_file(stem):
+    """Function -> pattern of its cases, None for the first, of one file of tests."""
+    rows = (row.split("::") for rows in ROOMS.values() for row in rows)
+    return {
+        name: cases.removesuffix("]") if bracket else None
+        for file, test in rows
+        if file == stem
+        for name, bracket, cases in [test.partition("[")]
+    }
+
+
+def quick_of(items):
+    """The quick ones of collected tests."""
+    begun = set()
+    for item in items:
+        wanted = of_file(item.path.stem)
+        name, _, cases = item.name.partition("[")
+        if name in wanted:
+            pattern = wanted[name]
+            first = (item.path, name) not in begun
+            begun.add((item.path, name))
+            if first if pattern is None else fnmatch.fnmatchcase(cases.removesuffix("]"), pattern):
+                yield item

@@ -52,6 +52,10 @@ class Tap:
         slot, factors, refresh = jax.tree.map(lambda array: array[indices], arrays)
         return Tap(slot, factors, refresh, self.spec, self.precision)
 
+    def numbered(self, number: jax.Array) -> "Tap":
+        """The tap with another number of the refresh."""
+        return Tap(self.slot, self.factors, number, self.spec, self.precision)
+
 
 class Call(NamedTuple):
     """How one call uses its kernel; static.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import singd_optax
+import singd_optax.testing
 
 ROOT = Path(singd_optax.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -27,7 +28,7 @@ ALLOWED = {
     "sharding": {"layers"},
     "diagnostics": {"layers", "structures"},
     "alias_gradients": {"_recipe", "transforms", "rules", "layers", "structures"},
-    "testing": {"rules", "layers", "structures"},
+    "testing": {"capture", "rules", "layers", "structures"},
     "_validate": set(),
 }
 
@@ -142,6 +143,7 @@ def test_every_public_name_is_documented():
         singd_optax.training,
         singd_optax.sharding,
         singd_optax.diagnostics,
+        singd_optax.testing,
     ):
         for name in module.__all__:
             value = getattr(module, name)

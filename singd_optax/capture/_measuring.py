@@ -81,14 +81,24 @@ class Measuring:
         }
         self._by_kernel = {spec.kernel_path: spec for spec in self.specs.values()}
 
-    def run(self, slots: Mapping[str, Statistics], loss: Callable[[dict[str, Any]], Any]) -> Any:
+    def run(
+        self,
+        slots: Mapping[str, Statistics],
+        loss: Callable[[dict[str, Any]], Any],
+        player: Callable[..., Player] = Player,
+        numbers: Mapping[str, jax.Array] | None = None,
+    ) -> Any:
         """What the loss function returns, its calls tapped.
 
         Args:
           slots: The slots, differentiated.
           loss: Calls the loss function, with what is to ride in its params, by path.
+          player: What does something at each call, given as ``Player`` is.
+          numbers: What taps carry in place of the number of this refresh, for other players.
         """
         taps = {path: self._tap(path, slots[path]) for path in slots}
+        if numbers is not None:
+            taps = {path: tap.numbered(numbers[path]) for path, tap in taps.items()}
         riders = {
             spec.kernel_path: Rider.of(taps[path])
             for path, spec in self.specs.items()
@@ -97,7 +107,7 @@ class Measuring:
         inside = {p for p, spec in self._by_kernel.items() if spec.rider == "module"}
         places, _ = places_of_riders(self._analysis, inside)
         at_roots = places.mapped(lambda here: {at: riders[path] for at, path in here.items()})
-        with listening(Player(self._decisions(), taps, at_roots)):
+        with listening(player(self._decisions(), taps, at_roots)):
             return loss({path: r for path, r in riders.items() if path not in inside})
 
     @property

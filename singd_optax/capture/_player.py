@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+
 from singd_optax.capture._lanes import in_lanes_of
 from singd_optax.capture._riders import Rider
 from singd_optax.capture._sequences import Sequences
@@ -65,6 +67,22 @@ class Player(Session):
             )
         call = Call(event.use.operation, transposed=decision.is_transposed)
         weights = weights_of(event.use, inputs, outputs, event.caller)
+        return self.tapped(event, tap, call, inputs, outputs, weights)
+
+    def tapped(
+        self, event: Event, tap: Tap, call: Call, inputs: Any, outputs: Any, weights: Any
+    ) -> jax.Array:
+        """The outputs of one call of one layer, as they go on; sub-classes do other things to them.
+
+        Args:
+          event: What was called.
+          tap: Of the layer.
+          call: How it used its kernel.
+          inputs: Of the call.
+          outputs: Of the call.
+          weights: Of positions, or None.
+        """
+        del event
         return attach(tap, call, inputs, outputs, weights)
 
     def root(self, signature: Any, arrays: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,10 @@ class Tap:
         """The tap with a function of the arrays of its slot."""
         return self.replace(slot=jax.tree.map(function, self.slot))  # type: ignore[attr-defined]
 
+    def numbered(self, number: jax.Array) -> "Tap":
+        """The tap with another number of the refresh."""
+        return Tap(self.slot, self.factors, number, self.spec, self.precision)
+
 
 class Call(NamedTuple):
     """How one call uses its kernel; static.

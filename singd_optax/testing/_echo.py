@@ -1,0 +1,119 @@
+"""Calls of layers that say what they multiply: Σ a gᵀ on the way of the gradient, a and g aloud."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from singd_optax.capture._player import Player
+from singd_optax.capture._session import Event
+from singd_optax.capture._tap import Call, Tap
+from singd_optax.capture._use import Use
+from singd_optax.testing._heard import Heard, Site
+from singd_optax.testing._wire import ask
+
+
+class Echo(Player):
+    """Adds Σ a gᵀ of each call to the gradient of its kernel, and Σ g to that of its bias.
+
+    They go to the arrays that the call saw, and from there to the parameters as the gradient does,
+    through casts, slices, loops and vmaps. Where what the call says is true, gradients are twice
+    what they were. Taps carry the place in the stack in place of the number of the refresh.
+    """
+
+    def __init__(self, *told: Any, heard: Heard) -> None:
+        """Listen for somebody.
+
+        Args:
+          *told: As for ``Player``.
+          heard: Who collects what is heard.
+        """
+        super().__init__(*told)
+        self._heard = heard
+
+    def tapped(
+        self, event: Event, tap: Tap, call: Call, inputs: Any, outputs: Any, weights: Any
+    ) -> jax.Array:
+        """The outputs, echoed."""
+        assert isinstance(event.use, Use)
+        kernel = event.arrays[event.use.kernel]
+        bias = None if event.use.bias is None else event.arrays[event.use.bias]
+        dtypes = [
+            x.dtype for x in (kernel, outputs, inputs) if jnp.issubdtype(x.dtype, jnp.floating)
+        ]
+        path = tap.spec.path
+        eps = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
+        self._heard.eps[path] = max(eps, self._heard.eps.get(path, 0.0))
+        site = self._heard.site(tap.spec, call.operation, call.transposed)
+        static = _Static(self._heard, site, event.use, 0)
+        return _echo(static, outputs, kernel, bias, (inputs, weights), tap.refresh)
+
+
+class Silence(Player):
+    """Cuts calls off: what a parameter still has as its gradient, it owes to no call."""
+
+    def tapped(
+        self, event: Event, tap: Tap, call: Call, inputs: Any, outputs: Any, weights: Any
+    ) -> jax.Array:
+        """The outputs as constants."""
+        del event, tap, call, inputs, weights
+        return jax.lax.stop_gradient(outputs)
+
+
+class _Static:
+    """What an echo knows before it runs; each is another one, and equal to itself only."""
+
+    def __init__(self, heard: Heard, site: Site, use: Use, level: int) -> None:
+        self.heard, self.site, self.use, self.level = heard, site, use, level
+
+    def deeper(self) -> "_Static":
+        return _Static(self.heard, self.site, self.use, self.level + 1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _echo(
+    static: _Static,
+    outputs: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    data: tuple[jax.Array, jax.Array | None],
+    index: jax.Array,
+) -> jax.Array:
+    del static, kernel, bias, data, index
+    return outputs
+
+
+def _forward(
+    static: _Static, outputs: Any, kernel: Any, bias: Any, data: Any, index: Any
+) -> tuple[jax.Array, Any]:
+    if static.level > 0:
+        static.heard.nested.add(static.site.spec.path)
+    # As a tap's: a derivative inside of the loss leaves an echo for the one around it.
+    echoed = _echo(static.deeper(), outputs, kernel, bias, data, index)
+    return echoed, (kernel, bias, data, index)
+
+
+def _backward(static: _Static, residuals: Any, gradient: jax.Array) -> tuple[Any, ...]:
+    kernel, bias, (inputs, weights), index = residuals
+    use = static.use
+    batch, rows, columns = use.layout.sizes(kernel.shape)
+    kernels = math.prod(batch)
+    dtype = jnp.promote_types(jnp.float32, kernel.dtype)
+    arrays = (kernel, index, inputs, gradient, *([] if weights is None else [weights]))
+    hear = functools.partial(static.heard.hear, static.site, static.level)
+    shapes = ((kernels, rows, columns), (kernels, columns))
+    # Where the loss takes derivatives, those with respect to inputs need no gradient of a kernel:
+    # what hears of them would take them for the loss's own.
+    is_needed = not static.heard.is_quiet
+    matrix, row = ask(hear, shapes, dtype, jax.lax.stop_gradient(arrays), is_needed)
+    of_kernel = use.layout.from_matrix(matrix.reshape(*batch, rows, columns), kernel.shape)
+    of_bias = None
+    if bias is not None:
+        row = row.reshape(*batch, 1, columns)
+        of_bias = use.layout.bias_from_row(row, bias.shape).astype(bias.dtype)
+    return gradient, of_kernel.astype(kernel.dtype), of_bias, None, None
+
+
+_echo.defvjp(_forward, _backward)

@@ -1,0 +1,134 @@
+"""The gradients that a check compares: the loss's own, those with echoes, those without calls."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from singd_optax.capture._measuring import Measuring
+from singd_optax.layers import CurvatureState, Factors, Layers, LayerSpec, Statistics
+from singd_optax.testing._compile import quick_jit
+from singd_optax.testing._echo import Echo, Silence
+from singd_optax.testing._heard import Heard
+
+
+class Passes(NamedTuple):
+    """What was computed, on the host.
+
+    Attributes:
+      parameters: All of them, by path.
+      statistics: By layer.
+      gradients: Of the loss, as matrices by layer, as the gradient function gives them.
+      echoed: Gradients with Σ a gᵀ of each call added.
+      outside: Gradients of the loss as if no call depended on its kernel: those of penalties.
+      heard: What the calls said.
+    """
+
+    parameters: dict[str, Any]
+    statistics: dict[str, Statistics]
+    gradients: dict[str, Any]
+    echoed: dict[str, Any]
+    outside: dict[str, Any]
+    heard: Heard
+
+
+class _Traced(NamedTuple):
+    """A program of traced arrays."""
+
+    trace: Callable[[Any, Any, Sequence[Any]], Any]
+    leaves: Mapping[str, Any]
+    arrays: Sequence[Any]
+
+
+def plainly_measured(layers: Layers) -> Layers:
+    """Layers that form statistics of all positions, on no mesh, in the dtype of statistics."""
+
+    def plain(spec: LayerSpec) -> LayerSpec:
+        dtype = spec.statistics_dtype.name
+        return dataclasses.replace(
+            spec, curvature_fraction=1.0, placement=None, factor_dtype=(dtype, dtype)
+        )
+
+    return dataclasses.replace(layers, specs=tuple(map(plain, layers.specs)))
+
+
+def run_passes(program: Any, layers: Layers) -> Passes:
+    """Differentiate a loss in all three ways.
+
+    Args:
+      program: The loss function with its arguments.
+      layers: From ``plainly_measured``.
+    """
+    leaves, arrays = dict(program.leaves), list(program.arrays)
+    heard = Heard()
+    results = _run(program, layers, leaves, arrays, heard)
+    if heard.nested:  # echoes would change the derivatives that the loss takes
+        heard = Heard(is_quiet=True)
+        results = _run(program, layers, leaves, arrays, heard)
+    statistics, gradients, echoed, outside = results
+    return Passes(leaves, statistics, gradients, echoed, outside, heard)
+
+
+def _run(program: Any, layers: Layers, leaves: Any, arrays: Any, heard: Heard) -> Any:
+    def passes(leaves: Any, arrays: Any) -> Any:
+        traced = _Traced(program.trace, leaves, arrays)
+        measuring = Measuring(layers, _unit_factors(layers), "highest", traced, lambda specs: None)
+        specs = measuring.specs
+        trained = {path: leaves[path] for spec in specs.values() for path in spec.shapes}
+        numbers = {path: _places(spec) for path, spec in specs.items()}
+
+        def loss(trained: Any, slots: Any, **options: Any) -> Any:
+            run = lambda riders: program.trace({**leaves, **trained}, riders, arrays)
+            return _scalar(measuring.run(slots, run, **options))
+
+        def gradient(**options: Any) -> Any:
+            return jax.grad(lambda trained: loss(trained, measuring.slots, **options))(trained)
+
+        gradients, statistics = jax.grad(loss, argnums=(0, 1))(trained, measuring.slots)
+        echo = lambda *told: Echo(*told, heard=heard)
+        all_three = (gradients, gradient(player=echo, numbers=numbers), gradient(player=Silence))
+        matrices = [
+            {path: spec.to_matrix(*map(tree.get, spec.shapes)) for path, spec in specs.items()}
+            for tree in all_three
+        ]
+        return statistics, *matrices
+
+    # What users compute at their backend's default precision is compared with exact sums.
+    with jax.default_matmul_precision("highest"):
+        compiled = quick_jit(passes) if jax.default_backend() == "cpu" else jax.jit(passes)
+        return jax.device_get(compiled(leaves, arrays))
+
+
+def _scalar(values: list[Any]) -> Any:
+    shapes = [value.shape for value in values]
+    if shapes != [()]:
+        raise TypeError(
+            "`loss_fn` must return one scalar, or (scalar, aux), got "
+            f"{'nothing' if not shapes else f'arrays of shapes {shapes}'}. Take the mean of losses."
+        )
+    return values[0]
+
+
+def _unit_factors(layers: Layers) -> CurvatureState:
+    """The state of an optimizer in which every factor is the identity, and a refresh is due."""
+
+    def units(spec: LayerSpec) -> Factors:
+        sides = zip(spec.structures, spec.dims, spec.factor_dtype, strict=True)
+        return Factors(*(s.eye(dim, jnp.dtype(dtype), spec.stack_shape) for s, dim, dtype in sides))
+
+    return CurvatureState(
+        curvature_count=jnp.zeros((), jnp.int32),
+        refresh_due=jnp.ones((), jnp.int32),
+        factors={path: units(spec) for path, spec in layers.items()},
+        factor_memory={},
+        skipped_refreshes={},
+    )
+
+
+def _places(spec: LayerSpec) -> jax.Array:
+    """The place of each layer in its stack."""
+    count = int(np.prod(spec.scan_shape, dtype=np.int64))
+    return jnp.arange(count, dtype=jnp.int32).reshape(spec.scan_shape)

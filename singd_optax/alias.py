@@ -9,7 +9,6 @@ from singd_optax._recipe import (
     DEFAULT_DAMPING,
     DEFAULT_REFRESH,
     check_one_size,
-    momentum_of,
     recipe,
 )
 from singd_optax.layers import Layers, check_layers
@@ -127,8 +126,17 @@ def singd(
         precision=precision,
         seed=seed,
     )
-    trace = momentum_of(momentum, nesterov)
-    return recipe(trace, scale, learning_rate, layers, weight_decay, mask, consistent_rms, fallback)
+    return recipe(
+        scale,
+        layers,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        mask=mask,
+        consistent_rms=consistent_rms,
+        fallback=fallback,
+    )
 
 
 def ingd(
@@ -280,8 +288,17 @@ def ikfac(
         precision=precision,
         seed=seed,
     )
-    trace = momentum_of(momentum, nesterov)
-    return recipe(trace, scale, learning_rate, layers, weight_decay, mask, consistent_rms, fallback)
+    return recipe(
+        scale,
+        layers,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        mask=mask,
+        consistent_rms=consistent_rms,
+        fallback=fallback,
+    )
 
 
 def kfac(
@@ -348,5 +365,14 @@ def kfac(
         precision=precision,
         seed=seed,
     )
-    trace = momentum_of(momentum, nesterov)
-    return recipe(trace, scale, learning_rate, layers, weight_decay, mask, consistent_rms, fallback)
+    return recipe(
+        scale,
+        layers,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        mask=mask,
+        consistent_rms=consistent_rms,
+        fallback=fallback,
+    )

@@ -5,7 +5,7 @@ from typing import Any
 
 import optax
 
-from singd_optax._recipe import DEFAULT_DAMPING, DEFAULT_REFRESH
+from singd_optax._recipe import DEFAULT_DAMPING, DEFAULT_REFRESH, check_common, size_decay
 from singd_optax._validate import check_number
 from singd_optax.layers import Leaves, MatrixAxes, matrix_specs
 from singd_optax.rules import DampingMode, FactorStepNorm, Hyperparameter, RootMethod
@@ -13,6 +13,7 @@ from singd_optax.structures import Precision, Structure
 from singd_optax.transforms import (
     Grafting,
     Interval,
+    check_arguments_first,
     refresh_schedule,
     scale_by_caspr,
     scale_by_inverse_free_shampoo,
@@ -245,7 +246,8 @@ def inverse_free_shampoo(
     check_number("momentum", momentum, maximum=1, strict_maximum=True, schedule=False)
     parts: list[optax.GradientTransformation] = [scale, optax.trace(momentum)]
     if consistent_rms is not None:
-        parts.append(scale_by_matrix_rms(consistent_rms, matrix_axes=matrix_axes))
+        decay = size_decay(momentum)
+        parts.append(scale_by_matrix_rms(consistent_rms, decay=decay, matrix_axes=matrix_axes))
     return _recipe(parts, learning_rate, weight_decay, mask, matrix_axes, fallback)
 
 
@@ -257,8 +259,7 @@ def _recipe(
     matrix_axes: Mapping[str, MatrixAxes | None] | None,
     fallback: optax.GradientTransformation | None,
 ) -> optax.GradientTransformationExtraArgs:
-    check_number("learning_rate", learning_rate)
-    check_number("weight_decay", weight_decay)
+    check_common(learning_rate, weight_decay, mask, fallback)
     parts = [
         *parts,
         optax.add_decayed_weights(weight_decay, mask),
@@ -266,9 +267,8 @@ def _recipe(
     ]
     if fallback is None:
         fallback = optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)
-    return optax.partition(
-        {"matrix": optax.chain(*parts), "fallback": fallback}, _labels(matrix_axes)
-    )
+    split = {"matrix": optax.chain(*parts), "fallback": fallback}
+    return check_arguments_first(optax.partition(split, _labels(matrix_axes)))
 
 
 def _labels(matrix_axes: Mapping[str, MatrixAxes | None] | None) -> Callable[[Any], Any]:

@@ -24,7 +24,7 @@ ALLOWED = {
     "nnx": {"capture"},
     "_recipe": {"transforms", "rules", "layers"},
     "alias": {"_recipe", "transforms", "rules", "layers", "structures"},
-    "training": {"layers"},
+    "training": {"layers", "structures"},
     "sharding": {"layers"},
     "diagnostics": {"layers", "structures"},
     "alias_gradients": {"_recipe", "transforms", "rules", "layers", "structures"},

@@ -10,6 +10,7 @@ from singd_optax.capture._holder import holding
 from singd_optax.capture._linen_kinds import multiplied, overrides_param, read
 from singd_optax.capture._params import ENTRY, beside, insert_entries, is_array
 from singd_optax.capture._registered import Called, make_call, taught_call
+from singd_optax.capture._sequences import Place
 from singd_optax.capture._session import Event, Session, current_session
 
 
@@ -35,7 +36,7 @@ def linen_calls() -> Iterator[None]:
             return next_fun(*args, **kwargs)
         own = module.variables.get("params", {})
         arrays, riders = own_arrays(own), own.get(ENTRY, {})
-        method, kind, place = context.method_name, type(module), module.scope.path
+        method, kind, place = context.method_name, type(module), Place(module.scope.path)
         with holding(arrays, riders):
             taught = taught_call(module, kind, method)
             if taught is not None:
@@ -65,7 +66,7 @@ def linen_calls() -> Iterator[None]:
         name = type(module).__name__
         use = read(module, context.method_name, inputs, (others, named))
         shapes = tuple((key, array.shape) for key, array in arrays.items())
-        signature = (name, context.method_name, module.scope.path, shapes)
+        signature = (name, method, place, shapes)
         if isinstance(use, str):
             event = Event(name, signature, use, arrays)
             return session.call(event, None, lambda _: next_fun(*args, **kwargs))
@@ -103,7 +104,7 @@ def _let_ride(session: Any, module: nn.Module, root: Any) -> None:
     if not arrays:
         return
     shapes = tuple((path, array.shape) for path, array in arrays.items())
-    riders = session.root((type(module).__name__, root.path, shapes), arrays)
+    riders = session.root((type(module).__name__, Place(root.path), shapes), arrays)
     if not riders or root.is_mutable_collection("params"):
         return
     # Flax hands out the very dict of a scope's variables here, see ``unpromised``.

@@ -18,6 +18,7 @@ from singd_optax.capture._geometry import (
     read_convolution,
     sizes_of,
 )
+from singd_optax.capture._plain import hands_on, multiplies_plainly
 from singd_optax.capture._use import Use
 from singd_optax.layers import EMBED, Layout, Lookup, Product, parse_product
 
@@ -40,9 +41,9 @@ def read(module: nn.Module, method: str, inputs: Any, arguments: Any) -> Use | s
     if reader is None:
         return f"{call}: not a kind of layer that has Kronecker factors here"
     use = reader(module, jnp.asarray(inputs), arguments) if inputs is not None else "no inputs"
-    use = _changed(module) or use
-    if isinstance(use, str):
-        return f"{call}: {use}"
+    problem = use if isinstance(use, str) else _changed(module, use, inputs)
+    if problem is not None or isinstance(use, str):
+        return f"{call}: {problem}"
     return dataclasses.replace(use, changes_kernel=overrides_param(type(module)))
 
 
@@ -51,16 +52,21 @@ def overrides_param(kind: type) -> bool:
     return getattr(kind, "param", None) is not nn.Module.param
 
 
-def _changed(module: nn.Module) -> str | None:
+def _changed(module: Any, use: Use, inputs: Any) -> str | None:
     """Whether the module multiplies other numbers than those of its inputs and its kernel."""
-    if getattr(module, "promote_dtype", promote_dtype) is not promote_dtype:
-        return "its promote_dtype= may change the kernel before it multiplies"
-    for name in (
-        "dot_general",
-        "dot_general_cls",
-        "conv_general_dilated",
-        "conv_general_dilated_cls",
-    ):
+    kernel = nn.meta.unbox(module.get_variable("params", use.kernel))
+    promote = getattr(module, "promote_dtype", promote_dtype)
+    if promote is not promote_dtype:
+        promoted = lambda a, k: promote(a, k, dtype=module.dtype)
+        if not hands_on(promoted, inputs, kernel):
+            return "its promote_dtype= changes the kernel or the inputs before they are multiplied"
+    product = getattr(module, "dot_general", None)
+    if product is not None and isinstance(use.operation, Product):
+        dimensions = use.operation.dimensions(use.layout, jnp.ndim(inputs))
+        plain = lambda a, k: product(a, k, dimensions, precision=module.precision)
+        if not multiplies_plainly(plain, inputs, kernel):
+            return "its dot_general= changes the kernel or the inputs before they are multiplied"
+    for name in ("dot_general_cls", "conv_general_dilated", "conv_general_dilated_cls"):
         if getattr(module, name, None) is not None:
             return f"its {name}= may change the kernel or the inputs before they are multiplied"
     return None

@@ -18,6 +18,7 @@ from singd_optax.capture._geometry import (
     sizes_of,
 )
 from singd_optax.capture._nnx_riders import plain_type
+from singd_optax.capture._plain import hands_on, multiplies_plainly
 from singd_optax.capture._use import Use
 from singd_optax.layers import EMBED, Layout, Lookup, Product, parse_product
 
@@ -41,22 +42,34 @@ def read(module: nnx.Module, method: str, function: Any, inputs: Any, arguments:
     if reader is None:
         return f"{call}: not a kind of layer that has Kronecker factors here"
     use = reader(module, jnp.asarray(inputs), arguments) if inputs is not None else "no inputs"
-    use = _changed(module) or use
-    if isinstance(use, str):
-        return f"{call}: {use}"
+    problem = use if isinstance(use, str) else _changed(module, use, inputs)
+    if problem is not None or isinstance(use, str):
+        return f"{call}: {problem}"
     names = [use.kernel] + ([] if use.bias is None else [use.bias])
     if any(_is_special(getattr(module, name)) for name in names):
         return f"{call}: its parameters are no plain arrays, or have hooks"
     return use
 
 
-def _changed(module: nnx.Module) -> str | None:
+def _changed(module: Any, use: Use, inputs: Any) -> str | None:
     """Whether the module multiplies other numbers than those of its inputs and its kernel."""
+    kernel = getattr(module, use.kernel)[...]
     base = next(kind for kind in KINDS if isinstance(module, kind))
     defaults = inspect.signature(base.__init__).parameters
     for name in ("promote_dtype", "dot_general", "dot_general_cls", "conv_general_dilated"):
-        if name in defaults and getattr(module, name, None) not in (None, defaults[name].default):
-            return f"its {name}= may change the kernel or the inputs before they are multiplied"
+        given = getattr(module, name, None)
+        if name not in defaults or given in (None, defaults[name].default):
+            continue
+        is_plain = False
+        if name == "promote_dtype":
+            promoted = lambda a, k, given=given: given((a, k), dtype=module.dtype)
+            is_plain = hands_on(promoted, inputs, kernel)
+        elif name == "dot_general" and isinstance(use.operation, Product):
+            dimensions = use.operation.dimensions(use.layout, jnp.ndim(inputs))
+            product = lambda a, k, given=given, at=dimensions: given(a, k, at, precision=None)
+            is_plain = multiplies_plainly(product, inputs, kernel)
+        if not is_plain:
+            return f"its {name}= changes the kernel or the inputs before they are multiplied"
     return None
 
 

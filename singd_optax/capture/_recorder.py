@@ -88,7 +88,7 @@ class Recorder(Session):
         outputs = run(inputs)
         problem = _problem(event, inputs, outputs)
         self.seen[index] = call._replace(problem=problem)
-        # Where users say what a call is, inputs and outputs tell which other calls are the same one.
+        # Where users say what a call is, inputs and outputs tell which others are the same.
         data = [inputs, outputs] if event.is_said else []
         arrays = [*event.arrays.values(), *data, *([] if probe is None else [probe.value])]
         gate = mark(index, arrays, lambda: self.differentiated.add(index))
@@ -109,7 +109,7 @@ class Recorder(Session):
         index = len(self.seen)
         self.seen.append(Root(signature, tuple(arrays)))
         mark(index, list(arrays.values()))
-        return self.riders.next(signature) or {}
+        return self.riders.next(signature, is_certain=False) or {}
 
 
 def _problem(event: Event, inputs: Any, outputs: Any) -> str | None:

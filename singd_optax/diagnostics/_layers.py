@@ -39,6 +39,9 @@ def layer_diagnostics(
     - ``memory_norm_factor_momenta_K``, ...: norms of what the rule keeps beside the factors: the
       momenta, the averaged moments, products
     - ``skipped_refreshes``: refreshes without effect since the start.
+    - ``skipped_in_a_row``: of them, those since the last one with an effect. A layer where this
+      goes on growing has a preconditioner of long ago: it gets no gradients, or its statistics
+      are not finite; ``singd_optax.training.check_refreshes`` warns of it.
     - with ``grads``: ``gradient_rms``, the root mean square.
     - with ``updates``: ``update_rms``.
     - with both: ``alignment``, the cosine between the negative update and the gradient: 1 for
@@ -91,6 +94,7 @@ def layer_diagnostics(
                 found[f"condition_{side}"] = condition_number(factor, exact_dim=exact_dim)
             found |= _memory_norms(state.factor_memory[path], spec)
             found["skipped_refreshes"] = state.skipped_refreshes[path]
+            found["skipped_in_a_row"] = state.skipped_in_a_row[path]
             found |= _directions({name: _matrix(spec, leaves) for name, leaves in given.items()})
             numbers[path] = found
     return numbers

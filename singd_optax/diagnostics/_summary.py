@@ -39,8 +39,8 @@ def summary(opt_state: Any) -> str:
         layer             K                      C                         K, C   beside them
         params            Dense() 6 x 6 float32  Diagonal() 3 x 3 float32  156 B  148 B
         all layers                                                         156 B  148 B
-        rest of the state                                                  88 B
-        whole state                                                        392 B
+        rest of the state                                                  96 B
+        whole state                                                        400 B
     """
     factors(opt_state)
     rows = [["layer", "K", "C", "K, C", "beside them"]]

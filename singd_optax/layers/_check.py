@@ -55,6 +55,43 @@ def check_params(specs: Iterable[LayerSpec], leaves: Leaves, what: str) -> None:
                 )
 
 
+def check_updates(updates: Leaves, params: Leaves) -> None:
+    """Raise unless there is a gradient of the same shape for each parameter, and no other.
+
+    Shapes that broadcast would not stop what comes next.
+
+    Args:
+      updates: Gradients; where a wrapper masked one out, there is nothing to compare.
+      params: Parameters.
+
+    Raises:
+      ValueError: One is missing, is of no parameter, or has another shape.
+    """
+    if updates.is_placeholder or params.is_placeholder:
+        return
+    for path in params:
+        if path in updates:
+            got, expected = jnp.shape(updates[path]), jnp.shape(params[path])
+            if got != expected:
+                raise ValueError(
+                    f"`updates` do not match `params`: the gradient of {path!r} has shape {got}, "
+                    f"the parameter has {expected}. Pass the gradients with respect to these "
+                    "params, as grad_fn returns them."
+                )
+        elif not updates.is_masked(path):
+            raise ValueError(_unmatched("updates", "params", path, updates))
+    for path in updates:
+        if path not in params and not params.is_masked(path):
+            raise ValueError(_unmatched("params", "updates", path, params))
+
+
+def _unmatched(what: str, other: str, path: str, leaves: Leaves) -> str:
+    return (
+        f"`{what}` do not match `{other}`: no array at {path!r}. There are: "
+        f"{', '.join(leaves.paths[:20])}. Pass the gradients with respect to these params."
+    )
+
+
 def _advice(path: str, leaves: Leaves) -> str:
     if f"params/{path}" in leaves.paths:
         return (

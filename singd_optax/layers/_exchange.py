@@ -4,14 +4,13 @@ Neither imports the other. ``value_and_grad`` finds ``CurvatureState`` in whatev
 wraps around it, and hands ``Statistics`` to ``update`` as the extra argument ``curvature``.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from singd_optax.layers._spec import LayerSpec
-from singd_optax.layers._tree import is_variable
 from singd_optax.structures import StructuredMatrix
 
 
@@ -124,78 +123,3 @@ def _balanced(use: Statistics) -> Statistics:
     scale = jnp.where(empty, 0, jnp.sqrt(use.mean_G / jnp.where(empty, 1, use.mean_U)))
     inverse = jnp.where(empty, 0, 1 / jnp.where(empty, 1, scale))
     return Statistics(use.H_K * scale, use.H_C * inverse, use.mean_U * scale, use.mean_G * inverse)
-
-
-class CurvatureState(NamedTuple):
-    """The optax state of every ``scale_by_<rule>``.
-
-    Attributes:
-      curvature_count: Updates made so far, int32.
-      refresh_due: Whether the next update refreshes the factors, so that the gradient function
-        has to form statistics; int32, 0 or 1, as wrappers that blend states (``optax.lookahead``)
-        turn bools into numbers.
-      factors: Path of a layer -> its factors.
-      factor_memory: Path of a layer -> whatever else its rule keeps (momenta).
-      skipped_refreshes: Path of a layer -> refreshes that were skipped because a statistic was not
-        finite, or empty; int32, one for each layer of a stack.
-    """
-
-    curvature_count: jax.Array
-    refresh_due: jax.Array
-    factors: dict[str, Factors]
-    factor_memory: dict[str, Any]
-    skipped_refreshes: dict[str, jax.Array]
-
-
-class AccumulatedState(NamedTuple):
-    """The state of a wrapper that accumulates gradients and statistics over micro-batches.
-
-    Attributes:
-      multi_steps: The state of ``optax.MultiSteps``, with the optimizer's inside.
-      accumulated_curvature: Path of a layer -> statistics of the micro-batches so far.
-    """
-
-    multi_steps: Any
-    accumulated_curvature: dict[str, Statistics]
-
-
-def curvature_states(opt_state: Any) -> list[CurvatureState]:
-    """All curvature states inside an optax state, however it is wrapped.
-
-    Boxes around single arrays, as ``nnx.Optimizer`` has, are taken off.
-    """
-    opt_state = jax.tree.map(_unboxed, opt_state, is_leaf=is_variable)
-    nodes = jax.tree.leaves(opt_state, is_leaf=_is_curvature_state)
-    return [node for node in nodes if _is_curvature_state(node)]
-
-
-def _unboxed(leaf: Any) -> Any:
-    return leaf.get_raw_value() if is_variable(leaf) else leaf
-
-
-def _is_curvature_state(node: Any) -> bool:
-    return isinstance(node, CurvatureState)
-
-
-def factors(opt_state: Any) -> dict[str, Factors]:
-    """The Kronecker factors in an optimizer state.
-
-    Args:
-      opt_state: The state of any optax transformation that has a ``scale_by_<rule>`` of this
-        package somewhere inside.
-
-    Returns:
-      Path of a layer -> (K, C), structured matrices; the preconditioner of the layer is
-      (K Kᵀ) ⊗ (C Cᵀ).
-
-    Raises:
-      ValueError: There are no factors in this state.
-    """
-    states = curvature_states(opt_state)
-    if not states:
-        raise ValueError(
-            "This optimizer state has no Kronecker factors: got a state of type "
-            f"{type(opt_state).__name__}. Pass the state that tx.init(params) of an optimizer of "
-            "singd_optax returned (also inside optax.chain, optax.partition, ...)."
-        )
-    return {path: pair for state in states for path, pair in state.factors.items()}

@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from singd_optax.layers._spec import LayerSpec
+from singd_optax._validate import check_pattern, near
+from singd_optax.layers._spec import LayerSpec, parse_options
 from singd_optax.layers._table import render_table
 
 
@@ -72,8 +72,12 @@ class Layers(Mapping[str, LayerSpec]):
           The changed layers.
 
         Raises:
-          ValueError: No path matches, or an option or its value is not legal.
+          ValueError: No path matches, the pattern is no regular expression, or an option or its
+            value is not legal.
+          TypeError: The pattern, or the value of an option, is of another type.
         """
+        check_pattern("pattern", pattern)
+        parse_options("float32", **options)  # a wrong option is wrong whatever the pattern matches
         matches = self._matcher(pattern)
         return dataclasses.replace(
             self,
@@ -92,7 +96,9 @@ class Layers(Mapping[str, LayerSpec]):
           The layers that are left.
 
         Raises:
-          ValueError: No path matches, or no layer would be left.
+          ValueError: No path matches, the pattern is no regular expression, or no layer would be
+            left.
+          TypeError: The pattern is of another type.
         """
         matches = self._matcher(pattern)
         kept = tuple(spec for spec in self.specs if not matches(spec))
@@ -103,14 +109,16 @@ class Layers(Mapping[str, LayerSpec]):
             )
         excluded = []
         for spec in filter(matches, self.specs):
-            reason = f"excluded by without({pattern!r})"
+            reason = f"excluded by without({getattr(pattern, 'pattern', pattern)!r})"
             excluded += [OtherParameter(path, shape, reason) for path, shape in spec.shapes.items()]
         return dataclasses.replace(
             self, specs=kept, others=tuple(sorted((*self.others, *excluded)))
         )
 
     def _matcher(self, pattern: str) -> Callable[[LayerSpec], bool]:
-        compiled = re.compile(pattern)
+        compiled = check_pattern("pattern", pattern)
         if not any(compiled.search(path) for path in self):
-            raise ValueError(f"No layer's path matches {pattern!r}. Paths: {list(self)}.")
+            raise ValueError(
+                f"No layer's path matches {pattern!r}.{near(pattern, self)} Paths: {list(self)}."
+            )
         return lambda spec: compiled.search(spec.path) is not None

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from singd_optax._validate import check_pattern
 from singd_optax.layers._check import check_not_flat
 from singd_optax.layers._spec import accumulation_dtype_of, parse_options
 from singd_optax.layers._tree import Leaves
@@ -126,11 +127,16 @@ def check_matrix_axes(matrix_axes: Any) -> None:
             f"{type(matrix_axes).__name__}."
         )
     for pattern, axes in matrix_axes.items():
+        check_pattern("matrix_axes key", pattern)
         pair = isinstance(axes, tuple | list) and len(axes) == 2
         if axes is not None and not (
             pair
             and all(isinstance(side, tuple | list) and len(side) > 0 for side in axes)
-            and all(isinstance(axis, int) for side in axes for axis in side)
+            and all(
+                isinstance(axis, int) and not isinstance(axis, bool)
+                for side in axes
+                for axis in side
+            )
         ):
             raise ValueError(
                 "`matrix_axes` maps regular expressions to pairs of axes, as ((1,), (2,)), or to "

@@ -40,6 +40,12 @@ class Product(Operation):
             _arranged(gradient, self.output_batch, self.outputs),
         )
 
+    def dimensions(self, layout: Layout, rank: int) -> tuple[tuple[Axes, Axes], tuple[Axes, Axes]]:
+        """The axes as ``jax.lax.dot_general`` wants them, of inputs of this rank and a kernel."""
+        summed = tuple(axis % rank for axis in self.inputs)
+        shared = tuple(axis % rank for axis in self.input_batch)
+        return (summed, layout.inputs), (shared, layout.batch)
+
     def leading(self, gradient: jax.Array) -> tuple[int, ...]:
         """All axes but the kernel's."""
         return gradient.shape[: gradient.ndim - 1 - len(self.output_batch)]

@@ -1,5 +1,7 @@
 """Statistics of some positions only."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,8 @@ def strides(spec: LayerSpec, operation: Operation, leading: tuple[int, ...]) -> 
       operation: How the call used the kernel.
       leading: Sizes of the leading axes.
     """
-    wanted = round(1 / spec.curvature_fraction)
+    # No stride is longer than its axis, and 1 over the least floats is infinite.
+    wanted = round(min(1 / spec.curvature_fraction, math.prod(leading)))
     found = []
     last = len(leading) - 1
     if last > 0 and operation.shares_leading and spec.kfac_approx == "expand":
@@ -40,7 +43,9 @@ def largest_divisor(size: int, limit: int) -> int:
     >>> largest_divisor(64, 10), largest_divisor(15, 4), largest_divisor(7, 4)
     (8, 3, 1)
     """
-    return max(k for k in range(1, max(limit, 1) + 1) if size % k == 0 or k == 1)
+    limit = max(min(limit, size), 1)
+    small = [k for k in range(1, math.isqrt(size) + 1) if size % k == 0]
+    return max((k for d in small for k in (d, size // d) if k <= limit), default=1)
 
 
 def starts(thinned: Strides, number: jax.Array) -> list[jax.Array]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from singd_optax._validate import check_choice, check_number
+from singd_optax._validate import check_choice, check_number, concrete_number
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._placement import Placement
 from singd_optax.layers._stacking import Stacking
@@ -199,9 +199,19 @@ def parse_options(dtype: str, **options: Any) -> dict[str, Any]:
     if "curvature_fraction" in options:
         fraction = options["curvature_fraction"]
         check_number("curvature_fraction", fraction, strict=True, maximum=1, schedule=False)
+        parsed["curvature_fraction"] = _hashable_number("curvature_fraction", fraction)
     if "factor_dtype" in options:
         parsed["factor_dtype"] = _parse_factor_dtype(options["factor_dtype"], dtype)
     return parsed
+
+
+def _hashable_number(name: str, value: Any) -> float:
+    number = concrete_number(value)
+    if number is None:
+        raise TypeError(
+            f"`{name}` must be a number that is known before anything is traced, got {value!r}."
+        )
+    return number
 
 
 def _parse_factor_dtype(value: Any, dtype: str) -> tuple[str, str]:

@@ -19,7 +19,8 @@ class Leaves:
     """The leaves of a pytree, found and exchanged by path.
 
     A box around a parameter (``nn.Partitioned``, ``nn.LogicallyPartitioned``) is seen through: its
-    value has the path of the box. An empty node, as ``optax.masked`` leaves behind, is no leaf.
+    value has the path of the box. A field called "value" of any other class is a key as all are.
+    An empty node, as ``optax.masked`` leaves behind, is no leaf.
     """
 
     def __init__(self, tree: Any):
@@ -71,6 +72,14 @@ class Leaves:
         """Whether the tree is one empty node, as ``optax.tree.map_params`` inits with."""
         return not self._index and self._empty <= {""}
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the tree is None, or empty containers alone, instead of parameters."""
+        containers = (Mapping, list, type(None))
+        return not self._index and all(
+            isinstance(node, containers) or type(node) is tuple for node in self._values
+        )
+
     def is_masked(self, path: str) -> bool:
         """Whether there is an empty node at this path, or above it, instead of an array."""
         keys = path.split("/")
@@ -98,18 +107,37 @@ def is_variable(node: Any) -> bool:
     return hasattr(type(node), "get_raw_value")
 
 
+def is_box(node: Any) -> bool:
+    """Whether this is Flax's box around a parameter: by what it has, since nothing here knows Flax.
+
+    ``nn.Partitioned`` and all other ``AxisMetadata`` are asked for their value by ``unbox``.
+    """
+    return callable(getattr(type(node), "unbox", None)) and callable(
+        getattr(type(node), "replace_boxed", None)
+    )
+
+
 def _flat(tree: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Leaves and empty nodes by their paths, in the order of ``jax.tree.leaves``."""
     flat, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=lambda node: is_variable(node) or _is_empty(node)
+        tree, is_leaf=lambda node: is_variable(node) or is_box(node) or _is_empty(node)
     )
     for path, node in flat:
         if is_variable(node):
             yield from (((*path, *below), leaf) for below, leaf in _flat(node.get_raw_value()))
+        elif is_box(node):
+            yield from (((*path, *below), leaf) for below, leaf in _boxed(node))
         else:
-            yield _without_box(path), node
+            yield path, node
 
 
-def _without_box(path: tuple[Any, ...]) -> tuple[Any, ...]:
-    boxed = path and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == "value"
-    return path[:-1] if boxed else path
+def _boxed(box: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Leaves of a box by their paths in its value."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(
+        box,
+        is_leaf=lambda node: (
+            node is not box and (is_variable(node) or is_box(node) or _is_empty(node))
+        ),
+    )
+    for (_, *path), node in flat:
+        yield from (((*path, *below), leaf) for below, leaf in _flat(node))

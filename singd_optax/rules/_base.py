@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from singd_optax._validate import check_choice, check_number
+from singd_optax._validate import check_choice, check_number, check_precision
 from singd_optax.layers import Factors, LayerSpec, Statistics
 from singd_optax.structures import (
     DenseMatrix,
@@ -111,6 +111,7 @@ def check_factor_options(
     damping_mode: str,
     factor_learning_rate: Hyperparameter,
     factor_step_norm: str | None,
+    precision: Precision,
 ) -> None:
     """Check what all inverse-free rules share, before anything is traced.
 
@@ -119,6 +120,7 @@ def check_factor_options(
       damping_mode: ``"absolute"`` or ``"relative"``.
       factor_learning_rate: A number >= 0, or a schedule.
       factor_step_norm: None, ``"max_abs"`` or ``"spectral"``.
+      precision: What ``jax.numpy.einsum`` takes.
 
     Raises:
       ValueError: One is out of range.
@@ -128,6 +130,7 @@ def check_factor_options(
     check_choice("damping_mode", damping_mode, ("absolute", "relative"))
     check_number("factor_learning_rate", factor_learning_rate)
     check_choice("factor_step_norm", factor_step_norm, (None, "max_abs", "spectral"))
+    check_precision("precision", precision)
 
 
 def identity_factors(spec: LayerSpec) -> Factors:
@@ -150,13 +153,16 @@ def bounded_step(
 
     With a step norm, m is divided by max(1, ‖m‖), so that the step stays bounded whatever the
     statistics are. The spectral norm bounds two more things: what is kept (or one spike would push
-    for many steps), and β ‖m‖ by 0.9, so that I - β m is never singular.
+    for many steps), and β ‖m‖ by 0.9, so that I - β m is never singular. A norm that is not finite,
+    or none of a matrix that is not zero, bounds nothing: then the step is NaN, which is refused.
     """
     kept = direction
     if step_norm == "max_abs":
         step_size = step_size / jnp.maximum(direction.max_abs(), 1)
     elif step_norm == "spectral":
         norm = direction.spectral_norm_bound(precision=precision)
+        usable = jnp.isfinite(norm) & ((norm > 0) | (direction.max_abs() == 0))
+        norm = jnp.where(usable, norm, jnp.nan)
         kept = direction * (1 / jnp.maximum(norm, 1))
         step_size = jnp.minimum(step_size / jnp.maximum(norm, 1), _LARGEST_STEP / (norm + 1e-3))
     return factor - factor.multiply(direction, precision=precision) * step_size, kept

@@ -1,6 +1,7 @@
 """IKFAC: inverse-free KFAC, the bridge between KFAC and INGD."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from singd_optax.rules._base import (
     FactorInit,
     FactorStepNorm,
     Hyperparameter,
-    InverseFreeMemory,
+    Products,
     Rule,
     bounded_step,
     cached_products,
@@ -25,6 +26,18 @@ from singd_optax.rules._base import (
     store,
 )
 from singd_optax.structures import Precision
+
+
+class IKFACMemory(NamedTuple):
+    """What IKFAC keeps beside the factors.
+
+    Attributes:
+      started: Whether the factors were refreshed at all: int32, 0 or 1, of shape ``stack_shape``.
+      products: (K Kᵀ, C Cᵀ), or None if none is kept.
+    """
+
+    started: jax.Array
+    products: Products | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,25 +76,26 @@ class IKFAC(Rule):
             damping_mode=self.damping_mode,
             factor_learning_rate=self.factor_learning_rate,
             factor_step_norm=self.factor_step_norm,
+            precision=self.precision,
         )
         check_choice("factor_init", self.factor_init, FACTOR_INITS)
         check_flag("cache_products", self.cache_products)
 
-    def init(self, spec: LayerSpec) -> tuple[Factors, InverseFreeMemory]:
+    def init(self, spec: LayerSpec) -> tuple[Factors, IKFACMemory]:
         """K = C = I."""
         factors = identity_factors(spec)
         products = cached_products(factors, self.cache_products)
-        return factors, InverseFreeMemory(None, jnp.zeros(spec.stack_shape, jnp.int32), products)
+        return factors, IKFACMemory(jnp.zeros(spec.stack_shape, jnp.int32), products)
 
     def refresh(
         self,
         spec: LayerSpec,
         factors: Factors,
-        memory: InverseFreeMemory,
+        memory: IKFACMemory,
         statistics: Statistics,
         count: jax.Array,
         key: jax.Array,
-    ) -> tuple[Factors, InverseFreeMemory]:
+    ) -> tuple[Factors, IKFACMemory]:
         """One step on K and C."""
         damping = hyperparameter_at(self.damping, count)
         step_size = hyperparameter_at(self.factor_learning_rate, count)
@@ -103,10 +117,8 @@ class IKFAC(Rule):
             new.append(store(step * scale, name, k))
         kept, started = Factors(*new), jnp.ones_like(memory.started)
         products = cached_products(kept, self.cache_products)
-        return kept, InverseFreeMemory(None, started, products)
+        return kept, IKFACMemory(started, products)
 
-    def precondition(
-        self, factors: Factors, gradient: jax.Array, memory: InverseFreeMemory
-    ) -> jax.Array:
+    def precondition(self, factors: Factors, gradient: jax.Array, memory: IKFACMemory) -> jax.Array:
         """K Kᵀ G C Cᵀ."""
         return kronecker_precondition(factors, gradient, self.precision, memory.products)

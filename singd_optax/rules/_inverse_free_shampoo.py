@@ -70,6 +70,7 @@ class InverseFreeShampoo(GradientRule):
             damping_mode=self.damping_mode,
             factor_learning_rate=self.factor_learning_rate,
             factor_step_norm=self.factor_step_norm,
+            precision=self.precision,
         )
         check_number("factor_momentum", self.factor_momentum, maximum=1, strict_maximum=True)
         check_number("batch_size", self.batch_size, strict=True)

@@ -6,7 +6,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from singd_optax._validate import check_choice, check_flag, check_interval, check_number
+from singd_optax._validate import (
+    check_choice,
+    check_flag,
+    check_interval,
+    check_number,
+    check_precision,
+)
 from singd_optax.layers import Eigenbases, Inverses, LayerSpec, Statistics
 from singd_optax.rules._base import (
     DampingMode,
@@ -80,7 +86,8 @@ class KFAC(Rule):
         check_flag("bias_correction", self.bias_correction)
         check_flag("use_pi", self.use_pi)
         check_choice("inverse_method", self.inverse_method, INVERSE_METHODS)
-        check_interval("inverse_every", self.inverse_every)
+        check_interval("inverse_every", self.inverse_every, schedule=False)
+        check_precision("precision", self.precision)
 
     def init(self, spec: LayerSpec) -> tuple[Any, Moments]:
         """Inverses I, and averages 0 (I without bias correction)."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from singd_optax._validate import check_choice, check_number, check_size
+from singd_optax._validate import check_choice, check_number, check_precision, check_size
 from singd_optax.layers import Factors, MatrixSpec
 from singd_optax.rules._base import Hyperparameter, hyperparameter_at
 from singd_optax.rules._gradient_rule import GradientRule
@@ -73,6 +73,7 @@ class Shampoo(GradientRule):
         check_number("eps", self.eps)
         check_size("root", self.root)
         check_choice("root_method", self.root_method, ROOT_METHODS)
+        check_precision("precision", self.precision)
 
     def init(self, spec: MatrixSpec) -> tuple[Factors, GradientMoments]:
         """A = B = I, and moments of zero."""

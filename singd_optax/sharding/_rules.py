@@ -6,6 +6,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from singd_optax.layers import is_box
+
 Rules = Iterable[tuple[str, Any]]
 
 
@@ -74,5 +76,5 @@ def _axes(name: Any, rules: list[tuple[str, Any]] | None, mesh: Mesh, taken: set
 
 
 def _is_box(node: Any) -> bool:
-    """Whether this is a box with axis names: by what it has, since nothing here knows Flax."""
-    return isinstance(getattr(node, "names", None), tuple) and hasattr(node, "value")
+    """Whether this is a box with axis names."""
+    return is_box(node) and isinstance(getattr(node, "names", None), tuple)

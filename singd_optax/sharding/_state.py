@@ -11,6 +11,7 @@ from singd_optax.layers import (
     Layers,
     Leaves,
     check_layers,
+    is_box,
     path_name,
 )
 from singd_optax.layers import partitions as factor_partitions
@@ -64,7 +65,7 @@ def state_shardings(
     state = jax.eval_shape(init, params)
 
     def of_leaf(path: Any, leaf: Any) -> NamedSharding:
-        names = path_name(_without_boxes(path)).split("/")
+        names = path_name(path).split("/")
         for start in range(len(names)):
             name = "/".join(names[start:])
             if shapes.get(name) == leaf.shape:
@@ -74,10 +75,12 @@ def state_shardings(
     def of_node(path: Any, node: Any) -> Any:
         if isinstance(node, CurvatureState):
             return _curvature_shardings(node, layers, mesh)
+        if is_box(node):  # what is in it has the path of the box
+            return jax.tree.map(lambda leaf: of_leaf(path, leaf), node)
         return of_leaf(path, node)
 
     return jax.tree_util.tree_map_with_path(
-        of_node, state, is_leaf=lambda node: isinstance(node, CurvatureState)
+        of_node, state, is_leaf=lambda node: isinstance(node, CurvatureState) or is_box(node)
     )
 
 
@@ -98,15 +101,10 @@ def _curvature_shardings(
         factors=placed(state.factors, whole.factors),
         factor_memory=placed(state.factor_memory, whole.factor_memory),
         skipped_refreshes=placed(state.skipped_refreshes, whole.skipped_refreshes),
+        skipped_in_a_row=placed(state.skipped_in_a_row, whole.skipped_in_a_row),
     )
 
 
 def _leaves_by_path(params: Any) -> list[tuple[str, Any]]:
     leaves = Leaves(params)
     return [(path, leaves[path]) for path in leaves]
-
-
-def _without_boxes(path: Any) -> Any:
-    last = path[-1] if path else None
-    boxed = isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value"
-    return path[:-1] if boxed else path

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from singd_optax.structures._numerics import Precision, accumulation_dtype, contract
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _ITERATIONS = 8
 _COLUMNS = 4
 _MARGIN = 1.1
+_EXPONENT = 120  # 2^-120 and 2^120 are normal numbers of float32
 
 
 @functools.partial(jax.jit, static_argnums=1)  # so that factors of one size are traced once
@@ -23,8 +25,20 @@ def power_iteration_bound(matrix: "StructuredMatrix", precision: Precision) -> j
 
     Power iteration on AᵀA from a few fixed random columns approaches the norm from below;
     a margin of ten percent is added, and the Frobenius norm (a bound at any rate) caps it.
+
+    Entries may be of any size: a power of two, which rounds nothing, is taken out first. A matrix
+    that is not finite has a bound that is not.
     """
     accumulate = accumulation_dtype(*jax.tree.leaves(matrix))
+    largest = matrix.max_abs().astype(accumulate)
+    _, exponent = jnp.frexp(largest)
+    exponent = jnp.clip(jnp.where(jnp.isfinite(largest), exponent, 0), -_EXPONENT, _EXPONENT)
+    bound = _bound(matrix * jnp.ldexp(jnp.ones_like(largest), -exponent), precision, accumulate)
+    return jnp.where(jnp.isfinite(largest), jnp.ldexp(bound, exponent), largest)
+
+
+def _bound(matrix: "StructuredMatrix", precision: Precision, accumulate: DTypeLike) -> jax.Array:
+    """The bound of a matrix whose squares neither over- nor underflow."""
     shape = (*matrix.batch_shape, matrix.dim, _COLUMNS)
     # A constant, since a generator for each factor would take most of the compiler's time.
     start = jnp.asarray(np.random.default_rng(0).standard_normal(shape[-2:]), accumulate)
@@ -42,4 +56,6 @@ def power_iteration_bound(matrix: "StructuredMatrix", precision: Precision) -> j
     # All columns as one vector: those that found the largest singular value are the longest.
     length = contract("...ik,...ik->...", x, x)
     ratio = contract("...ik,...ik->...", image, image) / jnp.where(length > 0, length, 1)
-    return jnp.minimum(_MARGIN * jnp.sqrt(ratio), frobenius)
+    bound = jnp.minimum(_MARGIN * jnp.sqrt(ratio), frobenius)
+    # The mean of the squared singular values is below the largest one.
+    return jnp.maximum(bound, frobenius / matrix.dim**0.5)

@@ -1,6 +1,7 @@
 """Around the optimizer: flax's TrainState, accumulation over micro-batches, checkpoints."""
 
 from singd_optax.training._bind import bind_curvature
+from singd_optax.training._check_refreshes import check_refreshes
 from singd_optax.training._check_state import check_opt_state
 from singd_optax.training._microbatch import microbatch
 from singd_optax.training._multi_steps import MultiSteps
@@ -11,6 +12,7 @@ __all__ = [
     "TrainState",
     "bind_curvature",
     "check_opt_state",
+    "check_refreshes",
     "microbatch",
     "train_step",
 ]

@@ -5,14 +5,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers import CurvatureState, curvature_states, describe_factor, path_name
+from singd_optax.layers import (
+    CurvatureState,
+    curvature_states,
+    describe_factor,
+    differing_form,
+    path_name,
+)
+from singd_optax.training._check_refreshes import check_refreshes
+from singd_optax.training._check_values import damaged
 
 
 def check_opt_state(opt_state: Any, tx: Any, params: Any) -> None:
     """Raise unless an optimizer state is of this optimizer and model, with what differs.
 
     Checkpoint libraries restore what they find; some of them even under other shapes than asked
-    for. Call this after a restore.
+    for. Call this after a restore. Where the state has numbers, they are looked at too: factors
+    that are not finite, or zero, and cached products that are not those of their factors, raise;
+    layers that are not refreshed any more are warned of, see ``check_refreshes``.
 
     Args:
       opt_state: As it was restored.
@@ -20,7 +30,8 @@ def check_opt_state(opt_state: Any, tx: Any, params: Any) -> None:
       params: Parameters; arrays or ``jax.ShapeDtypeStruct``s.
 
     Raises:
-      ValueError: Layers, structures, sizes, dtypes or parts of the state differ.
+      ValueError: Rule, layers, structures, sizes, dtypes or parts of the state differ, or its
+        numbers are of no use.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
@@ -41,7 +52,8 @@ def check_opt_state(opt_state: Any, tx: Any, params: Any) -> None:
     got_states, expected_states = curvature_states(opt_state), curvature_states(expected)
     lines = _differing_factors(_by_path(got_states), _by_path(expected_states))
     if not lines:
-        lines = _differing_leaves(opt_state, expected)
+        lines = [line for line in (differing_form(opt_state, expected),) if line]
+        lines += _differing_leaves(opt_state, expected)
     if lines:
         more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
         raise ValueError(
@@ -51,6 +63,14 @@ def check_opt_state(opt_state: Any, tx: Any, params: Any) -> None:
             + "\nUse the layers, structures and factor dtypes with which it was written, or start "
             "with a new state from tx.init(params)."
         )
+    lines = damaged(opt_state)
+    if lines:
+        raise ValueError(
+            "The optimizer state is of this optimizer, and damaged:\n  "
+            + "\n  ".join(lines[:20])
+            + "\nRestore an earlier checkpoint, or start with a new state from tx.init(params)."
+        )
+    check_refreshes(opt_state)
 
 
 def _by_path(states: list[CurvatureState]) -> dict[str, Any]:

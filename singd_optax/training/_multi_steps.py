@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
+from singd_optax._validate import check_interval
 from singd_optax.layers import (
     AccumulatedState,
     Curvature,
@@ -67,10 +68,12 @@ class MultiSteps:
           accumulator_dtype: Of the accumulated gradients.
 
         Raises:
-          TypeError: ``layers`` is something else.
-          ValueError: Some layers have a sum loss and others a mean.
+          TypeError: ``layers`` or ``every_k_schedule`` is something else.
+          ValueError: ``every_k_schedule`` is below 1, or some layers have a sum loss and others a
+            mean.
         """
         check_layers(layers)
+        check_interval("every_k_schedule", every_k_schedule)
         self._is_sum = is_sum_loss(layers)
         self._layers = layers
         self._skip = should_skip_update_fn

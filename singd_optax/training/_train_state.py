@@ -7,6 +7,7 @@ from flax.training import train_state
 
 from singd_optax.layers import Statistics
 from singd_optax.training._bind import bind_curvature
+from singd_optax.training._check_refreshes import check_refreshes
 
 
 class TrainState(train_state.TrainState):
@@ -82,6 +83,9 @@ def train_step(
 
         step = jax.jit(functools.partial(train_step, grad_fn), donate_argnums=0)
         state, value = step(state, batch)
+
+    In eager mode it warns of layers that are not refreshed any more. A jitted step cannot: call
+    ``check_refreshes(state.opt_state)`` now and then, where the loss is printed.
     """
     if not isinstance(state, TrainState):
         raise TypeError(
@@ -91,4 +95,6 @@ def train_step(
             "derive your class from it."
         )
     value, grads, curvature = grad_fn(state.params, *args, opt_state=state.opt_state, **kwargs)
-    return state.apply_gradients(grads=grads, curvature=curvature), value
+    state = state.apply_gradients(grads=grads, curvature=curvature)
+    check_refreshes(state.opt_state)
+    return state, value

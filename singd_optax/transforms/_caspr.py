@@ -8,9 +8,9 @@ from singd_optax._validate import check_size
 from singd_optax.layers import MatrixAxes
 from singd_optax.rules import CASPR, Hyperparameter, RootMethod
 from singd_optax.structures import BlockDiagonal, Precision
-from singd_optax.transforms._curvature import Interval
 from singd_optax.transforms._gradient_rule import scale_by_gradient_rule
 from singd_optax.transforms._grafting import Grafting
+from singd_optax.transforms._interval import Interval
 
 
 def scale_by_caspr(

@@ -4,16 +4,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from singd_optax.layers import (
     Curvature,
     CurvatureState,
     Layers,
     LayerSpec,
+    RuleName,
     Statistics,
     check_factors,
-    curvature_states,
 )
 
 
@@ -103,25 +102,20 @@ def _check_step(curvature: Curvature, path: str, count: jax.Array) -> None:
         )
 
 
-def check_layers_first(
-    transformation: optax.GradientTransformation, layers: Layers
-) -> optax.GradientTransformationExtraArgs:
-    """The same transformation, which looks for other layers' states before anything else.
-
-    What runs before ``scale_by_<rule>`` in a chain would stumble over such a state first, and
-    say less.
+def check_rule(rule: Any, name: RuleName) -> None:
+    """Raise unless a state is of this rule.
 
     Args:
-      transformation: A chain that has a ``scale_by_<rule>`` in it.
-      layers: Of this rule.
+      rule: Of the optimizer.
+      name: What the state says.
+
+    Raises:
+      ValueError: It is of another one.
     """
-    transformation = optax.with_extra_args_support(transformation)
-
-    def update_fn(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, Any]:
-        for own in curvature_states(state):
-            checked_specs(layers, own)
-        return transformation.update(updates, state, params, **extra_args)
-
-    return optax.GradientTransformationExtraArgs(transformation.init, update_fn)
+    own = type(rule).__name__
+    if not isinstance(name, RuleName) or name.name != own:
+        written = name.name if isinstance(name, RuleName) else name
+        raise ValueError(
+            f"`opt_state` is of the rule {written!r}, this optimizer has {own!r}. Use the "
+            "optimizer that the state is of, or a new state from tx.init(params)."
+        )

@@ -1,20 +1,23 @@
 """Any rule as an optax transformation."""
 
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from singd_optax._validate import check_interval
+from singd_optax._validate import check_interval, check_seed
 from singd_optax.layers import (
     Curvature,
     CurvatureState,
     Layers,
     LayerSpec,
     Leaves,
+    RuleName,
     Statistics,
+    as_count,
+    check_form,
     check_layers,
     check_params,
     constrained_parameters,
@@ -24,16 +27,13 @@ from singd_optax.layers import (
     partitions_of,
     placed_factors,
     placed_memory,
-    warn_of_unknown,
-    whole_layers,
 )
 from singd_optax.rules import Rule
-from singd_optax.transforms._check import checked_curvature, checked_specs
+from singd_optax.transforms._check import check_rule, checked_curvature, checked_specs
+from singd_optax.transforms._interval import Interval, is_due
 from singd_optax.transforms._kl_clip import KLClip
-from singd_optax.transforms._refresh import refresh_all
-
-#: An int, or a schedule step -> int.
-Interval = int | Callable[[Any], Any]
+from singd_optax.transforms._params import present_layers, warn_of_params
+from singd_optax.transforms._refresh import Carry, refresh_all
 
 
 def scale_by_curvature(
@@ -74,30 +74,25 @@ def scale_by_curvature(
     if not isinstance(rule, Rule):
         raise TypeError(f"`rule` must be a singd_optax.rules.Rule, got {rule!r}.")
     check_interval("refresh_every", refresh_every)
+    check_seed("seed", seed)
+    initial_form = functools.cache(lambda spec: jax.eval_shape(lambda: rule.init(spec)))
 
-    def is_due(count: jax.Array) -> jax.Array:
-        interval = refresh_every(count) if callable(refresh_every) else refresh_every
-        return (count % jnp.asarray(interval, count.dtype) == 0).astype(jnp.int32)
+    def due_at(count: jax.Array) -> jax.Array:
+        return is_due(refresh_every, count).astype(jnp.int32)
 
     def init_fn(params: optax.Params) -> CurvatureState:
-        # Sizes come from `layers`, since optax also inits with placeholders for parameters.
-        leaves = Leaves(params)
-        if isinstance(params, optax.MaskedNode):
-            specs = []
-        elif leaves.is_placeholder:
-            specs = list(layers.values())
-        else:
-            specs = whole_layers(layers, leaves, warn=True)
-            check_params(specs, leaves, "params")
-            warn_of_unknown(layers, leaves)
+        specs = present_layers(layers, params)
+        warn_of_params(layers, params)
         initial = {spec.path: rule.init(spec) for spec in specs}
         count = jnp.zeros([], jnp.int32)
         return CurvatureState(
             curvature_count=count,
-            refresh_due=is_due(count),
+            refresh_due=due_at(count),
             factors={path: factors for path, (factors, _) in initial.items()},
             factor_memory={path: memory for path, (_, memory) in initial.items()},
             skipped_refreshes={spec.path: jnp.zeros(spec.stack_shape, jnp.int32) for spec in specs},
+            skipped_in_a_row={spec.path: jnp.zeros(spec.stack_shape, jnp.int32) for spec in specs},
+            curvature_rule=RuleName(type(rule).__name__),
         )
 
     def update_fn(
@@ -109,7 +104,13 @@ def scale_by_curvature(
         **extra_args: Any,
     ) -> tuple[optax.Updates, CurvatureState]:
         del params, extra_args
+        state = jax.tree.map(as_count, state)
+        check_rule(rule, state.curvature_rule)
         specs = checked_specs(layers, state)
+        for spec in specs:
+            kept = {"factors": state.factors, "factor_memory": state.factor_memory}
+            for (name, own), wanted in zip(kept.items(), initial_form(spec), strict=True):
+                check_form(own[spec.path], wanted, f"`{name}` of layer {spec.path!r}")
         statistics = checked_curvature(curvature, specs, state)
         leaves = Leaves(updates)
         check_params(specs, leaves, "updates")
@@ -126,12 +127,15 @@ def scale_by_curvature(
         leaves = Leaves(updates)
         key = jax.random.fold_in(jax.random.key(seed), state.curvature_count)
 
-        def refresh(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+        def refresh(carry: Carry) -> Carry:
             return refresh_all(rule, specs, carry, statistics, state.curvature_count, key)
 
-        carry = (state.factors, state.factor_memory, state.skipped_refreshes)
+        carry = Carry(
+            state.factors, state.factor_memory, state.skipped_refreshes, state.skipped_in_a_row
+        )
         due = state.refresh_due.astype(bool)
-        factors, memory, skipped = jax.lax.cond(due, refresh, lambda x: x, carry)
+        carry = jax.lax.cond(due, refresh, lambda x: x, carry)
+        factors, memory = carry.factors, carry.memory
         changed: dict[str, jax.Array] = {}
         for spec in specs:
             changed |= _preconditioned(rule, spec, leaves, factors[spec.path], memory[spec.path])
@@ -142,10 +146,12 @@ def scale_by_curvature(
         count = optax.safe_increment(state.curvature_count)
         new_state = CurvatureState(
             curvature_count=count,
-            refresh_due=is_due(count),
+            refresh_due=due_at(count),
             factors=factors,
             factor_memory=memory,
-            skipped_refreshes=skipped,
+            skipped_refreshes=carry.skipped,
+            skipped_in_a_row=carry.in_a_row,
+            curvature_rule=state.curvature_rule,
         )
         return leaves.replaced(changed), new_state
 

@@ -2,18 +2,21 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from singd_optax._validate import check_choice, check_interval
+from singd_optax._validate import check_choice, check_interval, check_seed
 from singd_optax.layers import (
-    Factors,
+    GradientRuleState,
     Leaves,
     MatrixAxes,
     MatrixSpec,
+    RuleName,
+    as_count,
+    check_form,
     check_matrix_axes,
     laid_out_like,
     matrix_specs,
@@ -22,33 +25,19 @@ from singd_optax.layers import (
 )
 from singd_optax.rules import GradientRule, choose
 from singd_optax.structures import Structure
-from singd_optax.transforms._curvature import Interval
+from singd_optax.transforms._check import check_rule
 from singd_optax.transforms._grafting import (
     GRAFTINGS,
     Grafting,
-    GraftMoments,
     graft,
     init_graft,
 )
+from singd_optax.transforms._interval import Interval, is_due
+from singd_optax.transforms._params import check_some_params
+from singd_optax.transforms._refresh import Carry, all_finite
 
-
-class GradientRuleState(NamedTuple):
-    """The optax state of every gradients-only ``scale_by_<rule>``.
-
-    Attributes:
-      gradient_count: Updates made so far, int32.
-      gradient_factors: Path of a parameter -> its factors or roots (of rows, of columns).
-      gradient_memory: Path -> whatever else the rule keeps (moments, momenta).
-      graft_memory: Path -> what grafting keeps, or None.
-      failed_refreshes: Path -> refreshes that failed, or were skipped because a gradient was not
-        finite; int32, one for each matrix of a stack.
-    """
-
-    gradient_count: jax.Array
-    gradient_factors: dict[str, Factors]
-    gradient_memory: dict[str, Any]
-    graft_memory: dict[str, GraftMoments | None]
-    failed_refreshes: dict[str, jax.Array]
+#: What a state keeps of each parameter, in the order of ``initial_form``.
+KEPT = ("gradient_factors", "gradient_memory", "graft_memory")
 
 
 def scale_by_gradient_rule(
@@ -84,7 +73,8 @@ def scale_by_gradient_rule(
 
     Returns:
       A transformation of any tree of parameters; ``update`` ignores extra arguments. A gradient
-      that is not finite passes on, and changes no factor and no moment.
+      that is not finite passes on, and changes no factor and no moment. One that is finite, but
+      so large that its preconditioned form is not, gives an update of zeros.
 
     Raises:
       ValueError: An option is out of range. From ``init`` and ``update``: axes do not fit, or
@@ -97,20 +87,30 @@ def scale_by_gradient_rule(
     check_matrix_axes(matrix_axes)
     check_interval("refresh_every", refresh_every)
     check_choice("grafting", grafting, GRAFTINGS)
+    check_seed("seed", seed)
+    name = RuleName(type(rule).__name__)
 
     def specs_of(leaves: Leaves) -> dict[str, MatrixSpec]:
         return matrix_specs(
             leaves, structures=structures, factor_dtype=factor_dtype, matrix_axes=matrix_axes
         )
 
+    def no_failures(specs: dict[str, MatrixSpec]) -> dict[str, jax.Array]:
+        return {path: jnp.zeros(spec.stack_shape, jnp.int32) for path, spec in specs.items()}
+
+    @functools.cache
+    def initial_form(spec: MatrixSpec) -> Any:
+        return jax.eval_shape(lambda: (*rule.init(spec), init_graft(grafting, spec)))
+
     def init_fn(params: optax.Params) -> GradientRuleState:
+        check_some_params(params)
         leaves = Leaves(params)
         count = jnp.zeros([], jnp.int32)
         if leaves.is_placeholder:
             # optax inits with a placeholder to find what is shaped like parameters: nothing here
             # is, and one leaf for each field says so whatever the parameters are.
             nothing: Any = jnp.zeros([])
-            return GradientRuleState(count, nothing, nothing, nothing, nothing)
+            return GradientRuleState(count, nothing, nothing, nothing, nothing, nothing, name)
         specs = specs_of(leaves)
         initial = {path: rule.init(spec) for path, spec in specs.items()}
         return GradientRuleState(
@@ -118,9 +118,9 @@ def scale_by_gradient_rule(
             gradient_factors={path: factors for path, (factors, _) in initial.items()},
             gradient_memory={path: memory for path, (_, memory) in initial.items()},
             graft_memory={path: init_graft(grafting, spec) for path, spec in specs.items()},
-            failed_refreshes={
-                path: jnp.zeros(spec.stack_shape, jnp.int32) for path, spec in specs.items()
-            },
+            failed_refreshes=no_failures(specs),
+            failed_in_a_row=no_failures(specs),
+            gradient_rule=name,
         )
 
     def update_fn(
@@ -133,8 +133,13 @@ def scale_by_gradient_rule(
         leaves = Leaves(updates)
         if leaves.is_placeholder:
             return updates, state
+        state = jax.tree.map(as_count, state)
+        check_rule(rule, state.gradient_rule)
         specs = specs_of(leaves)
         _check_state(specs, state)
+        for path, spec in specs.items():
+            for name, wanted in zip(KEPT, initial_form(spec), strict=True):
+                check_form(getattr(state, name)[path], wanted, f"`{name}` of {path!r}")
         gradients = {path: leaves[path] for path in specs}
         like = partitions_of((gradients, state))
         changed, new_state = laid_out_like(
@@ -150,22 +155,22 @@ def scale_by_gradient_rule(
             path: spec.to_matrix(updates[path]).astype(spec.statistics_dtype)
             for path, spec in specs.items()
         }
-        finite = {path: jnp.isfinite(g).all((-2, -1)) for path, g in gradients.items()}
+        whole = {path: jnp.isfinite(g).all((-2, -1)) for path, g in gradients.items()}
+        finite = dict(whole)
         memory = {}
         for path, spec in specs.items():
             old = state.gradient_memory[path]
             new = rule.observe(spec, old, gradients[path], count)
-            finite[path] &= _all_finite(new, finite[path].ndim)  # squares may overflow
+            finite[path] &= all_finite(new, finite[path].ndim)  # squares may overflow
             memory[path] = choose(finite[path], new, old)
         key = jax.random.fold_in(jax.random.key(seed), count)
 
-        def refresh(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+        def refresh(carry: Carry) -> Carry:
             return _refresh_all(rule, specs, carry, gradients, finite, count, key)
 
-        interval = refresh_every(count) if callable(refresh_every) else refresh_every
-        due = count % jnp.asarray(interval, count.dtype) == 0
-        carry = (state.gradient_factors, memory, state.failed_refreshes)
-        factors, memory, failed = jax.lax.cond(due, refresh, lambda x: x, carry)
+        carry = Carry(state.gradient_factors, memory, state.failed_refreshes, state.failed_in_a_row)
+        carry = jax.lax.cond(is_due(refresh_every, count), refresh, lambda x: x, carry)
+        factors, memory = carry.factors, carry.memory
         changed, graft_memory = {}, {}
         for path, spec in specs.items():
             direction, graft_memory[path] = graft(
@@ -175,9 +180,19 @@ def scale_by_gradient_rule(
                 rule.precondition(factors[path], gradients[path]),
                 finite[path],
             )
+            if grafting is None:
+                # What overflows of a finite gradient is let go: a momentum would keep it for ever.
+                lost = whole[path] & jnp.logical_not(all_finite(direction, whole[path].ndim))
+                direction = choose(lost, jnp.zeros_like(direction), direction)
             changed[path] = spec.from_matrix(direction).astype(updates[path].dtype)
         return changed, GradientRuleState(
-            optax.safe_increment(count), factors, memory, graft_memory, failed
+            gradient_count=optax.safe_increment(count),
+            gradient_factors=factors,
+            gradient_memory=memory,
+            graft_memory=graft_memory,
+            failed_refreshes=carry.skipped,
+            failed_in_a_row=carry.in_a_row,
+            gradient_rule=state.gradient_rule,
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -204,25 +219,18 @@ def _check_state(specs: dict[str, MatrixSpec], state: GradientRuleState) -> None
 def _refresh_all(
     rule: GradientRule,
     specs: dict[str, MatrixSpec],
-    carry: tuple[Any, Any, Any],
+    carry: Carry,
     gradients: dict[str, jax.Array],
     finite: dict[str, jax.Array],
     count: jax.Array,
     key: jax.Array,
-) -> tuple[Any, Any, Any]:
-    factors, memory, failed = (dict(part) for part in carry)
+) -> Carry:
+    factors, memory, failed, in_a_row = (dict(part) for part in carry)
     results = rule.refresh_all(specs, factors, memory, gradients, count, key)
     for path, (*new, good) in results.items():
-        usable = finite[path] & _all_finite(new, finite[path].ndim)
+        usable = finite[path] & all_finite(new, finite[path].ndim)
         old = factors[path], memory[path]
         factors[path], memory[path] = choose(usable, tuple(new), old)
         failed[path] = failed[path] + jnp.logical_not(good & usable)
-    return factors, memory, failed
-
-
-def _all_finite(tree: Any, stack: int) -> jax.Array:
-    """Whether all numbers are finite, for each matrix of a stack."""
-    finite = [
-        jnp.isfinite(leaf).all(tuple(range(stack, leaf.ndim))) for leaf in jax.tree.leaves(tree)
-    ]
-    return jnp.stack(finite).all(axis=0)
+        in_a_row[path] = jnp.where(good & usable, 0, in_a_row[path] + 1)
+    return Carry(factors, memory, failed, in_a_row)

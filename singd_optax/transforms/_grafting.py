@@ -71,7 +71,9 @@ def graft(
     length, wanted = (
         jnp.sqrt(jnp.sum(x**2, axis=(-2, -1), keepdims=True)) for x in (direction, step)
     )
-    return direction * (wanted / jnp.where(length > 0, length, 1)), moments
+    scale = wanted / jnp.where(length > 0, length, 1)
+    # A finite step whose squares overflow is let go: a momentum would keep it for ever.
+    return direction * jnp.where(jnp.isfinite(scale), scale, 0), moments
 
 
 def _averaged(moments: GraftMoments, gradient: jax.Array) -> GraftMoments:

@@ -14,9 +14,9 @@ from singd_optax.rules import (
     InverseFreeShampoo,
 )
 from singd_optax.structures import Precision, Structure
-from singd_optax.transforms._curvature import Interval
 from singd_optax.transforms._gradient_rule import scale_by_gradient_rule
 from singd_optax.transforms._grafting import Grafting
+from singd_optax.transforms._interval import Interval
 
 
 def scale_by_inverse_free_shampoo(

@@ -5,7 +5,8 @@ import optax
 from singd_optax.layers import Layers
 from singd_optax.rules import KFAC, DampingMode, Hyperparameter, InverseMethod
 from singd_optax.structures import Precision
-from singd_optax.transforms._curvature import Interval, scale_by_curvature
+from singd_optax.transforms._curvature import scale_by_curvature
+from singd_optax.transforms._interval import Interval
 from singd_optax.transforms._kl_clip import KLClip
 
 

@@ -1,8 +1,9 @@
 """Updates of one size for every matrix, whatever the optimizer that made them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -10,15 +11,33 @@ from singd_optax._validate import check_number
 from singd_optax.layers import (
     Leaves,
     MatrixAxes,
+    MatrixSpec,
     check_matrix_axes,
     laid_out_like,
     matrix_specs,
     partitions_of,
 )
+from singd_optax.rules import Hyperparameter
+from singd_optax.transforms._params import check_some_params
+from singd_optax.transforms._running_size import scaled_to
+
+
+class MatrixRMSState(NamedTuple):
+    """The state of ``scale_by_matrix_rms``.
+
+    Attributes:
+      matrix_rms: Path of a parameter -> the running root mean square of its update, one for each
+        matrix of a stack; 0 before the first update.
+    """
+
+    matrix_rms: dict[str, jax.Array]
 
 
 def scale_by_matrix_rms(
-    rms: float = 0.2, *, matrix_axes: Mapping[str, MatrixAxes | None] | None = None
+    rms: float = 0.2,
+    *,
+    decay: Hyperparameter = 0.9,
+    matrix_axes: Mapping[str, MatrixAxes | None] | None = None,
 ) -> optax.GradientTransformation:
     """Scale the update of each matrix-shaped parameter to one root mean square.
 
@@ -27,14 +46,16 @@ def scale_by_matrix_rms(
 
     Args:
       rms: The root mean square of each matrix's update, before the learning rate.
+      decay: Of the running mean square, as for ``scale_by_consistent_rms``.
       matrix_axes: As for ``scale_by_gradient_rule``.
 
     Returns:
-      A stateless transformation. An update of zeros stays zeros.
+      A transformation. An update of zeros stays zeros.
 
     Raises:
-      ValueError: ``rms`` is not positive.
-      TypeError: ``matrix_axes`` is not a mapping.
+      ValueError: ``rms`` is not positive, or ``decay`` out of range. From ``init``: there are no
+        parameters.
+      TypeError: ``matrix_axes`` is not a mapping, or a number is of another type.
 
     >>> tx = scale_by_matrix_rms(0.2)
     >>> updates = {"kernel": jnp.full((2, 2), 7.0), "bias": jnp.ones(2)}
@@ -43,20 +64,41 @@ def scale_by_matrix_rms(
     0.2
     """
     check_number("rms", rms, strict=True, schedule=False)
+    check_number("decay", decay, maximum=1, strict_maximum=True, schedule=False)
     check_matrix_axes(matrix_axes)
 
-    def update_fn(updates: optax.Updates, params: Any = None) -> optax.Updates:
+    def specs_of(leaves: Leaves) -> dict[str, MatrixSpec]:
+        return matrix_specs(leaves, structures="auto", matrix_axes=matrix_axes)
+
+    def init_fn(params: optax.Params) -> MatrixRMSState:
+        check_some_params(params)
+        leaves = Leaves(params)
+        if leaves.is_placeholder:
+            # As in ``scale_by_gradient_rule``: nothing here is shaped like a parameter.
+            nothing: Any = jnp.zeros([])
+            return MatrixRMSState(nothing)
+        return MatrixRMSState(
+            {
+                path: jnp.zeros(spec.stack_shape, spec.statistics_dtype)
+                for path, spec in specs_of(leaves).items()
+            }
+        )
+
+    def update_fn(
+        updates: optax.Updates, state: MatrixRMSState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, MatrixRMSState]:
         del params
-        return laid_out_like(scaled_updates, partitions_of(updates), updates)
+        return laid_out_like(scaled_updates, partitions_of((updates, state)), updates, state)
 
-    def scaled_updates(updates: optax.Updates) -> optax.Updates:
+    def scaled_updates(
+        updates: optax.Updates, state: MatrixRMSState
+    ) -> tuple[optax.Updates, MatrixRMSState]:
         leaves = Leaves(updates)
-        changed = {}
-        for path, spec in matrix_specs(leaves, structures="auto", matrix_axes=matrix_axes).items():
+        changed, running = {}, dict(state.matrix_rms)
+        for path, spec in specs_of(leaves).items():
             matrix = spec.to_matrix(leaves[path]).astype(spec.statistics_dtype)
-            size = jnp.sqrt(jnp.mean(matrix**2, axis=(-2, -1), keepdims=True))
-            scaled = matrix * (rms / jnp.where(size > 0, size, 1))
+            scaled, running[path] = scaled_to(matrix, running[path], rms, decay)
             changed[path] = spec.from_matrix(scaled).astype(leaves[path].dtype)
-        return leaves.replaced(changed)
+        return leaves.replaced(changed), MatrixRMSState(running)
 
-    return optax.stateless(update_fn)
+    return optax.GradientTransformation(init_fn, update_fn)

@@ -1,16 +1,21 @@
 """One refresh of the factors of all layers."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from singd_optax.layers import Curvature, LayerSpec, Statistics, constrained, whitened
 from singd_optax.rules import Rule
-from singd_optax.structures import contract
 
-#: Factors, memory and skipped refreshes, each by path.
-Carry = tuple[dict[str, Any], dict[str, Any], dict[str, jax.Array]]
+
+class Carry(NamedTuple):
+    """What a refresh changes, each by path: as in ``CurvatureState``."""
+
+    factors: dict[str, Any]
+    memory: dict[str, Any]
+    skipped: dict[str, jax.Array]
+    in_a_row: dict[str, jax.Array]
 
 
 def refresh_all(
@@ -26,7 +31,7 @@ def refresh_all(
     Layers of equal sizes are not stacked and refreshed together: measured on a transformer of 19
     layers, that took the compiler half as long again, for the copies in and out.
     """
-    factors, memory, skipped = (dict(part) for part in carry)
+    factors, memory, skipped, in_a_row = (dict(part) for part in carry)
     for index, spec in enumerate(specs):
         path = spec.path
         old = (factors[path], memory[path])
@@ -37,7 +42,8 @@ def refresh_all(
         new, good = _refreshed(rule, spec, old, measured, fresh, count, own_key)
         factors[path], memory[path] = constrained(spec.placement, new)
         skipped[path] = skipped[path] + jnp.logical_not(good)
-    return factors, memory, skipped
+        in_a_row[path] = jnp.where(good, 0, in_a_row[path] + 1)
+    return Carry(factors, memory, skipped, in_a_row)
 
 
 def _refreshed(
@@ -53,7 +59,7 @@ def _refreshed(
     new = rule.refresh(spec, *old, statistics, count, key)
     good = fresh & (statistics.mean_U > 0) & (statistics.mean_G > 0)
     good &= jnp.isfinite(statistics.mean_U) & jnp.isfinite(statistics.mean_G)
-    good &= _all_finite(new, len(spec.stack_shape))
+    good &= all_finite(new, len(spec.stack_shape))
 
     def choose(fresh: jax.Array, last: jax.Array) -> jax.Array:
         return jnp.where(good.reshape(good.shape + (1,) * (fresh.ndim - good.ndim)), fresh, last)
@@ -61,17 +67,15 @@ def _refreshed(
     return jax.tree.map(choose, new, old), good
 
 
-def _all_finite(tree: Any, stack: int) -> jax.Array:
+def all_finite(tree: Any, stack: int) -> jax.Array:
     """Whether all numbers are finite, for each layer of a stack.
 
-    Told by sums of squares, which one product forms; so entries above 1e19 in float32 are taken
-    for not finite, and could not be used for a preconditioner of second moments either.
+    Each by itself: sums of squares overflow above entries of 1e19, and second moments and their
+    inverses are larger where the loss is large or small.
     """
-    axes = "abcdefgh"
-    squares = [
-        contract(f"...{own},...{own}->...", leaf, leaf)
+    finite = [
+        jnp.isfinite(leaf).all(tuple(range(stack, leaf.ndim)))
         for leaf in jax.tree.leaves(tree)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
-        for own in [axes[: leaf.ndim - stack]]
     ]
-    return jnp.isfinite(sum(squares[1:], squares[0]))
+    return jnp.stack(finite).all(axis=0)

@@ -36,9 +36,9 @@ def refresh_schedule(
     >>> [int(schedule(step)) for step in (0, 49, 50, 100, 249, 250, 9999)]
     [1, 1, 2, 4, 9, 10, 10]
     """
-    check_interval("early_steps", early_steps)
-    check_interval("early", early)
-    check_interval("late", late)
+    check_interval("early_steps", early_steps, schedule=False)
+    check_interval("early", early, schedule=False)
+    check_interval("late", late, schedule=False)
 
     def schedule(count: Any) -> jax.Array:
         grown = early * (jnp.asarray(count) // early_steps)
@@ -76,7 +76,7 @@ def damping_schedule(
     """
     check_number("late", late, strict=True, schedule=False)
     check_number("early", early, strict=True, schedule=False)
-    check_interval("early_steps", early_steps)
+    check_interval("early_steps", early_steps, schedule=False)
 
     def schedule(count: Any) -> jax.Array:
         return jnp.maximum(late, early / (1 + jnp.asarray(count) / early_steps))

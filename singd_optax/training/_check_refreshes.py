@@ -1,0 +1,61 @@
+"""Are the factors of all layers still refreshed?"""
+
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+from singd_optax._validate import check_size
+from singd_optax.layers import curvature_states, gradient_states
+
+
+def check_refreshes(opt_state: Any, *, limit: int = 20) -> list[str]:
+    """Warn of layers whose refreshes were all skipped for some time.
+
+    A refresh of which nothing can be made is skipped, and training goes on with the factors that
+    are there. That is right for a while, and wrong in the long run: the layer's preconditioner is
+    then of another network. Call this between steps, outside of ``jax.jit``, where one looks at
+    the loss anyway: it reads numbers from the device. ``train_step`` calls it in eager mode,
+    and ``check_opt_state`` does; ``diagnostics.metrics`` has the numbers, as ``skipped_in_a_row``.
+
+    Args:
+      opt_state: The optimizer's state.
+      limit: How many due refreshes in a row a layer may skip.
+
+    Returns:
+      The paths of these layers; none where numbers are traced.
+
+    Raises:
+      ValueError: ``limit`` is below 1.
+      TypeError: ``limit`` is no int.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.shampoo(0.1)
+      >>> check_refreshes(tx.init({"kernel": jnp.ones((3, 2))}))
+      []
+    """
+    check_size("limit", limit)
+    in_a_row = [state.skipped_in_a_row for state in curvature_states(opt_state)]
+    in_a_row += [state.failed_in_a_row for state in gradient_states(opt_state)]
+    if any(not isinstance(leaf, np.ndarray | jax.Array) for leaf in jax.tree.leaves(in_a_row)):
+        return []
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(in_a_row)):
+        return []
+    stuck = [
+        path
+        for counts in jax.device_get(in_a_row)
+        for path, count in counts.items()
+        if np.max(count, initial=0) >= limit
+    ]
+    if stuck:
+        warnings.warn(
+            f"The last {limit} refreshes or more of the layers {stuck[:20]} were all skipped: "
+            "their preconditioners are as old. Either no gradient reaches them (an unused expert: "
+            "leave it out by layers.without), or statistics are not finite, or out of the range "
+            "of float32 (look at the loss, and scale it to about 1), or `curvature` is of an "
+            "earlier step.",
+            stacklevel=2,
+        )
+    return stuck

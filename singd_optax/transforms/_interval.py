@@ -1,0 +1,46 @@
+"""When refreshes are due."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from singd_optax._validate import check_interval
+
+#: An int, or a schedule step -> int.
+Interval = int | Callable[[Any], Any]
+
+
+def is_due(interval: Interval, count: jax.Array) -> jax.Array:
+    """Whether a refresh is due after this many updates.
+
+    Args:
+      interval: The steps between refreshes, an int >= 1, or a schedule step -> int. What a schedule
+        returns is checked where it is known; where it is traced, it counts as at least 1.
+      count: Updates made so far.
+
+    Raises:
+      ValueError: A schedule returned a number below 1.
+      TypeError: A schedule returned something else than one integer.
+
+    >>> [int(is_due(3, jnp.int32(count))) for count in range(5)]
+    [1, 0, 0, 1, 0]
+    """
+    value = interval
+    if callable(interval):
+        value = interval(count)
+        _check_returned(value)
+    # A traced value below 1 would be a division by zero, which is silent.
+    return count % jnp.maximum(jnp.asarray(value, count.dtype), 1) == 0
+
+
+def _check_returned(value: Any) -> None:
+    name = "refresh_every(step)"
+    dtype = getattr(value, "dtype", None)
+    if isinstance(value, float) or (dtype is not None and jnp.issubdtype(dtype, jnp.floating)):
+        raise TypeError(
+            f"`{name}` must be an int >= 1, got {value!r}. A schedule of optax returns floats: "
+            "round it, as lambda step: jnp.round(schedule(step)).astype(int)."
+        )
+    check_interval(name, value, schedule=False)

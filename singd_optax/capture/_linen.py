@@ -66,7 +66,7 @@ def linen_calls() -> Iterator[None]:
         name = type(module).__name__
         use = read(module, context.method_name, inputs, (others, named))
         shapes = tuple((key, array.shape) for key, array in arrays.items())
-        signature = (name, method, place, shapes)
+        signature = (name, context.method_name, Place(module.scope.path), shapes)
         if isinstance(use, str):
             event = Event(name, signature, use, arrays)
             return session.call(event, None, lambda _: next_fun(*args, **kwargs))

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from singd_optax.capture._measuring import Measuring
-from singd_optax.layers import CurvatureState, Factors, Layers, LayerSpec, Statistics
+from singd_optax.layers import (
+    CurvatureState,
+    Factors,
+    Layers,
+    LayerSpec,
+    RuleName,
+    Statistics,
+)
 from singd_optax.testing._compile import quick_jit
 from singd_optax.testing._echo import Echo, Silence
 from singd_optax.testing._heard import Heard
@@ -125,6 +132,8 @@ def _unit_factors(layers: Layers) -> CurvatureState:
         factors={path: units(spec) for path, spec in layers.items()},
         factor_memory={},
         skipped_refreshes={},
+        skipped_in_a_row={},
+        curvature_rule=RuleName(""),
     )
 
 

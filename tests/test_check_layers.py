@@ -299,12 +299,10 @@ class Jitted(nn.Module):
         return block(name="b")(block(name="a")(x))
 
 
-@pytest.mark.xfail(strict=True, reason="the trace of a jitted class names its first module only")
 def test_one_jitted_class_for_two_modules():
     checked(*applied(Jitted(), normal(BATCH, WIDTH)), normal(BATCH, WIDTH))
 
 
-@pytest.mark.xfail(strict=True, reason="its rows of pixels are taken for examples")
 def test_a_convolution_of_one_image():
     checked(*applied(nn.Conv(3, (3, 3)), normal(6, 5, 2)), normal(6, 5, 2))
 

@@ -591,18 +591,42 @@ def test_kernels_that_are_changed_before_they_multiply(how):
     np.testing.assert_allclose(got[name].H_C.to_dense(), 6 * g.T @ g, rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "options", [{"promote_dtype": normed}, {"dot_general": jax.lax.dot_general}], ids=str
-)
-def test_layers_that_change_the_kernel_inside_are_refused(options):
+def halved(a, k, dimensions, **options):
+    return jax.lax.dot_general(a, k / 2, dimensions, **options)
+
+
+def plain(a, k, dimensions, precision=None, **options):
+    del precision
+    return jax.lax.dot_general(a, k, dimensions, precision="highest", **options)
+
+
+def rounded(a, k, dimensions, **options):
+    low = (array.astype(jnp.float8_e4m3fn).astype(array.dtype) for array in (a, k))
+    return jax.lax.dot_general(*low, dimensions, **options)
+
+
+@pytest.mark.parametrize("how", ["promote_dtype", "dot_general", "dot_general_cls"])
+def test_layers_that_change_the_kernel_inside_are_refused(how):
     x = jnp.ones((6, 5))
-    model = nn.Sequential([nn.Dense(4, **options), nn.Dense(3)])
+    given = {"promote_dtype": normed, "dot_general": halved, "dot_general_cls": lambda: plain}
+    model = nn.Sequential([nn.Dense(4, **{how: given[how]}), nn.Dense(3)])
     params = model.init(jax.random.key(1), x)["params"]
     loss = lambda p, x: jnp.mean(model.apply({"params": p}, x) ** 2)
-    (name,) = options
-    with warned(f"(?s)its {name}= may change the kernel"):
+    with warned(f"(?s)its {how}= .* change.? the kernel|its {how}= changes the kernel"):
         layers = singd_optax.find_layers(loss, params, x)
     assert list(layers) == ["layers_1"]
+
+
+@pytest.mark.parametrize("layer", [nn.Dense, nn.DenseGeneral])
+@pytest.mark.parametrize("product", [plain, rounded], ids=["plain", "rounded"])
+def test_products_of_ones_own_that_change_no_number(layer, product):
+    """Casts are no changes; what they round is measured as it is."""
+    x = jax.random.normal(jax.random.key(0), (6, 5))
+    model = layer(4, dot_general=product, param_dtype=float, use_bias=False)
+    params = model.init(jax.random.key(1), x)["params"]
+    loss = lambda p, x: jnp.mean(model.apply({"params": p}, x) ** 2)
+    layers, got = statistics(loss, params, x)
+    np.testing.assert_allclose(got[""].H_K.to_dense(), x.T @ x / 6, rtol=1e-9)
 
 
 def test_complex_inputs_and_empty_axes_are_refused():
@@ -610,8 +634,11 @@ def test_complex_inputs_and_empty_axes_are_refused():
         @nn.compact
         def __call__(self, x, z):
             y = nn.Dense(3, name="real")(x) + jnp.abs(nn.Dense(3, dtype=complex, name="complex")(z))
-            nothing = nn.Dense(3, kernel_init=nn.initializers.zeros, name="none")(x[:, :0])
-            return jnp.concatenate([y + nothing, nn.Dense(0, name="empty")(x)], -1)
+            zeros = nn.initializers.zeros
+            nothing = nn.Dense(3, kernel_init=zeros, name="none")(x[:, :0])
+            return jnp.concatenate(
+                [y + nothing, nn.Dense(0, kernel_init=zeros, name="empty")(x)], -1
+            )
 
     x, z = jnp.ones((6, 5)), jnp.ones((6, 5)) * 1j
     params = Net().init(jax.random.key(0), x, z)["params"]

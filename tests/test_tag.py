@@ -258,3 +258,15 @@ def test_used_as_different_matrices():
         layers = singd_optax.find_layers(loss_fn, params, x, y)
     assert list(layers) == ["v"]
     assert "different matrices" in layers.others[0].reason
+
+
+def test_a_stacked_kernel_named_by_its_path_is_refused():
+    (w,) = arrays((3, WIDTH, WIDTH))
+    x, _ = data()
+
+    def loss_fn(params, x):
+        body = lambda x, w: (jnp.tanh(tag(x @ w, x, "ws")), None)
+        return jax.lax.scan(body, x, params["ws"])[0].sum()
+
+    with pytest.raises(ValueError, match="pass the slice itself"):
+        singd_optax.find_layers(loss_fn, {"ws": w}, x)

@@ -22,15 +22,12 @@ MARK.def_impl(lambda *arrays, **params: jnp.zeros(()))
 MARK.def_abstract_eval(lambda *arrays, **params: jax.core.ShapedArray((), jnp.float32))
 
 
-def mark(
-    index: int, arrays: Sequence[jax.Array], on_derivative: Callable[[], None] = lambda: None
-) -> jax.Array:
+def mark(index: int, arrays: Sequence[jax.Array]) -> jax.Array:
     """A scalar that depends on a mark; without a derivative, and under every transformation.
 
     Args:
       index: Of the call.
       arrays: Its kernel and bias.
-      on_derivative: Called when the loss itself takes a derivative through the call.
     """
 
     @jax.custom_jvp
@@ -40,14 +37,17 @@ def mark(
     @marked.defjvp
     def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
         del tangents
-        on_derivative()
         return marked(*primals), jnp.zeros((), jnp.float32)
 
     return marked(*arrays)
 
 
 def stand_in(
-    gate: jax.Array, inputs: jax.Array, outputs: jax.Array, kernel: Any, reverse_only: bool = True
+    gate: jax.Array,
+    inputs: jax.Array,
+    outputs: jax.Array,
+    kernel: Any,
+    on_derivative: Callable[[], None] | None = None,
 ) -> jax.Array:
     """Something of the type of the outputs that depends on the inputs and on the gate.
 
@@ -56,13 +56,14 @@ def stand_in(
       inputs: Of the call; derivatives with respect to them depend on the gate, too.
       outputs: Of the call, of which only the type is taken.
       kernel: With respect to which there are derivatives, that depend on inputs and gate.
-      reverse_only: Whether derivatives in forward mode are as illegal as those of a tap.
+      on_derivative: Called when the loss itself takes a derivative through the call; without it,
+        derivatives in forward mode are as illegal as those of a tap.
     """
     total = (1 + gate) * jnp.sum(jnp.asarray(inputs).astype(jnp.float32))
     if kernel is not None:
         total = total + _derivative(kernel, total)
     result = jnp.zeros_like(outputs) + total.astype(outputs.dtype)
-    return _like_a_tap(result) if reverse_only else result
+    return _like_a_tap(result) if on_derivative is None else _noted(on_derivative)(result)
 
 
 @jax.custom_vjp
@@ -71,6 +72,21 @@ def _like_a_tap(outputs: jax.Array) -> jax.Array:
 
 
 _like_a_tap.defvjp(lambda outputs: (_like_a_tap(outputs), None), lambda _, gradient: (gradient,))
+
+
+def _noted(on_derivative: Callable[[], None]) -> Callable[[jax.Array], jax.Array]:
+    """An identity that says when it is differentiated."""
+
+    @jax.custom_jvp
+    def identity(outputs: jax.Array) -> jax.Array:
+        return outputs
+
+    @identity.defjvp
+    def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+        on_derivative()
+        return identity(*primals), *tangents
+
+    return identity
 
 
 def _bind(index: int, mapped: tuple[int, ...]) -> Any:

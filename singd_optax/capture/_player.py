@@ -54,9 +54,7 @@ class Player(Session):
         if decision is None or not isinstance(event.use, Use):
             return outputs
         if decision.layer is not None:
-            # A vmap over a stack of one has lanes, too: then the slot has them, and not the data.
-            lanes = in_lanes_of(event.arrays[event.use.kernel])
-            tap = self._taps[decision.layer].at(decision.indices).mapped(lanes)
+            tap = self._taps[decision.layer].at(decision.indices)
         elif isinstance(event.rider, Rider):
             tap = event.rider.tap()
         else:
@@ -65,6 +63,8 @@ class Player(Session):
                 f"shape {event.arrays[event.use.kernel].shape}, though it did when layers were "
                 "found. Call find_layers again for this loss function."
             )
+        # A vmap over a stack of one has lanes, too: then the slot has them, and not the data.
+        tap = tap.mapped(in_lanes_of(event.arrays[event.use.kernel]))
         call = Call(event.use.operation, transposed=decision.is_transposed)
         weights = weights_of(event.use, inputs, outputs, event.caller)
         return self.tapped(event, tap, call, inputs, outputs, weights)

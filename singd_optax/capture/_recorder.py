@@ -91,11 +91,12 @@ class Recorder(Session):
         # Where users say what a call is, inputs and outputs tell which others are the same.
         data = [inputs, outputs] if event.is_said else []
         arrays = [*event.arrays.values(), *data, *([] if probe is None else [probe.value])]
-        gate = mark(index, arrays, lambda: self.differentiated.add(index))
+        gate = mark(index, arrays)
         if problem is not None or isinstance(event.use, str):
             return outputs
         kernel = event.arrays.get(event.use.kernel)
-        return stand_in(gate, inputs, outputs, kernel, reverse_only=not self.forward)
+        note = (lambda: self.differentiated.add(index)) if self.forward else None
+        return stand_in(gate, inputs, outputs, kernel, note)
 
     def prediction(self, prediction: Prediction) -> None:
         """Note what ``tag_distribution`` is told."""

@@ -82,14 +82,13 @@ def tag(
         return outputs
     arrays, rider = _arrays(session.parameters, kernel, bias, holder)
     shape = arrays["kernel"].shape
-    is_whole_stack = isinstance(kernel, str) and 2 < len(shape) > use.layout.rank
-    fits = is_whole_stack or use.fits_kernel(shape, inputs, outputs)
-    if not (fits and use.fits(inputs, outputs)):
+    if not (use.fits_kernel(shape, inputs, outputs) and use.fits(inputs, outputs)):
         said = repr(equation) if like is None else f"of {like}"
         raise ValueError(
             f"tag: outputs of shape {jnp.shape(outputs)} are not the product {said} of inputs of "
             f"shape {jnp.shape(inputs)} with a kernel of shape {shape}. The equation names the "
-            "inputs' axes, the kernel's, and the outputs', as jnp.einsum does."
+            "inputs' axes, the kernel's, and the outputs', as jnp.einsum does. Where a loop slices "
+            "the kernel, pass the slice itself and the mapping that holds it as holder=."
         )
     signature = ("tag", use.layout, use.operation, jnp.ndim(inputs), shape, bias is not None)
     event = Event("tag", signature, use, arrays, rider, is_tag=True)

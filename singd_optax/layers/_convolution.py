@@ -53,6 +53,12 @@ class Convolution(Operation):
     padding_mode: str = "constant"
     flipped: bool = False
 
+    def arrange(self, inputs: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Images with a batch axis; a single one without it is a batch of one."""
+        if inputs.ndim == len(self.window) + 1:
+            return inputs[None], gradient[None]
+        return inputs, gradient
+
     def leading(self, gradient: jax.Array) -> Sizes:
         """All axes but the channels."""
         return gradient.shape[:-1]

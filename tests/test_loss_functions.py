@@ -625,7 +625,7 @@ def test_products_of_ones_own_that_change_no_number(layer, product):
     model = layer(4, dot_general=product, param_dtype=float, use_bias=False)
     params = model.init(jax.random.key(1), x)["params"]
     loss = lambda p, x: jnp.mean(model.apply({"params": p}, x) ** 2)
-    layers, got = statistics(loss, params, x)
+    _, got = statistics(loss, params, x)
     np.testing.assert_allclose(got[""].H_K.to_dense(), x.T @ x / 6, rtol=1e-9)
 
 
@@ -706,7 +706,7 @@ def test_weights_around_functions_with_caches(wrap, compiled):
 
 @pytest.mark.parametrize(
     ("weight", "error"),
-    [(-jnp.ones(6), ">= 0"), (jnp.full(6, jnp.nan), "finite"), ("x", "arrays"), (None, "arrays")],
+    [(-jnp.ones(6), "negative"), (jnp.full(6, jnp.nan), "finite"), ("x", "array"), (None, "array")],
     ids=str,
 )
 def test_bad_weights(weight, error):

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from singd_optax.capture._calls import Located, Resolved, layout_in
 from singd_optax.capture._dependence import Known
@@ -26,7 +25,10 @@ from singd_optax.layers import (
 #: The types of parameters, by path.
 Types = Mapping[str, jax.ShapeDtypeStruct]
 
-#: Reasons that say nothing of a parameter that is no matrix.
+#: The dtypes that kernels of layers have.
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+#: Why a kernel is in no layer though it is measured in some calls.
 RAW = (
     "also used outside of the calls that are measured (a product with the array itself, as h @ "
     "embedding.T, or a sum with activations), so that its statistics would be those of a part of "
@@ -98,8 +100,9 @@ def describe(
             refused.setdefault(path, problem)
     taken = {path for spec in specs.values() for path in spec.shapes}
     ordered = [_named(specs[path], specs.values()) for path in types if path in specs]
+    alone = {split_path(path)[0]: path for path in refused}
     others = [
-        OtherParameter(path, array.shape, why.get(path) or _reason(path, analysis, specs))
+        OtherParameter(path, array.shape, why.get(path) or _reason(path, analysis, specs, alone))
         for path, array in types.items()
         if path not in taken
     ]
@@ -125,8 +128,8 @@ def _spec(
     callers = ", ".join(sorted({one.call.call.event.caller for one in uses}))
     array = types[path]
     own = next((one for one in uses if one.use.kind == EMBED), uses[0])
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        return f"{callers}: its kernel is {array.dtype.name}, not real floating"
+    if array.dtype.name not in DTYPES:
+        return f"{callers}: its kernel is {array.dtype.name}, none of {', '.join(DTYPES)}"
     if 0 in array.shape:
         return f"{callers}: an axis of its kernel has no elements"
     if analysis.output.products >> own.kernel.parameter & 1:
@@ -198,7 +201,9 @@ def parameters_in(known: Known, paths: tuple[str, ...]) -> list[str]:
     return [path for place, path in enumerate(paths) if bits >> place & 1]
 
 
-def _reason(path: str, analysis: Analysis, specs: Mapping[str, LayerSpec]) -> str:
+def _reason(
+    path: str, analysis: Analysis, specs: Mapping[str, LayerSpec], refused: Mapping[str, str]
+) -> str:
     """Why a parameter is in no layer, where no call says more."""
     bit = 1 << analysis.paths.index(path)
     output = analysis.output
@@ -211,6 +216,8 @@ def _reason(path: str, analysis: Analysis, specs: Mapping[str, LayerSpec]) -> st
     ):
         return "not used: the loss does not depend on it"
     group = split_path(path)[0]
+    if group in refused:
+        return f"beside {refused[group]}, which is in no layer"
     beside = [spec for spec in specs.values() if split_path(spec.kernel_path)[0] == group]
     tags = [one.call.event for one in analysis.calls if one.call.event.is_tag]
     if tags and all(spec.kind == "tagged" for spec in specs.values()):

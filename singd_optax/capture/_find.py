@@ -9,8 +9,9 @@ from typing import Any
 import jax
 from jax.typing import DTypeLike
 
+from singd_optax._validate import check_flag
 from singd_optax.capture._describe import describe, layers_of
-from singd_optax.capture._mistakes import check_not_variables
+from singd_optax.capture._mistakes import check_loss_first, check_not_variables
 from singd_optax.capture._params import split_path
 from singd_optax.capture._placing import place_riders
 from singd_optax.capture._program import ParamsProgram
@@ -86,6 +87,8 @@ def find_layers(
         layer   kind          kernel  K                  C                     sharing ...
         params  dense + bias  (5, 3)  6 Dense() float32  3 Diagonal() float32  expand, ...
     """
+    check_loss_first(loss_fn, params)
+    check_flag("strict", strict)
     check_not_variables(params)
     program = ParamsProgram(loss_fn, params, args, kwargs)
     if not program.leaves:

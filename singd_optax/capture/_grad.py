@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 
-from singd_optax._validate import check_choice
+from singd_optax._validate import check_choice, check_flag, check_precision, check_seed
 from singd_optax.capture._fisher import FISHERS, Fisher, differentiate
 from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unscaled
 from singd_optax.capture._measuring import Measuring
-from singd_optax.capture._mistakes import check_not_deleted
+from singd_optax.capture._mistakes import check_loss, check_named_state, check_not_deleted
 from singd_optax.capture._program import ParamsProgram, run
 from singd_optax.layers import (
     Curvature,
@@ -83,13 +83,18 @@ def value_and_grad(
       >>> curvature["params"].H_K.to_dense().shape
       (6, 6)
     """
+    check_loss(loss_fn)
     check_layers(layers)
+    check_flag("has_aux", has_aux)
+    check_precision("precision", precision)
     check_choice("fisher", fisher, FISHERS)
+    check_seed("seed", seed)
 
     @functools.wraps(loss_fn)
     def value_grad_and_curvature(
         params: Any, *args: Any, opt_state: Any = None, loss_scale: Any = None, **kwargs: Any
     ) -> tuple[Any, Any, Curvature]:
+        check_named_state(args, opt_state, "opt_state=opt_state")
         check_loss_scale(loss_scale)
         check_not_deleted(params, "params")
         program = ParamsProgram(loss_fn, params, args, kwargs, has_aux)

@@ -54,11 +54,18 @@ def overrides_param(kind: type) -> bool:
 
 def _changed(module: Any, use: Use, inputs: Any) -> str | None:
     """Whether the module multiplies other numbers than those of its inputs and its kernel."""
-    kernel = nn.meta.unbox(module.get_variable("params", use.kernel))
+    names = [use.kernel] + ([] if use.bias is None else [use.bias])
+    kernel, *rest = (nn.meta.unbox(module.get_variable("params", name)) for name in names)
     promote = getattr(module, "promote_dtype", promote_dtype)
     if promote is not promote_dtype:
-        promoted = lambda a, k: promote(a, k, dtype=module.dtype)
-        if not hands_on(promoted, inputs, kernel):
+        arrays = [kernel] if isinstance(use.operation, Lookup) else [inputs, kernel, *rest]
+        options = {"inexact": False} if isinstance(use.operation, Lookup) else {}
+        missing = [None] * (3 - len(arrays)) if len(arrays) > 1 else []
+
+        def promoted(*arrays: Any) -> Any:
+            return promote(*arrays, *missing, dtype=module.dtype, **options)
+
+        if not hands_on(promoted, *arrays):
             return "its promote_dtype= changes the kernel or the inputs before they are multiplied"
     product = getattr(module, "dot_general", None)
     if product is not None and isinstance(use.operation, Product):

@@ -1,5 +1,7 @@
 """What users get wrong, seen before anything is traced."""
 
+import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +40,64 @@ def check_not_variables(params: Any) -> None:
             "loss_fn(params, batch_stats, batch) with model.apply({'params': params, "
             "'batch_stats': batch_stats}, ...)."
         )
+
+
+def check_loss(loss_fn: Any) -> None:
+    """Raise unless this is a function.
+
+    Args:
+      loss_fn: What the user passed.
+
+    Raises:
+      TypeError: It is something else.
+    """
+    if not callable(loss_fn):
+        raise TypeError(
+            "`loss_fn` must be a function, loss_fn(params, batch) -> loss, got a "
+            f"{type(loss_fn).__name__}."
+        )
+
+
+def check_loss_first(loss_fn: Any, params: Any, what: str = "params") -> None:
+    """Raise unless the loss function comes first, and then the parameters.
+
+    Args:
+      loss_fn: What the user passed first.
+      params: What came second.
+      what: What it should be.
+
+    Raises:
+      TypeError: They are something else, or exchanged.
+    """
+    is_function = inspect.isroutine(params) or isinstance(params, functools.partial)
+    if is_function and not inspect.isroutine(loss_fn):
+        raise TypeError(
+            f"find_layers(loss_fn, {what}, batch) takes the loss function first: `loss_fn` is a "
+            f"{type(loss_fn).__name__} and `{what}` a {type(params).__name__}. Exchange them."
+        )
+    check_loss(loss_fn)
+
+
+def check_named_state(args: tuple[Any, ...], opt_state: Any, spelling: str) -> None:
+    """Raise if the optimizer's state came by place, where the loss function's arguments are.
+
+    Args:
+      args: What the user passed by place.
+      opt_state: What came by name.
+      spelling: How it is passed.
+
+    Raises:
+      TypeError: One of the arguments is an optimizer's state.
+    """
+    if opt_state is None and any(_holds_state(arg) for arg in args):
+        raise TypeError(
+            f"Pass the optimizer's state by name, grad_fn(params, batch, {spelling}): arguments "
+            "by place are those of the loss function."
+        )
+
+
+def _holds_state(arg: Any) -> bool:
+    return bool(curvature_states(getattr(arg, "opt_state", arg)))
 
 
 def check_not_deleted(tree: Any, what: str) -> None:

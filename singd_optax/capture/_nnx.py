@@ -7,11 +7,11 @@ from typing import Any
 
 from flax import nnx
 
-from singd_optax._validate import check_choice
+from singd_optax._validate import check_choice, check_flag, check_precision, check_seed
 from singd_optax.capture._fisher import FISHERS, Fisher
 from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unscaled
 from singd_optax.capture._measuring import Measuring
-from singd_optax.capture._mistakes import check_not_deleted
+from singd_optax.capture._mistakes import check_loss, check_named_state, check_not_deleted
 from singd_optax.capture._nnx_program import ModelProgram, check_model, run
 from singd_optax.layers import Curvature, Layers, Leaves, Statistics, check_layers, check_params
 from singd_optax.structures import Precision
@@ -73,8 +73,12 @@ def value_and_grad(
       >>> curvature[""].H_K.to_dense().shape
       (6, 6)
     """
+    check_loss(loss_fn)
     check_layers(layers)
+    check_flag("has_aux", has_aux)
+    check_precision("precision", precision)
     check_choice("fisher", fisher, FISHERS)
+    check_seed("seed", seed)
 
     @functools.wraps(loss_fn)
     def value_grad_and_curvature(
@@ -88,6 +92,7 @@ def value_and_grad(
         check_model(model)
         if optimizer is not None:
             opt_state = optimizer.opt_state
+        check_named_state(args, opt_state, "optimizer=optimizer")
         if opt_state is None:
             raise ValueError(
                 "The gradient function needs the optimizer's state, which has the factors. Call "

@@ -6,7 +6,9 @@ from typing import Any
 from flax import nnx
 from jax.typing import DTypeLike
 
+from singd_optax._validate import check_flag
 from singd_optax.capture._find import found
+from singd_optax.capture._mistakes import check_loss_first
 from singd_optax.capture._nnx_program import ModelProgram, check_model
 from singd_optax.layers import KFACApprox, Layers, LossAverage
 from singd_optax.structures import Structure
@@ -61,6 +63,8 @@ def find_layers(
         layer   kind          kernel  K                  C                  sharing ...
         (root)  dense + bias  (5, 3)  6 Dense() float32  3 Dense() float32  expand, ...
     """
+    check_loss_first(loss_fn, model, "model")
+    check_flag("strict", strict)
     check_model(model)
     program = ModelProgram(loss_fn, model, args, kwargs, wrt)
     if not program.leaves:

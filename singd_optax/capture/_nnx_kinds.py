@@ -62,8 +62,7 @@ def _changed(module: Any, use: Use, inputs: Any) -> str | None:
             continue
         is_plain = False
         if name == "promote_dtype":
-            promoted = lambda a, k, given=given: given((a, k), dtype=module.dtype)
-            is_plain = hands_on(promoted, inputs, kernel)
+            is_plain = _promotes(given, module, use, inputs)
         elif name == "dot_general" and isinstance(use.operation, Product):
             dimensions = use.operation.dimensions(use.layout, jnp.ndim(inputs))
             product = lambda a, k, given=given, at=dimensions: given(a, k, at, precision=None)
@@ -71,6 +70,17 @@ def _changed(module: Any, use: Use, inputs: Any) -> str | None:
         if not is_plain:
             return f"its {name}= changes the kernel or the inputs before they are multiplied"
     return None
+
+
+def _promotes(promote: Any, module: Any, use: Use, inputs: Any) -> bool:
+    """Whether a promotion of one's own hands on what it is given, but for casts."""
+    names = [use.kernel] + ([] if use.bias is None else [use.bias])
+    arrays = [getattr(module, name)[...] for name in names]
+    if isinstance(use.operation, Lookup):
+        return hands_on(lambda *a: promote(a, dtype=module.dtype, inexact=False), *arrays)
+    missing = () if use.bias is not None else (None,)
+    given = lambda *a: promote((*a, *missing), dtype=module.dtype)
+    return hands_on(given, inputs, *arrays)
 
 
 def multiplied(module: Any, use: Use, inputs: Any) -> jax.Array:

@@ -21,30 +21,28 @@ def multiplies_plainly(product: Callable[[Any, Any], Any], inputs: Any, kernel: 
       kernel: Likewise.
     """
     program = jax.make_jaxpr(product)(inputs, kernel)
-    types = [variable.aval for variable in program.jaxpr.invars]
-    values = [
-        Known(1 << place, origin=Origin(place, tuple(range(len(aval.shape)))))
-        for place, aval in enumerate(types)
-    ]
-    outputs = read(program, values, _Product())
+    outputs = read(program, _inputs_of(program), _Product())
     return len(outputs) == 1 and _is(outputs[0], _PRODUCT)
 
 
-def hands_on(promotion: Callable[[Any, Any], Any], inputs: Any, kernel: Any) -> bool:
-    """Whether a function returns inputs and kernel as they are, but for casts.
+def hands_on(promotion: Callable[..., Any], *arrays: Any) -> bool:
+    """Whether a function returns what it is given, but for casts.
 
     Args:
-      promotion: Of the inputs and the kernel.
-      inputs: Arrays or types.
-      kernel: Likewise.
+      promotion: Of the arrays; what it returns beside them must be None.
+      *arrays: Arrays or types.
     """
-    program = jax.make_jaxpr(promotion)(inputs, kernel)
-    values = [
-        Known(1 << place, origin=Origin(place, tuple(range(len(variable.aval.shape)))))
-        for place, variable in enumerate(program.jaxpr.invars)
+    program = jax.make_jaxpr(promotion)(*arrays)
+    outputs = read(program, _inputs_of(program), Dependence())
+    return len(outputs) == len(arrays) and all(map(_is, outputs, range(len(arrays))))
+
+
+def _inputs_of(program: Any) -> list[Known]:
+    shapes = [variable.aval.shape for variable in program.jaxpr.invars]
+    return [
+        Known(1 << place, origin=Origin(place, tuple(range(len(shape)))))
+        for place, shape in enumerate(shapes)
     ]
-    outputs = read(program, values, Dependence())
-    return len(outputs) == 2 and _is(outputs[0], _INPUTS) and _is(outputs[1], _KERNEL)
 
 
 class _Product(Dependence):

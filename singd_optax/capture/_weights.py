@@ -2,12 +2,11 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from singd_optax._validate import check_weights
 from singd_optax.capture._session import active_weights, weighting
 from singd_optax.capture._use import Use
 
@@ -47,29 +46,10 @@ def position_weights(*weights: jax.Array) -> Iterator[None]:
       >>> len(singd_optax.find_layers(loss_fn, params, x, mask, loss_average="batch+sequence"))
       1
     """
-    with weighting(tuple(map(_checked, weights))):
+    for weight in weights:
+        check_weights("position_weights", weight)
+    with weighting(tuple(map(jnp.asarray, weights))):
         yield
-
-
-def _checked(weight: Any) -> jax.Array:
-    array = None if weight is None or isinstance(weight, str) else jnp.asarray(weight)
-    if array is None or not (
-        jnp.issubdtype(array.dtype, jnp.bool_)
-        or jnp.issubdtype(array.dtype, jnp.integer)
-        or jnp.issubdtype(array.dtype, jnp.floating)
-    ):
-        raise TypeError(
-            f"position_weights: weights are arrays of numbers >= 0 or of bools, got {weight!r}. "
-            "For positions that all count alike, write position_weights() without any."
-        )
-    if not isinstance(array, jax.core.Tracer):
-        values = np.asarray(array, np.float64)
-        if not (np.isfinite(values).all() and (values >= 0).all()):
-            raise ValueError(
-                "position_weights: weights must be finite and >= 0, got values from "
-                f"{values.min()} to {values.max()}. A weight says how often one counts."
-            )
-    return array
 
 
 def weights_of(use: Use, inputs: jax.Array, outputs: jax.Array, layer: str) -> jax.Array | None:

@@ -55,10 +55,10 @@ def checked_curvature(
     """
     if curvature is None and specs:
         raise ValueError(
-            "update() got no `curvature`. Take gradients with grad_fn = "
-            "singd_optax.value_and_grad(loss_fn, layers) and pass what it returns: "
-            "value, grads, curvature = grad_fn(params, batch, opt_state=opt_state); "
-            "tx.update(grads, opt_state, params, curvature=curvature). Some wrappers drop "
+            "Write tx.update(grads, opt_state, params, curvature=curvature), with value, grads, "
+            "curvature = grad_fn(params, batch, opt_state=opt_state) and grad_fn = "
+            "singd_optax.value_and_grad(loss_fn, layers): update() got no `curvature`, and these "
+            "layers are preconditioned by statistics of the loss. Some wrappers drop "
             "arguments that they do not know: instead of flax's TrainState use "
             "singd_optax.training.TrainState and apply_gradients(grads=grads, "
             "curvature=curvature); inside of optax.lookahead and optax.contrib.sam use "

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import singd_optax
 
@@ -201,3 +202,88 @@ def test_errors():
     mixed = layers.replace("Dense_0", loss_average=None)
     with pytest.raises(ValueError, match="one loss_average"):
         singd_optax.value_and_grad(loss_fn, mixed, fisher="mc")(params, *data, opt_state=state)
+
+
+def network():
+    model = nn.Sequential(
+        [nn.Dense(4, param_dtype=float), jnp.tanh, nn.Dense(3, param_dtype=float)]
+    )
+    x, y = jax.random.normal(jax.random.key(0), (6, 5)), jnp.arange(6) % 3
+    return model, model.init(jax.random.key(1), x)["params"], x, y
+
+
+def mean_cross_entropy(logits, y):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+def fisher_of(loss, params, x, y, fisher):
+    layers = singd_optax.find_layers(loss, params, x, y, structures="dense")
+    state = singd_optax.scale_by_singd(layers).init(params)
+    grad_fn = singd_optax.value_and_grad(loss, layers, fisher=fisher, seed=3)
+    step = jax.jit(lambda p, s, x, y: grad_fn(p, x, y, opt_state=s))
+    value, grads, curvature = step(params, state, x, y)
+    return value, grads, dict(curvature)
+
+
+def assert_close(got, want):
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    jax.tree.map(close, got, want)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("fisher", ["mc", "ggn"])
+@pytest.mark.parametrize("wrap", [jax.jit, jax.checkpoint])
+def test_predictions_named_inside_of_jit_and_checkpoint(wrap, fisher):
+    model, params, x, y = network()
+    apply = lambda p, x: singd_optax.tag_distribution(model.apply({"params": p}, x))
+    inside = wrap(apply)
+    want = fisher_of(lambda p, x, y: mean_cross_entropy(apply(p, x), y), params, x, y, fisher)
+    got = fisher_of(lambda p, x, y: mean_cross_entropy(inside(p, x), y), params, x, y, fisher)
+    assert_close(got, want)
+
+
+def test_predictions_named_inside_of_vmap_and_scan_are_refused():
+    model, params, x, y = network()
+    apply = lambda p, x: singd_optax.tag_distribution(model.apply({"params": p}, x))
+    by_vmap = lambda p, x, y: mean_cross_entropy(jax.vmap(lambda z: apply(p, z))(x), y)
+    by_scan = lambda p, x, y: mean_cross_entropy(jax.lax.map(lambda z: apply(p, z), x), y)
+    for loss in (by_vmap, by_scan):
+        with pytest.raises(ValueError, match=r"called inside of jax\.lax\.scan or jax\.vmap"):
+            singd_optax.find_layers(loss, params, x, y)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("fisher", ["mc", "ggn"])
+def test_nnx_has_it_too(fisher):
+    """The same labels are drawn, so that statistics are Linen's; so with position weights."""
+    linen, params, x, y = network()
+    weights = jnp.array([1.0, 1, 1, 1, 0, 0])
+
+    class Net(nnx.Module):
+        def __init__(self):
+            self.a = nnx.Linear(5, 4, rngs=nnx.Rngs(0), param_dtype=float)
+            self.b = nnx.Linear(4, 3, rngs=nnx.Rngs(0), param_dtype=float)
+            for mine, theirs in ((self.a, "layers_0"), (self.b, "layers_2")):
+                mine.kernel[...] = params[theirs]["kernel"]
+
+        def __call__(self, x):
+            return self.b(jnp.tanh(self.a(x)))
+
+    def loss(apply):
+        def of(model, x, y):
+            with singd_optax.position_weights(weights):
+                logits = singd_optax.tag_distribution(apply(model, x))
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+            return (losses * weights).sum() / weights.sum()
+
+        return of
+
+    want = fisher_of(loss(lambda p, x: linen.apply({"params": p}, x)), params, x, y, fisher)
+    model, of_model = Net(), loss(lambda model, x: model(x))
+    layers = singd_optax.nnx.find_layers(of_model, model, x, y, structures="dense")
+    optimizer = nnx.Optimizer(model, singd_optax.scale_by_singd(layers), wrt=nnx.Param)
+    grad_fn = singd_optax.nnx.value_and_grad(of_model, layers, fisher=fisher, seed=3)
+    value, _, curvature = grad_fn(model, x, y, optimizer=optimizer)
+    assert_close(value, want[0])
+    assert_close(curvature["a"], want[2]["layers_0"])
+    assert_close(curvature["b"], want[2]["layers_2"])

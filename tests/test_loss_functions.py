@@ -502,6 +502,34 @@ def test_targets_and_teachers_are_not_measured():
         np.testing.assert_allclose(got["w"].H_K.to_dense(), x.T @ x / 6, rtol=1e-9)
 
 
+def test_kernels_made_of_several_parameters_are_refused_with_true_reasons():
+    """As LoRA with a frozen kernel; with one that is trained, the kernel is measured."""
+    x = jax.random.normal(jax.random.key(0), (6, 5))
+    model = nn.Dense(4, use_bias=False, param_dtype=float)
+    params = {"w": jnp.ones((5, 4)), "a": jnp.ones((5, 2)), "b": jnp.ones((2, 4)), "head": x[:4]}
+
+    def loss(stop):
+        def of(p, x):
+            w = jax.lax.stop_gradient(p["w"]) if stop else p["w"]
+            y = model.apply({"params": {"kernel": w + p["a"] @ p["b"]}}, x)
+            return jnp.mean(singd_optax.tag(y @ p["head"], y, p["head"]) ** 2)
+
+        return of
+
+    with warned(r"(?s)a: Dense: its kernel is made of"):
+        layers = singd_optax.find_layers(loss(True), params, x)
+    assert list(layers) == ["head"]
+    reasons = {other.path: other.reason for other in layers.others}
+    assert "does not depend" in reasons["w"]
+    assert "made of parameters" in reasons["a"]
+    assert "made of parameters" in reasons["b"]
+    layers, got = statistics(loss(False), params, x)
+    assert sorted(spec.kernel_path for spec in layers.values()) == ["head", "w"]
+    np.testing.assert_allclose(
+        got["w" if "w" in got else ""].H_K.to_dense(), x.T @ x / 6, rtol=1e-9
+    )
+
+
 class Twice(nn.Module):
     """A layer one of whose calls does not reach the loss."""
 

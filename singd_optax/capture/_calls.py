@@ -185,8 +185,7 @@ def resolve_directly(call: Call, paths: Sequence[str]) -> Resolved:
 
 def _is_untrained(known: Known) -> bool:
     """Whether no parameter is in it that is trained: a target network's, or a constant."""
-    stopped = isinstance(known.origin, Origin) and known.origin.is_stopped
-    return stopped or not (known.parameters | known.penalties | known.products)
+    return not (known.parameters | known.penalties | known.products)
 
 
 def _locate(call: Call, seen: Marked, name: str) -> Located | str:
@@ -206,7 +205,7 @@ def locate(known: Known, mapped: int) -> Located | str:
       mapped: How many of its leading axes a ``vmap`` runs over.
     """
     origin = known.origin
-    if not isinstance(origin, Origin):
+    if not isinstance(origin, Origin) or origin.is_stopped:
         return "is made of parameters by more than a change of layout or of each entry"
     lanes, axes = origin.axes[:mapped], origin.axes[mapped:]
     if not all(isinstance(axis, int) for axis in axes):

@@ -195,8 +195,9 @@ def _problems(analysis: Analysis) -> Iterator[tuple[str, str, bool]]:
 
 def parameters_in(known: Known, paths: tuple[str, ...]) -> list[str]:
     """The parameters that an array is made of."""
-    if isinstance(known.origin, Origin) and known.origin.parameter < len(paths):
-        return [] if known.origin.is_stopped else [paths[known.origin.parameter]]
+    origin = known.origin
+    if isinstance(origin, Origin) and origin.parameter < len(paths) and not origin.is_stopped:
+        return [paths[origin.parameter]]
     bits = known.parameters | known.penalties | known.products
     return [path for place, path in enumerate(paths) if bits >> place & 1]
 

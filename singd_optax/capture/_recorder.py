@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -228,9 +228,16 @@ def _whole(parameter: int, array: Any) -> Origin:
     return Origin(parameter, tuple(range(len(array.shape))))
 
 
+def _version_of(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # on the path, and not installed
+        return "of an unknown version"
+
+
 def _unread(paths: tuple[str, ...], recorder: Recorder, error: Exception) -> Analysis:
     """What is known without the program: calls that got a parameter itself use that parameter."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "singd-optax"))
+    versions = ", ".join(f"{name} {_version_of(name)}" for name in ("jax", "flax", "singd-optax"))
     warnings.warn(
         f"The program that JAX traced of the loss function could not be read ({versions}; "
         f"{type(error).__name__}: {error}). Only layers that are called outside of scan, vmap, "

@@ -889,3 +889,60 @@ def test_a_product_that_is_a_layer_and_tagged_counts_once(how):
     h = np.tanh(x @ params["d"]["kernel"])
     want = x.T @ x / 6 + (h.T @ h / 6 if how == "both" else 0)
     np.testing.assert_allclose(got[name].H_K.to_dense(), want, rtol=1e-9)
+
+
+@pytest.mark.parametrize("how", ["nnx.jit", "nnx.remat", "plain"])
+def test_nnx_weights_inside_of_transforms(how):
+    x = jax.random.normal(jax.random.key(0), (6, 5))
+    model = nnx.Linear(5, 3, rngs=nnx.Rngs(0), param_dtype=float)
+    call = {"nnx.jit": nnx.jit, "nnx.remat": nnx.remat, "plain": lambda f: f}[how](
+        lambda m, x: m(x)
+    )
+
+    def loss(m, x, w):
+        with singd_optax.position_weights(w):
+            return jnp.sum(w[:, None] * call(m, x) ** 2) / jnp.sum(w)
+
+    weights = [jnp.array(w) for w in ([1.0] * 6, [1.0, 1] + [0.0] * 4, [0.5] * 6)]
+    layers = singd_optax.nnx.find_layers(loss, model, x, weights[0], structures="dense")
+    optimizer = nnx.Optimizer(model, singd_optax.scale_by_singd(layers), wrt=nnx.Param)
+    grad_fn = singd_optax.nnx.value_and_grad(loss, layers)
+    rows = np.concatenate([x, np.ones((6, 1))], axis=1)
+    for w in weights:
+        _, _, curvature = grad_fn(model, x, w, optimizer=optimizer)
+        want = (rows * np.asarray(w)[:, None]).T @ rows / float(w.sum())
+        np.testing.assert_allclose(curvature[""].H_K.to_dense(), want, rtol=1e-9)
+
+
+def test_arguments_in_the_wrong_place():
+    x = jnp.ones((6, 5))
+    model = nn.Dense(3)
+    params = model.init(jax.random.key(0), x)
+    loss = lambda p, x: jnp.mean(model.apply(p, x) ** 2)
+    layers = singd_optax.find_layers(loss, params, x)
+    state = singd_optax.singd(1e-2, layers).init(params)
+    grad_fn = singd_optax.value_and_grad(loss, layers)
+    with pytest.raises(TypeError, match=r"takes the loss function first.*Exchange them"):
+        singd_optax.find_layers(params, loss, x)
+    with pytest.raises(TypeError, match=r"`loss_fn` must be a function"):
+        singd_optax.find_layers(params, params, x)
+    with pytest.raises(TypeError, match=r"`loss_fn` must be a function"):
+        singd_optax.value_and_grad(layers, layers)
+    with pytest.raises(TypeError, match=r"by name, grad_fn\(params, batch, opt_state=opt_state\)"):
+        grad_fn(params, x, state)
+    with pytest.raises(TypeError, match=r"`strict` must be True or False"):
+        singd_optax.find_layers(loss, params, x, strict="no")
+    with pytest.raises(ValueError, match=r"`precision` must be"):
+        singd_optax.value_and_grad(loss, layers, precision="x")
+    with pytest.raises(TypeError, match=r"`has_aux` must be True or False"):
+        singd_optax.value_and_grad(loss, layers, has_aux=1)
+    with pytest.raises(TypeError, match=r"`seed` must be an int"):
+        singd_optax.value_and_grad(loss, layers, seed=None)
+    with pytest.raises(
+        ValueError, match=r"^Write tx\.update\(grads, opt_state, params, curvature="
+    ):
+        singd_optax.singd(1e-2, layers).update(params, state, params)
+    low = jax.tree.map(lambda w: w.astype(jnp.float8_e4m3fn), params)
+    wide = lambda p, x: loss(jax.tree.map(lambda w: w.astype(jnp.float32), p), x)
+    with pytest.raises(ValueError, match=r"float8_e4m3fn, none of float32, bfloat16"):
+        singd_optax.find_layers(wide, low, x)

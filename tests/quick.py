@@ -8,6 +8,12 @@ import fnmatch
 
 #: Room -> "file::function": the first case of a test; with [pattern] the cases that it fits.
 ROOMS = {
+    "_validate": [
+        "test_arguments::test_numbers_out_of_range",
+        "test_arguments::test_intervals",
+        "test_arguments::test_flags",
+        "test_arguments::test_no_parameters",
+    ],
     "structures": [
         "test_structures::test_conformance[*-5-single-float32-jit]",
         "test_structures::test_golden[*-5]",
@@ -23,6 +29,7 @@ ROOMS = {
         "test_batches::test_micro_batches",
         "test_weights::test_padding_leaves_no_trace",
         "test_tied::test_large_vocabulary_has_no_square",
+        "test_paths::test_fields_called_value",
     ],
     "rules": [
         "test_rules::test_spectral_step_stays_bounded_and_invertible",
@@ -39,6 +46,8 @@ ROOMS = {
         "test_transforms::test_fallback_gets_exactly_the_rest",
         "test_contract::test_state",
         "test_contract::test_wrappers",
+        "test_running_size::test_a_vanished_gradient",
+        "test_range::test_spectral_bound_of_any_size",
         "test_gradient_rules::test_gradients_that_are_not_finite_change_no_factor",
     ],
     "capture": [
@@ -57,6 +66,9 @@ ROOMS = {
         "test_loss_functions::test_what_a_loss_does_to_its_params_does_not_touch_statistics",
         "test_loss_functions::test_other_uses_are_refused",
         "test_loss_functions::test_bad_weights",
+        "test_register_layer::test_equation_of_the_call",
+        "test_register_layer::test_errors",
+        "test_haiku_and_equinox::test_haiku",
         "test_unpromised::test_names_of_primitives",
         "test_unpromised::test_layout_changes_are_followed",
         "test_unpromised::test_operands_of_loops",
@@ -98,9 +110,12 @@ ROOMS = {
         "test_flax::test_train_state",
         "test_flax::test_nnx_optimizers_forward_curvature",
         "test_checkpoints::test_other_differences",
+        "test_other_states::test_states_of_other_optimizers",
     ],
     "testing": [
         "test_structures::test_kit_catches_a_wrong_structure",
+        "test_check_layers::test_tagged",
+        "test_check_layers::test_lies",
         "test_deprecations::test_deprecations_are_errors_in_this_package[*]",
     ],
     "the package and its files": [

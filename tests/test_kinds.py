@@ -292,7 +292,8 @@ def test_reasons(module, reason):
         y = module.apply({"params": params["layer"]}, x)
         return head.apply({"params": params["head"]}, y).mean()
 
-    layers = singd_optax.find_layers(loss_fn, params, x)
+    with pytest.warns(UserWarning, match=f"(?s)Only .*{reason}"):
+        layers = singd_optax.find_layers(loss_fn, params, x)
     assert list(layers) == ["head"]
     reasons = {path: why for path, _, why in layers.others}
     assert reason in reasons["layer/kernel"]

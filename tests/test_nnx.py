@@ -441,7 +441,7 @@ def test_layers_stacked_along_axes_counted_from_both_ends():
     x = jnp.linspace(-1.0, 1.0, BATCH * WIDTH).reshape(BATCH, WIDTH)
     layers = singd_optax.nnx.find_layers(loss, model, x, structures="dense")
     assert list(layers) == ["first/layer", "head", "second/layer"]
-    assert [spec.stack_shape for spec in layers.values()] == [(3,), (), (3,)]
+    assert [spec.stack_shape for spec in layers.values()] == [(DEPTH,), (), (DEPTH,)]
     state = singd_optax.scale_by_singd(layers).init(nnx.state(model, nnx.Param))
     _, grads, curvature = singd_optax.nnx.value_and_grad(loss, layers)(model, x, opt_state=state)
     trees_close(grads, nnx.grad(loss)(model, x), 1e-12)

@@ -54,6 +54,8 @@ def overrides_param(kind: type) -> bool:
 
 def _changed(module: Any, use: Use, inputs: Any) -> str | None:
     """Whether the module multiplies other numbers than those of its inputs and its kernel."""
+    if module.scope is None:
+        return None  # a pattern for products that are tagged, which multiplies nothing
     names = [use.kernel] + ([] if use.bias is None else [use.bias])
     kernel, *rest = (nn.meta.unbox(module.get_variable("params", name)) for name in names)
     promote = getattr(module, "promote_dtype", promote_dtype)

@@ -427,6 +427,8 @@ class Raw(nn.Module):
                 y = y * w[:1]
             case "with the data":
                 y = y + x @ jnp.tanh(w)
+            case "entry by entry":
+                y = y + jnp.sum(x[:, :, None] * w, axis=1)
             case "in a branch":
                 y = jax.lax.cond(x.sum() > 0, lambda y: y @ w.T, lambda y: y @ w.T * 2, y)
                 y = y @ jnp.ones((5, 4))
@@ -447,6 +449,7 @@ class Raw(nn.Module):
         "gather",
         "gate",
         "with the data",
+        "entry by entry",
         "in a branch",
         "in a loop",
         "in a custom function",
@@ -463,7 +466,9 @@ def test_other_uses_are_refused(how, outer):
     assert list(layers) == ["b"]
 
 
-@pytest.mark.parametrize("how", ["penalty", "spectral", "orthogonal", "stopped", "metric"])
+@pytest.mark.parametrize(
+    "how", ["penalty", "anchor", "spectral", "orthogonal", "stopped", "metric"]
+)
 def test_uses_that_are_no_part_of_the_network(how):
     """Penalties add to gradients of parameters; what no gradient flows through, adds to none."""
     x = jax.random.normal(jax.random.key(0), (6, 5))
@@ -475,6 +480,7 @@ def test_uses_that_are_no_part_of_the_network(how):
         w = p["a"]["kernel"]
         more = {
             "penalty": jnp.sum(jnp.abs(w)),
+            "anchor": jnp.sum((w - x[:5, :4]) ** 2 * jnp.abs(x[:5, :4])),
             "spectral": jnp.linalg.norm(w @ jnp.tanh(w.T @ w[:, 0])),
             "orthogonal": jnp.sum((w.T @ w - jnp.eye(4)) ** 2),
             "stopped": jnp.mean(jax.lax.stop_gradient(x @ w) ** 2),

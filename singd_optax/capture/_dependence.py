@@ -101,6 +101,8 @@ class Known(NamedTuple):
       products: Likewise, after such entries met data outside of a measured call.
       calls: Which calls it depends on with a derivative.
       data: Which data it depends on, with a derivative or without.
+      is_spread: Whether entries of parameters were repeated along a new axis, as for a product
+        that is written entry by entry.
       origin: Which parameter it is.
     """
 
@@ -109,6 +111,7 @@ class Known(NamedTuple):
     products: int = 0
     calls: int = 0
     data: int = NO_DATA
+    is_spread: bool = False
     origin: Any = None
 
 
@@ -162,12 +165,14 @@ class Dependence(Reading[Known]):
         joined = _union(inputs)
         origins = [value.origin for value in inputs]
         if name in _ENTRY_BY_ENTRY:
-            met = _meets(inputs, ACTIVATIONS)
+            met = _meets(inputs, GIVEN if joined.is_spread else ACTIVATIONS)
             results = [_mapped_origin(equation, origins)]
         else:
             met = name not in _REDUCTIONS and _meets(inputs, GIVEN)
             results = moved(equation, origins)
             met = met and not any(results)
+        if name == "broadcast_in_dim" and joined.parameters:
+            joined = joined._replace(is_spread=joined.is_spread or _is_spread(equation))
         if name == "stop_gradient":
             return [_cut(joined)._replace(origin=stopped(origins[0]))]
         if met:
@@ -230,7 +235,13 @@ def _union(values: Sequence[Known]) -> Known:
         products |= value.products
         calls |= value.calls
         data = max(data, value.data)
-    return Known(parameters, penalties, products, calls, data)
+    is_spread = any(value.is_spread for value in values)
+    return Known(parameters, penalties, products, calls, data, is_spread)
+
+
+def _is_spread(equation: Any) -> bool:
+    before, after = equation.invars[0].aval.size, equation.outvars[0].aval.size
+    return 1 < before < after
 
 
 def _cut(value: Known) -> Known:
@@ -269,7 +280,8 @@ def _finished(value: Known, equation: Any, result: Any) -> Known:
     if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
         return _cut(value)._replace(origin=value.origin)
     if value.parameters and _is_reduced(equation, result):
-        return value._replace(parameters=0, penalties=value.penalties | value.parameters)
+        penalties = value.penalties | value.parameters
+        return value._replace(parameters=0, penalties=penalties, is_spread=False)
     return value
 
 

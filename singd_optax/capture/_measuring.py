@@ -1,6 +1,7 @@
 """What is needed to measure the layers of a loss function in one trace of it."""
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -144,6 +145,19 @@ class Measuring:
             key=jax.random.fold_in(jax.random.key(seed), count),
             loss_average=None if is_empirical else common_loss_average(self.specs.values()),
         )
+
+    def evaluations(self) -> dict[str, int]:
+        """How often, at least, the layers are called in one pass, stacks once for each layer."""
+        counts = dict.fromkeys(self.specs, 0)
+        for kernel, uses in uses_by_kernel(self._analysis).items():
+            if kernel in self._by_kernel:
+                spec = self._by_kernel[kernel]
+                for one in uses:
+                    sizes = (spec.kernel_shape[axis] for axis in one.kernel.stacked)
+                    pairs = zip(sizes, one.kernel.indices, strict=True)
+                    times = math.prod(size for size, index in pairs if index is None)
+                    counts[spec.path] += times * one.call.kernels.count(one.kernel)
+        return counts
 
     def curvature(self, statistics: dict[str, Statistics]) -> Curvature:
         """The statistics, and of which step they are."""

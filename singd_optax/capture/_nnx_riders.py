@@ -170,9 +170,10 @@ def riders_of(module: Any) -> dict[str, Any]:
 def without_riders(tree: Any) -> Any:
     """The tree with plain variables for those that carry.
 
-    Inside a loss function, each parameter of a layer carries what its measurement needs. Modules
-    do not see it; code that goes over all leaves of ``nnx.state(model)`` (an L2 penalty, a norm)
-    does, and should go over ``plain_params`` of it. Elsewhere this is the identity.
+    Inside a loss function, parameters of stacked layers (``nnx.scan``, ``nnx.vmap``) carry what
+    their measurement needs. Modules do not see it; code that goes over all leaves of
+    ``nnx.state(model)`` (an L2 penalty, a norm) does, and should go over ``plain_params`` of it;
+    ``find_layers`` says where that is needed. Elsewhere this is the identity.
 
     Args:
       tree: An ``nnx.State``, or any tree of variables.

@@ -95,9 +95,11 @@ def beside(riders: Mapping[str, Any]) -> Entry:
 def plain_params(params: Any) -> Any:
     """The parameters without what ``find_layers`` and ``value_and_grad`` put beside kernels.
 
-    Inside a loss function that they call, the params tree carries one more entry in each dict
-    that holds a kernel. Flax modules do not see it. Code that goes over all leaves (an L2 penalty,
-    a norm) does, and should go over ``plain_params(params)``. Elsewhere this is the identity.
+    Where a loss function itself slices stacked params (``jax.lax.scan`` over layers, one jitted
+    function for several of them), what measures these layers travels in one more entry of the
+    dict that holds the kernel. Flax modules do not see it. Code that goes over all leaves (an L2
+    penalty, a norm) does, and should go over ``plain_params(params)``; ``find_layers`` says where
+    that is needed. Elsewhere this is the identity.
 
     Args:
       params: The parameters as a loss function gets them.

@@ -37,24 +37,28 @@ def tag(
       outputs: The product, plus the bias if there is one; before any activation. Use what is
         returned in its place.
       inputs: What the kernel is multiplied with.
-      kernel: The very array in the params that the loss function got (not a cast or a slice of
-        it), or its path in them, as ``"layers/0/weight"``; inside a method of a Flax module also
-        its name there.
+      kernel: The array that the inputs were multiplied with: a parameter, or a cast, a slice or a
+        transpose of one, or one whose entries were changed first; it is found by what the loss
+        function did to its params. One that holds no trained parameter (a target network's) is not
+        measured. Or the parameter's path, as ``"layers/0/weight"``; inside a method of a Flax
+        module also its name there.
       bias: Likewise, what is added to the product.
       equation: The product as ``einsum`` spells it, inputs first: ``"i,oi->o"`` for Equinox.
         The first free axis of the inputs is the batch, all others are shared positions.
       like: In place of an equation, for what is none: a Flax Linen module that has not been
         applied, as ``nn.Conv(8, (3, 3), padding="VALID")`` or ``nn.Embed(50, 32)``, whose kernel
         would have the axes of this one. Made inside of a module's method, with ``parent=None``.
-      holder: The mapping that holds kernel and bias, where a transformation hands it to the code
-        around ``tag`` as an argument, and its arrays are no more the very ones of the params:
-        ``jax.lax.scan`` over stacked layers, ``jax.checkpoint``, an inner ``jax.jit``.
+      holder: The mapping that holds kernel and bias, needed where a loop or a ``vmap`` goes over
+        stacked layers (``jax.lax.scan``): what measures a layer travels in it. Not needed inside
+        of Flax modules, ``jax.checkpoint`` or ``jax.jit``.
 
     Returns:
       ``outputs``.
 
     Raises:
-      ValueError: The kernel is not one of the parameters, or the equation is no product.
+      TypeError: The kernel is no array, the equation no text, or the holder no mapping.
+      ValueError: The path is not one of a parameter, the equation is no product, or inputs, kernel
+        and outputs are not of the sizes that it says.
 
     Example:
       >>> import singd_optax

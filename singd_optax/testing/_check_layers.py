@@ -39,7 +39,8 @@ def check_layers(
 
     Penalties on parameters are no calls, and their gradients are left out of the comparison. Where
     the loss takes derivatives through a layer (forces, gradient penalties), these belong to no call
-    either: then the second moments alone are compared, as the table says. Statistics are formed of
+    either: then the second moments alone are compared, if all calls could be heard under these
+    derivatives, as the table says. Statistics are formed of
     all positions, whatever ``curvature_fraction`` is, and products are made at the highest
     precision. Each second moment is a full matrix on the host, unless its structure is diagonal.
 

@@ -32,6 +32,7 @@ class Passes(NamedTuple):
       echoed: Gradients with Σ a gᵀ of each call added.
       outside: Gradients of the loss as if no call depended on its kernel: those of penalties.
       heard: What the calls said.
+      evaluations: How often each layer is called, at least.
     """
 
     parameters: dict[str, Any]
@@ -40,6 +41,7 @@ class Passes(NamedTuple):
     echoed: dict[str, Any]
     outside: dict[str, Any]
     heard: Heard
+    evaluations: dict[str, int]
 
 
 class _Traced(NamedTuple):
@@ -71,18 +73,31 @@ def run_passes(program: Any, layers: Layers) -> Passes:
     """
     leaves, arrays = dict(program.leaves), list(program.arrays)
     heard = Heard()
-    results = _run(program, layers, leaves, arrays, heard)
+    evaluations: dict[str, int] = {}
+    try:
+        results = _run(program, layers, leaves, arrays, heard, evaluations)
+    except NotImplementedError:  # under derivatives, jax.checkpoint takes no callback with effects
+        if not heard.nested:
+            raise
     if heard.nested:  # echoes would change the derivatives that the loss takes
         heard = Heard(is_quiet=True)
-        results = _run(program, layers, leaves, arrays, heard)
+        results = _run(program, layers, leaves, arrays, heard, evaluations)
     statistics, gradients, echoed, outside = results
-    return Passes(leaves, statistics, gradients, echoed, outside, heard)
+    return Passes(leaves, statistics, gradients, echoed, outside, heard, evaluations)
 
 
-def _run(program: Any, layers: Layers, leaves: Any, arrays: Any, heard: Heard) -> Any:
+def _run(
+    program: Any,
+    layers: Layers,
+    leaves: Any,
+    arrays: Any,
+    heard: Heard,
+    evaluations: dict[str, int],
+) -> Any:
     def passes(leaves: Any, arrays: Any) -> Any:
         traced = _Traced(program.trace, leaves, arrays)
         measuring = Measuring(layers, _unit_factors(layers), "highest", traced, lambda specs: None)
+        evaluations.update(measuring.evaluations())
         specs = measuring.specs
         trained = {path: leaves[path] for spec in specs.values() for path in spec.shapes}
         numbers = {path: _places(spec) for path, spec in specs.items()}

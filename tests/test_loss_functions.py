@@ -403,7 +403,10 @@ def test_a_kernel_that_is_also_used_raw():
     assert list(found) == ["up"]
     with pytest.raises(ValueError, match=r"embed/embedding.*outside of the calls"):
         singd_optax.find_layers(loss("raw"), params, tokens, strict=True)
-    del want
+    layers, got = statistics(loss("tag"), params, tokens)
+    (tied,) = (spec for spec in layers.values() if spec.kernel_path == "embed/embedding")
+    assert tied.tied
+    assert_same({"embed": got[tied.path]}, {"embed": want["embed"]})
 
 
 class Raw(nn.Module):

@@ -1,8 +1,16 @@
 """Structured inverse-free natural gradient descent for JAX: optax optimizers for Flax models."""
 
-from singd_optax import diagnostics, layers, nnx, rules, sharding, structures, training, transforms
-from singd_optax.alias import ikfac, ingd, kfac, singd
-from singd_optax.alias_gradients import caspr, inverse_free_shampoo, shampoo
+from singd_optax import (
+    diagnostics,
+    layers,
+    nnx,
+    optimizers,
+    rules,
+    sharding,
+    structures,
+    training,
+    transforms,
+)
 from singd_optax.capture import (
     find_layers,
     plain_params,
@@ -13,21 +21,24 @@ from singd_optax.capture import (
     value_and_grad,
 )
 from singd_optax.layers import Layers, LayerSpec, factors
-from singd_optax.structures import parse_structure
-from singd_optax.transforms import (
-    damping_schedule,
-    refresh_schedule,
+from singd_optax.optimizers import (
+    caspr,
+    ikfac,
+    ingd,
+    inverse_free_shampoo,
+    kfac,
+    optimizer,
     scale_by_caspr,
-    scale_by_consistent_rms,
-    scale_by_curvature,
-    scale_by_gradient_rule,
     scale_by_ikfac,
     scale_by_inverse_free_shampoo,
     scale_by_kfac,
-    scale_by_matrix_rms,
     scale_by_shampoo,
     scale_by_singd,
+    shampoo,
+    singd,
 )
+from singd_optax.structures import parse_structure
+from singd_optax.transforms import damping_schedule, refresh_schedule, scale_by_rule
 
 __version__ = "0.1.0"
 
@@ -45,6 +56,8 @@ __all__ = [
     "kfac",
     "layers",
     "nnx",
+    "optimizer",
+    "optimizers",
     "parse_structure",
     "plain_params",
     "position_weights",
@@ -52,13 +65,10 @@ __all__ = [
     "register_layer",
     "rules",
     "scale_by_caspr",
-    "scale_by_consistent_rms",
-    "scale_by_curvature",
-    "scale_by_gradient_rule",
     "scale_by_ikfac",
     "scale_by_inverse_free_shampoo",
     "scale_by_kfac",
-    "scale_by_matrix_rms",
+    "scale_by_rule",
     "scale_by_shampoo",
     "scale_by_singd",
     "shampoo",

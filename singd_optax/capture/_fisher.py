@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax.capture._distribution import Prediction, predictions
-from singd_optax.layers import LayerSpec, Statistics
+from singd_optax.layers import LayerSpec
+from singd_optax.measures import Statistics
 
 Fisher = Literal["empirical", "mc", "ggn"]
 FISHERS: tuple[Fisher, ...] = ("empirical", "mc", "ggn")
@@ -118,7 +119,7 @@ def _exact(
             gradients[place] = marked[place].hessian_column(index, sampling.loss_average)
             # Output gradients add up over the passes; each sees the same inputs.
             return {
-                path: statistics.scaled(inputs=1 / passes)
+                path: statistics.weighed(inputs=1 / passes)
                 for path, statistics in statistics_of(gradients).items()
             }
 
@@ -179,7 +180,7 @@ def sampled_statistics(
                 return jnp.where(chosen[0] == place, one, jnp.zeros_like(one))
 
             formed = {
-                path: statistics.scaled(inputs=1 / total)
+                path: statistics.weighed(inputs=1 / total)
                 for path, statistics in one_pass(column).items()
             }
             return jax.tree.map(jnp.add, summed, formed), None

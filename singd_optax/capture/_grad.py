@@ -12,15 +12,8 @@ from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unsca
 from singd_optax.capture._measuring import Measuring
 from singd_optax.capture._mistakes import check_loss, check_named_state, check_not_deleted
 from singd_optax.capture._program import ParamsProgram, run
-from singd_optax.layers import (
-    Curvature,
-    Layers,
-    LayerSpec,
-    Leaves,
-    Statistics,
-    check_layers,
-    check_params,
-)
+from singd_optax.layers import Layers, LayerSpec, Leaves, check_layers, check_params
+from singd_optax.measures import Statistics
 from singd_optax.structures import Precision
 
 
@@ -32,7 +25,7 @@ def value_and_grad(
     precision: Precision = "highest",
     fisher: Fisher = "empirical",
     seed: int = 0,
-) -> Callable[..., tuple[Any, Any, Curvature]]:
+) -> Callable[..., tuple[Any, Any, dict[str, Statistics]]]:
     """``jax.value_and_grad`` that also returns the curvature of the Kronecker layers.
 
     One forward and one backward pass. Statistics are formed only on steps on which the optimizer
@@ -93,7 +86,7 @@ def value_and_grad(
     @functools.wraps(loss_fn)
     def value_grad_and_curvature(
         params: Any, *args: Any, opt_state: Any = None, loss_scale: Any = None, **kwargs: Any
-    ) -> tuple[Any, Any, Curvature]:
+    ) -> tuple[Any, Any, dict[str, Statistics]]:
         check_named_state(args, opt_state, "opt_state=opt_state")
         check_loss_scale(loss_scale)
         check_not_deleted(params, "params")

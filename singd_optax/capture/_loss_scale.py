@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._validate import check_number
-from singd_optax.layers import Statistics
+from singd_optax.measures import Statistics
 
 
 def check_loss_scale(loss_scale: Any) -> None:

@@ -22,16 +22,16 @@ from singd_optax.capture._session import listening, predicting
 from singd_optax.capture._tap import Tap
 from singd_optax.capture._use import is_transposed
 from singd_optax.layers import (
-    Curvature,
-    CurvatureState,
     Layers,
     LayerSpec,
-    Statistics,
+    RuleState,
     check_factors,
-    curvature_states,
+    factors_of,
     gathered,
+    measured_states,
     whitens_late,
 )
+from singd_optax.measures import Statistics
 from singd_optax.structures import Precision
 
 
@@ -78,7 +78,8 @@ class Measuring:
         self._analysis = analyse(program.trace, program.leaves, {}, program.arrays, Recorder())
         lanes = in_lanes_of([self._analysis.constants, program.leaves, program.arrays])
         self.slots = {
-            path: jax.tree.map(lanes, Statistics.zeros(spec)) for path, spec in self.specs.items()
+            path: jax.tree.map(lanes, Statistics.zeros(spec, self._states[path].rule_tag.measures))
+            for path, spec in self.specs.items()
         }
         self._by_kernel = {spec.kernel_path: spec for spec in self.specs.values()}
 
@@ -137,7 +138,7 @@ class Measuring:
         """What is drawn, for which layers, and whether now."""
         due = [state.refresh_due for state in self._states.values()]
         count = next(
-            (state.curvature_count for state in self._states.values()), jnp.zeros([], jnp.int32)
+            (state.rule_count for state in self._states.values()), jnp.zeros([], jnp.int32)
         )
         is_empirical = self._fisher == "empirical"
         return Sampling(
@@ -159,18 +160,22 @@ class Measuring:
                     counts[spec.path] += times * one.call.kernels.count(one.kernel)
         return counts
 
-    def curvature(self, statistics: dict[str, Statistics]) -> Curvature:
-        """The statistics, and of which step they are."""
-        counts = {path: state.curvature_count for path, state in self._states.items()}
-        return Curvature(statistics, counts)
+    def curvature(self, statistics: dict[str, Statistics]) -> dict[str, Statistics]:
+        """The statistics, which say of which step they are."""
+        return {
+            path: measured._replace(count=self._states[path].rule_count)
+            for path, measured in statistics.items()
+        }
 
     def _tap(self, path: str, slot: Statistics) -> Tap:
         spec, state = self.specs[path], self._states[path]
-        number = jnp.where(state.refresh_due > 0, state.curvature_count + 1, 0)
+        number = jnp.where(state.refresh_due > 0, state.rule_count + 1, 0)
         refresh = jnp.broadcast_to(number, spec.scan_shape)
-        factors = state.factors[path]
-        whitening = () if whitens_late(spec, factors) else gathered(factors)
-        return Tap(slot, whitening, refresh, spec, self._precision)
+        own, measures = state.rule_states[path], state.rule_tag.measures
+        late = whitens_late(spec, factors_of(own))
+        names = () if late else (name for measure in measures for name in measure.fields)
+        riding = {name: gathered(getattr(own, name)) for name in names}
+        return Tap(slot, riding, refresh, spec, measures, self._precision)
 
     def _decisions(self) -> Sequences[Decision | None]:
         """What each call is told; a warning where a layer has none."""
@@ -213,9 +218,9 @@ def _warn_of_unreached(paths: list[str]) -> None:
     )
 
 
-def states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState]:
+def states_by_layer(layers: Layers, opt_state: Any) -> dict[str, RuleState]:
     """Path of a layer -> the curvature state that holds its factors."""
-    states = curvature_states(opt_state)
+    states = measured_states(opt_state)
     if not states:
         got = "no opt_state" if opt_state is None else f"a {type(opt_state).__name__}"
         raise ValueError(
@@ -223,9 +228,9 @@ def states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState]
             "without Kronecker factors. Call grad_fn(params, batch, opt_state=opt_state) with the "
             "state from tx.init(params), where tx is one of singd_optax's optimizers."
         )
-    owners: dict[str, CurvatureState] = {}
+    owners: dict[str, RuleState] = {}
     for state in states:
-        for path, factors in state.factors.items():
+        for path, own in state.rule_states.items():
             if path in owners:
                 raise ValueError(
                     f"Two transformations in this optimizer state hold factors for layer {path!r}. "
@@ -237,6 +242,6 @@ def states_by_layer(layers: Layers, opt_state: Any) -> dict[str, CurvatureState]
                     f"{list(layers)}. Use the same layers for the optimizer and for "
                     "value_and_grad, and a state made by tx.init."
                 )
-            check_factors(layers[path], factors)
+            check_factors(layers[path], own)
             owners[path] = state
     return {path: owners[path] for path in layers if path in owners}

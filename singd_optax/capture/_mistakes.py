@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from singd_optax.layers import AccumulatedState, curvature_states
+from singd_optax.layers import AccumulatedState, rule_states
 
 #: Collections that Flax modules make beside "params", and that no gradient belongs to.
 _COLLECTIONS = ("batch_stats", "cache", "intermediates")
@@ -97,7 +97,7 @@ def check_named_state(args: tuple[Any, ...], opt_state: Any, spelling: str) -> N
 
 
 def _holds_state(arg: Any) -> bool:
-    return bool(curvature_states(getattr(arg, "opt_state", arg)))
+    return bool(rule_states(getattr(arg, "opt_state", arg)))
 
 
 def check_not_deleted(tree: Any, what: str) -> None:
@@ -131,7 +131,7 @@ def check_accumulation(opt_state: Any) -> None:
     """
     is_leaf = lambda node: isinstance(node, AccumulatedState) or _is_multi_steps(node)
     for node in jax.tree.leaves(opt_state, is_leaf=is_leaf):
-        if _is_multi_steps(node) and curvature_states(node):
+        if _is_multi_steps(node) and rule_states(node):
             raise ValueError(
                 "optax.MultiSteps accumulates gradients, but hands on the statistics of the last "
                 "micro-batch only. Use singd_optax.training.MultiSteps(tx, every_k_schedule, "

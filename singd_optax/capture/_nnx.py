@@ -13,7 +13,8 @@ from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unsca
 from singd_optax.capture._measuring import Measuring
 from singd_optax.capture._mistakes import check_loss, check_named_state, check_not_deleted
 from singd_optax.capture._nnx_program import ModelProgram, check_model, run
-from singd_optax.layers import Curvature, Layers, Leaves, Statistics, check_layers, check_params
+from singd_optax.layers import Layers, Leaves, check_layers, check_params
+from singd_optax.measures import Statistics
 from singd_optax.structures import Precision
 
 
@@ -26,7 +27,7 @@ def value_and_grad(
     fisher: Fisher = "empirical",
     seed: int = 0,
     wrt: Any = nnx.Param,
-) -> Callable[..., tuple[Any, nnx.State, Curvature]]:
+) -> Callable[..., tuple[Any, nnx.State, dict[str, Statistics]]]:
     """``nnx.value_and_grad`` that also returns the curvature of the Kronecker layers.
 
     One forward and one backward pass. Statistics are formed only on steps on which the optimizer
@@ -88,7 +89,7 @@ def value_and_grad(
         optimizer: Any = None,
         loss_scale: Any = None,
         **kwargs: Any,
-    ) -> tuple[Any, Any, Curvature]:
+    ) -> tuple[Any, Any, dict[str, Statistics]]:
         check_model(model)
         if optimizer is not None:
             opt_state = optimizer.opt_state

@@ -7,6 +7,7 @@ import jax
 
 from singd_optax.capture._tap import Tap
 from singd_optax.layers import LayerSpec
+from singd_optax.measures import Measure
 from singd_optax.structures import Precision
 
 
@@ -22,6 +23,7 @@ class Rider:
     treedef: Any = flax.struct.field(pytree_node=False)
     shapes: tuple[tuple[int, ...], ...] = flax.struct.field(pytree_node=False)
     spec: LayerSpec = flax.struct.field(pytree_node=False)
+    measures: tuple[Measure, ...] = flax.struct.field(pytree_node=False)
     precision: Precision = flax.struct.field(pytree_node=False)
 
     @classmethod
@@ -34,6 +36,7 @@ class Rider:
             treedef=treedef,
             shapes=tuple(array.shape[len(tap.spec.scan_shape) :] for array in arrays),
             spec=tap.spec,
+            measures=tap.measures,
             precision=tap.precision,
         )
 
@@ -43,4 +46,4 @@ class Rider:
             array.reshape(shape) for array, shape in zip(self.arrays, self.shapes, strict=True)
         ]
         slot, factors, refresh = jax.tree.unflatten(self.treedef, arrays)
-        return Tap(slot, factors, refresh, self.spec, self.precision)
+        return Tap(slot, factors, refresh, self.spec, self.measures, self.precision)

@@ -16,16 +16,17 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from singd_optax.layers import (
-    Factors,
     LayerSpec,
     Operation,
-    Statistics,
     constrained_moments,
     laid_out_like,
-    layer_statistics,
     partitions_of,
 )
+from singd_optax.measures import Measure, Statistics, layer_statistics
 from singd_optax.structures import Precision
+
+#: Arrays of a rule's state, by field.
+Riding = dict[str, Any]
 
 
 @flax.struct.dataclass
@@ -34,23 +35,25 @@ class Tap:
 
     Attributes:
       slot: Zeros, whose "gradient" is the statistics.
-      factors: Which whiten.
+      factors: What measures need of the rule's state, by field.
       refresh: 0 on steps without statistics, else the number of the step, from 1.
       spec: The layer.
+      measures: What is wanted.
       precision: Of the products.
     """
 
     slot: Statistics
-    factors: Any
+    factors: Riding
     refresh: jax.Array
     spec: LayerSpec = flax.struct.field(pytree_node=False)
+    measures: tuple[Measure, ...] = flax.struct.field(pytree_node=False)
     precision: Precision = flax.struct.field(pytree_node=False)
 
     def at(self, indices: tuple[int, ...]) -> "Tap":
         """The tap of one layer of a stack."""
         arrays = (self.slot, self.factors, self.refresh)
         slot, factors, refresh = jax.tree.map(lambda array: array[indices], arrays)
-        return Tap(slot, factors, refresh, self.spec, self.precision)
+        return Tap(slot, factors, refresh, self.spec, self.measures, self.precision)
 
     def mapped(self, function: Callable[[jax.Array], jax.Array]) -> "Tap":
         """The tap with a function of the arrays of its slot."""
@@ -58,7 +61,7 @@ class Tap:
 
     def numbered(self, number: jax.Array) -> "Tap":
         """The tap with another number of the refresh."""
-        return Tap(self.slot, self.factors, number, self.spec, self.precision)
+        return Tap(self.slot, self.factors, number, self.spec, self.measures, self.precision)
 
 
 class Call(NamedTuple):
@@ -91,7 +94,7 @@ def attach(
       weights: How many positions each one counts for, of the shape of the first leading axes.
     """
     return _tap(
-        (tap.spec, call, tap.precision),
+        (tap.spec, call, tap.measures, tap.precision),
         outputs,
         tap.slot,
         (inputs, weights),
@@ -100,7 +103,7 @@ def attach(
     )
 
 
-Static = tuple[LayerSpec, Call, Precision]
+Static = tuple[LayerSpec, Call, tuple[Measure, ...], Precision]
 Data = tuple[jax.Array, jax.Array | None]
 
 
@@ -110,7 +113,7 @@ def _tap(
     outputs: jax.Array,
     slot: Statistics,
     data: Data,
-    factors: Factors,
+    factors: Riding,
     refresh: jax.Array,
 ) -> jax.Array:
     del static, slot, data, factors, refresh
@@ -122,7 +125,7 @@ def _tap_forward(
     outputs: jax.Array,
     slot: Statistics,
     data: Data,
-    factors: Factors,
+    factors: Riding,
     refresh: jax.Array,
 ) -> tuple[jax.Array, Any]:
     # Tapped again, as a loss may take derivatives of its own (forces, gradient penalties): this
@@ -134,7 +137,7 @@ def _tap_forward(
 
 def _tap_backward(static: Static, residuals: Any, gradient: jax.Array) -> tuple[Any, ...]:
     mean_U, like, (inputs, weights), factors, refresh = residuals
-    spec, call, _ = static
+    spec, call, _, _ = static
     # A loss may itself take gradients (of a network that solves an equation, say), and so
     # differentiate this pass: through the gradient that is handed on, never through statistics.
 
@@ -163,12 +166,13 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
     by one flag so that it stays a branch; an axis that maps only the data (per-example models)
     is one more leading axis of the data, as if the model had been written for batches.
     """
-    spec, call, precision = static
+    spec, call, measures, precision = static
 
-    def form(data: Arranged, factors: Factors, number: jax.Array) -> Statistics:
+    def form(data: Arranged, factors: Riding, number: jax.Array) -> Statistics:
         inputs, gradient, weights = data
         statistics = layer_statistics(
             spec,
+            measures,
             call.operation,
             inputs,
             gradient,
@@ -184,9 +188,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
         form = jax.vmap(form, in_axes=(0, 0, None))
 
     @custom_vmap
-    def gated(
-        data: Arranged, factors: Factors, mean_U: jax.Array, refresh: jax.Array
-    ) -> Statistics:
+    def gated(data: Arranged, factors: Riding, mean_U: jax.Array, refresh: jax.Array) -> Statistics:
         del mean_U
         zeros = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from singd_optax._types import PyTree
 from singd_optax.diagnostics._condition import condition_number
 from singd_optax.layers import (
     Layers,
@@ -14,9 +15,10 @@ from singd_optax.layers import (
     Leaves,
     check_layers,
     check_params,
-    curvature_states,
     factors,
-    path_name,
+    role_of_factors,
+    roles_of,
+    rule_states,
 )
 from singd_optax.structures import StructuredMatrix
 
@@ -36,8 +38,8 @@ def layer_diagnostics(
     - ``norm_K``, ``norm_C``: Frobenius norms of the factors (for KFAC, of the inverses or the
       eigenvectors); √dim at the start.
     - ``condition_K``, ``condition_C``: see ``condition_number``.
-    - ``memory_norm_factor_momenta_K``, ...: norms of what the rule keeps beside the factors: the
-      momenta, the averaged moments, products
+    - ``norm_m_K``, ``norm_S_C``, ...: norms of what the rule keeps beside the factors: momenta,
+      averaged moments, products, by the names of the fields of its state.
     - ``skipped_refreshes``: refreshes without effect since the start.
     - ``skipped_in_a_row``: of them, those since the last one with an effect. A layer where this
       goes on growing has a preconditioner of long ago: it gets no gradients, or its statistics
@@ -81,18 +83,19 @@ def layer_diagnostics(
     factors(opt_state)
     given = {name: Leaves(tree) for name, tree in _given(grads, updates)}
     numbers: dict[str, dict[str, jax.Array]] = {}
-    for state in curvature_states(opt_state):
-        specs = [layers[path] for path in state.factors]
+    for state in rule_states(opt_state):
+        specs = [layers[path] for path in state.rule_states if path in layers]
         for name, leaves in given.items():
             check_params(specs, leaves, name)
         for spec in specs:
             path = spec.path
             found: dict[str, jax.Array] = {}
-            pair = state.factors[path]
-            for side, factor in (("K", pair.K), ("C", pair.C)):
-                found[f"norm_{side}"] = factor.frobenius_norm()
-                found[f"condition_{side}"] = condition_number(factor, exact_dim=exact_dim)
-            found |= _memory_norms(state.factor_memory[path], spec)
+            own = state.rule_states[path]
+            for name in role_of_factors(type(own)):
+                factor = getattr(own, name)
+                found[f"norm_{name}"] = factor.frobenius_norm()
+                found[f"condition_{name}"] = condition_number(factor, exact_dim=exact_dim)
+            found |= _other_norms(own, spec)
             found["skipped_refreshes"] = state.skipped_refreshes[path]
             found["skipped_in_a_row"] = state.skipped_in_a_row[path]
             found |= _directions({name: _matrix(spec, leaves) for name, leaves in given.items()})
@@ -166,16 +169,17 @@ def _or_one(x: jax.Array) -> jax.Array:
     return jnp.where(x > 0, x, 1)
 
 
-def _memory_norms(memory: Any, spec: LayerSpec) -> dict[str, jax.Array]:
-    is_matrix = lambda node: isinstance(node, StructuredMatrix)
+def _other_norms(state: PyTree, spec: LayerSpec) -> dict[str, jax.Array]:
+    """Norms of what is neither a factor nor a counter, by the names of fields."""
     found = {}
-    for path, part in jax.tree_util.tree_leaves_with_path(memory, is_leaf=is_matrix):
-        name = "_".join(filter(None, ("memory_norm", path_name(path).replace("/", "_"))))
-        if is_matrix(part):
-            found[name] = part.frobenius_norm()
-        elif jnp.issubdtype(part.dtype, jnp.floating):
+    for name, role in roles_of(type(state)).items():
+        part = getattr(state, name)
+        if part is None or role.kind in ("factor", "basis", "counter"):
+            continue
+        if isinstance(part, StructuredMatrix):
+            found[f"norm_{name}"] = part.frobenius_norm()
+        else:
+            squares = jnp.square(part.astype(spec.statistics_dtype))
             own = tuple(range(len(spec.stack_shape), part.ndim))
-            found[name] = jnp.sqrt(
-                jnp.sum(jnp.square(part.astype(spec.statistics_dtype)), axis=own)
-            )
+            found[f"norm_{name}"] = jnp.sqrt(jnp.sum(squares, axis=own))
     return found

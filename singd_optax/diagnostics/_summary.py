@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from singd_optax.layers import (
     align_columns,
-    curvature_states,
     describe_factor,
     factors,
+    factors_of,
     format_bytes,
+    rule_states,
 )
 
 
@@ -45,9 +46,13 @@ def summary(opt_state: Any) -> str:
     factors(opt_state)
     rows = [["layer", "K", "C", "K, C", "beside them"]]
     totals = [0, 0]
-    for state in curvature_states(opt_state):
-        for path, pair in state.factors.items():
-            sizes = [_bytes(pair), _bytes(state.factor_memory[path])]
+    for state in rule_states(opt_state):
+        for path, own in state.rule_states.items():
+            pair = factors_of(own)
+            if pair is None:
+                continue
+            beside = _bytes(own) - _bytes(pair) + _bytes(state.size_states[path])
+            sizes = [_bytes(pair), beside]
             totals = [total + size for total, size in zip(totals, sizes, strict=True)]
             described = describe_factor(pair.K), describe_factor(pair.C)
             rows.append([path or "(root)", *described, *map(format_bytes, sizes)])

@@ -11,8 +11,6 @@ from singd_optax.layers._check import (
 from singd_optax.layers._check_form import check_form, differing_form
 from singd_optax.layers._check_state import check_factors, describe_factor
 from singd_optax.layers._convolution import Convolution
-from singd_optax.layers._curvature import Curvature
-from singd_optax.layers._exchange import Eigenbases, Factors, Inverses, Statistics
 from singd_optax.layers._explicit import gathered, laid_out_like, partitions_of
 from singd_optax.layers._layers import Layers, OtherParameter
 from singd_optax.layers._layout import Layout
@@ -28,8 +26,7 @@ from singd_optax.layers._operation import Operation
 from singd_optax.layers._placed import (
     gradient_from_factors,
     gradient_to_factors,
-    placed_factors,
-    placed_memory,
+    placed_state,
     whitened,
     whitens_late,
 )
@@ -42,8 +39,8 @@ from singd_optax.layers._placement import (
     partitions,
 )
 from singd_optax.layers._product import Product, parse_product
-from singd_optax.layers._rows import layer_statistics
-from singd_optax.layers._rule_name import RuleName
+from singd_optax.layers._roles import Role, role_of_factors, roles_of
+from singd_optax.layers._rule_tag import RuleTag
 from singd_optax.layers._spec import (
     EMBED,
     KFACApprox,
@@ -55,26 +52,23 @@ from singd_optax.layers._spec import (
 from singd_optax.layers._stacking import Stacking
 from singd_optax.layers._states import (
     AccumulatedState,
-    CurvatureState,
-    GradientRuleState,
+    Factors,
+    RuleState,
     as_count,
-    curvature_states,
     factors,
-    gradient_states,
+    factors_of,
+    measured_states,
+    rule_states,
 )
 from singd_optax.layers._table import align_columns, format_bytes
 from singd_optax.layers._tree import Leaves, is_box, path_name
+from singd_optax.layers._view import MatrixView
 
 __all__ = [
     "EMBED",
     "AccumulatedState",
     "Convolution",
-    "Curvature",
-    "CurvatureState",
-    "Eigenbases",
     "Factors",
-    "GradientRuleState",
-    "Inverses",
     "KFACApprox",
     "LayerSpec",
     "Layers",
@@ -84,13 +78,15 @@ __all__ = [
     "LossAverage",
     "MatrixAxes",
     "MatrixSpec",
+    "MatrixView",
     "Operation",
     "OtherParameter",
     "Placement",
     "Product",
-    "RuleName",
+    "Role",
+    "RuleState",
+    "RuleTag",
     "Stacking",
-    "Statistics",
     "align_columns",
     "as_count",
     "check_factors",
@@ -103,29 +99,30 @@ __all__ = [
     "constrained",
     "constrained_moments",
     "constrained_parameters",
-    "curvature_states",
     "default_matrix_axes",
     "describe_factor",
     "differing_form",
     "factors",
+    "factors_of",
     "fitting",
     "format_bytes",
     "gathered",
     "gradient_from_factors",
-    "gradient_states",
     "gradient_to_factors",
     "is_box",
     "join_path",
     "laid_out_like",
-    "layer_statistics",
     "matrix_specs",
+    "measured_states",
     "parse_options",
     "parse_product",
     "partitions",
     "partitions_of",
     "path_name",
-    "placed_factors",
-    "placed_memory",
+    "placed_state",
+    "role_of_factors",
+    "roles_of",
+    "rule_states",
     "warn_of_unknown",
     "whitened",
     "whitens_late",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from singd_optax.layers._rule_name import RuleName
+from singd_optax.layers._rule_tag import RuleTag
 
 
 def check_form(got: Any, expected: Any, what: str) -> None:
@@ -69,7 +69,7 @@ def _kind(node: Any) -> str:
         return "missing"
     if _is_tuple(node):
         return f"of class {type(node).__name__}"
-    if isinstance(node, RuleName):
+    if isinstance(node, RuleTag):
         return f"of the rule {node.name!r}"
     # Arrays may be boxed, and dicts may be of several classes.
     return "there"

@@ -1,42 +1,46 @@
-"""Do these factors match these layers?"""
-
-from typing import Any
+"""Does this state of a rule match this layer?"""
 
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers._spec import LayerSpec
+from singd_optax._types import PyTree
+from singd_optax.layers._roles import roles_of
+from singd_optax.layers._view import MatrixView
+from singd_optax.structures import Identity, Structure, StructuredMatrix
 
 
-def check_factors(spec: LayerSpec, factors: Any) -> None:
+def check_factors(view: MatrixView, state: PyTree) -> None:
     """Raise unless the factors of a layer are of its structures, sizes and dtypes.
 
     Args:
-      spec: The layer.
-      factors: (K, C) in an optimizer state.
+      view: The layer, or parameter.
+      state: What a rule keeps of it, in an optimizer state.
 
     Raises:
       ValueError: They are of another layer, or the state was saved with other layers.
     """
-    got = [describe_factor(factor) for factor in (factors.K, factors.C)]
-    expected = [
-        _describe(structure, dim, spec.stack_shape, dtype)
-        for structure, dim, dtype in zip(spec.structures, spec.dims, spec.factor_dtype, strict=True)
-    ]
-    if got != expected:
-        raise ValueError(
-            f"The factors of layer {spec.path!r} in `opt_state` do not match `layers`: got K "
-            f"{got[0]} and C {got[1]}, the layer has K {expected[0]} and C {expected[1]}. Use the "
-            "same layers for the optimizer and for value_and_grad, and a state from tx.init, or "
-            "from a checkpoint that was written with these layers."
-        )
+    for name, role in roles_of(type(state)).items():
+        factor = getattr(state, name)
+        if not role.has_factor_dtype or role.side is None or factor is None:
+            continue
+        structure, dim = view.structures[role.side], view.dims[role.side]
+        dtype = view.factor_dtype[role.side]
+        got = describe_factor(factor)
+        expected = _describe(structure, dim, view.stack_shape, dtype)
+        if got != expected:
+            raise ValueError(
+                f"The factors of layer {view.path!r} in `opt_state` do not match `layers`: got "
+                f"{name} {got}, the layer has {expected}. Use the same layers for the optimizer "
+                "and for value_and_grad, and a state from tx.init, or from a checkpoint that was "
+                "written with these layers."
+            )
 
 
-def describe_factor(factor: Any) -> str:
+def describe_factor(factor: StructuredMatrix) -> str:
     """Structure, size and dtype of a factor, of arrays or of shapes, in words."""
     found: list[str] = []
 
-    def describe(factor: Any) -> None:
+    def describe(factor: StructuredMatrix) -> None:
         dtype = jnp.dtype(factor.dtype).name
         found.append(_describe(factor.structure, factor.dim, factor.batch_shape, dtype))
 
@@ -47,6 +51,6 @@ def describe_factor(factor: Any) -> str:
     return found[0]
 
 
-def _describe(structure: Any, dim: int, stack: tuple[int, ...], dtype: str) -> str:
-    stacked = f" stacked {tuple(stack)}" if stack else ""
+def _describe(structure: Structure, dim: int, stack: tuple[int, ...], dtype: str) -> str:
+    stacked = f" stacked {tuple(stack)}" if stack and structure != Identity() else ""
     return f"{structure!r} {dim} x {dim} {dtype}{stacked}"

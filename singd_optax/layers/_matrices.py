@@ -48,6 +48,11 @@ class MatrixSpec:
     factor_dtype: tuple[str, str]
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Path -> shape: of the one parameter."""
+        return {self.path: self.shape}
+
+    @property
     def stack(self) -> tuple[int, ...]:
         """The axes that run over separate matrices."""
         return tuple(
@@ -72,16 +77,17 @@ class MatrixSpec:
         """The dtype of statistics: float32, or float64 for a float64 parameter."""
         return accumulation_dtype_of(self.dtype)
 
-    def to_matrix(self, array: jax.Array) -> jax.Array:
+    def to_matrix(self, *arrays: jax.Array) -> jax.Array:
         """The parameter (or its gradient) as (*stack_shape, rows, columns)."""
+        (array,) = arrays
         turned = jnp.transpose(array, (*self.stack, *self.rows, *self.columns))
         return turned.reshape(*self.stack_shape, *self.dims)
 
-    def from_matrix(self, matrix: jax.Array) -> jax.Array:
+    def from_matrix(self, matrix: jax.Array) -> tuple[jax.Array, ...]:
         """The inverse of ``to_matrix``."""
         order = (*self.stack, *self.rows, *self.columns)
         turned = matrix.reshape([self.shape[axis] for axis in order])
-        return jnp.transpose(turned, sorted(range(len(order)), key=order.__getitem__))
+        return (jnp.transpose(turned, sorted(range(len(order)), key=order.__getitem__)),)
 
 
 def default_matrix_axes(shape: tuple[int, ...]) -> MatrixAxes | None:

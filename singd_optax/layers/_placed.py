@@ -7,9 +7,9 @@ from typing import Any
 import flax.struct
 import jax
 
-from singd_optax.layers._exchange import Factors, Statistics
 from singd_optax.layers._moves import Split
 from singd_optax.layers._placement import Placement, is_split, split_of
+from singd_optax.layers._roles import roles_of
 from singd_optax.layers._spec import LayerSpec
 from singd_optax.structures import (
     BlockDiagonalMatrix,
@@ -81,27 +81,33 @@ class PlacedMatrix(StructuredMatrix):
         return jax.tree.map(whole, self.matrix)
 
 
-def placed_factors(spec: LayerSpec, factors: Any) -> Any:
-    """The factors of a layer with products where the layer's placement says."""
-    placement = spec.placement
+def placed_state(spec: Any, state: Any) -> Any:
+    """The state of a layer with products where the layer's placement says."""
+    placement = getattr(spec, "placement", None)
     if placement is None:
-        return factors
-    fetched = _fetched(spec, placement, factors)
-    K, C = (
-        PlacedMatrix(factor, placement, side, fetched == side)
-        for side, factor in enumerate((factors.K, factors.C))
+        return state
+    roles = roles_of(type(state))
+    pair = [
+        next((getattr(state, n) for n, r in roles.items() if r.multiplies and r.side == side), None)
+        for side in (0, 1)
+    ]
+    fetched = None if None in pair else _fetched(spec, placement, pair)
+    return state._replace(
+        **{
+            name: PlacedMatrix(getattr(state, name), placement, role.side, fetched == role.side)
+            for name, role in roles.items()
+            if role.multiplies and role.side is not None and getattr(state, name) is not None
+        }
     )
-    return factors._replace(K=K, C=C)
 
 
-def _fetched(spec: LayerSpec, placement: Placement, factors: Any) -> int | None:
+def _fetched(spec: LayerSpec, placement: Placement, both: Any) -> int | None:
     """The side whose factor travels to the gradients: 0 for K, 1 for C, None for neither.
 
     Where the rows of both factors are split, gradients travel to K, from K to C, and home. With
     one of the two at hand they stay between K and C; a structured factor may be smaller than they
     are. Dense factors never travel.
     """
-    both = (factors.K, factors.C)
     if not placement.spare or not all(is_split(placement, m, side) for side, m in enumerate(both)):
         return None
     shape = (*spec.stack_shape, spec.fan_in, spec.fan_out)
@@ -126,60 +132,42 @@ def _gradients_at(placement: Placement, shape: Sequence[int], *, split: bool, si
     return (*away[:-2], away[-1], away[-2])
 
 
-def placed_memory(spec: LayerSpec, memory: Any) -> Any:
-    """What a rule keeps beside the factors, with products of factors likewise."""
-    products = getattr(memory, "products", None)
-    if spec.placement is None or products is None:
-        return memory
-    placed = [
-        product if product is None else PlacedMatrix(product, spec.placement, side)
-        for side, product in enumerate(products)
-    ]
-    return memory._replace(products=products._replace(K=placed[0], C=placed[1]))
-
-
-def gradient_to_factors(spec: LayerSpec, factors: Any, gradient: jax.Array) -> jax.Array:
+def gradient_to_factors(spec: Any, state: Any, gradient: jax.Array) -> jax.Array:
     """The gradient matrix, from where the parameters are to where K is applied."""
-    return _travel(spec, factors.K, gradient, 0, there=True)
+    return _travel(spec, state, gradient, 0, there=True)
 
 
-def gradient_from_factors(spec: LayerSpec, factors: Any, gradient: jax.Array) -> jax.Array:
+def gradient_from_factors(spec: Any, state: Any, gradient: jax.Array) -> jax.Array:
     """The preconditioned gradient, from where C was applied to where the parameters are."""
-    return _travel(spec, factors.C, gradient, 1, there=False)
+    return _travel(spec, state, gradient, 1, there=False)
 
 
-def _travel(spec: LayerSpec, factor: Any, matrix: jax.Array, side: int, there: bool) -> jax.Array:
-    placement = spec.placement
-    if placement is None or placement.home is None or not isinstance(factor, PlacedMatrix):
+def _travel(spec: Any, state: Any, matrix: jax.Array, side: int, there: bool) -> jax.Array:
+    placement = getattr(spec, "placement", None)
+    placed = [one for one in state if isinstance(one, PlacedMatrix) and one.side == side]
+    if placement is None or placement.home is None or not placed:
         return matrix
-    away = _gradients_at(placement, matrix.shape, split=factor.is_split, side=side)
+    away = _gradients_at(placement, matrix.shape, split=placed[0].is_split, side=side)
     ends = (placement.home, away) if there else (away, placement.home)
     return placement.moved(matrix, *ends)
 
 
-def whitens_late(spec: LayerSpec, factors: Any) -> bool:
+def whitens_late(spec: Any, factors: Any) -> bool:
     """Whether statistics stay plain in the backward pass, and are whitened at the refresh.
 
     There the work is split over a mesh, and no factor has to be whole on a device; it needs
     structures in which Π(Kᵀ U K) follows from Π(U), as it does with blocks.
     """
-    return (
-        spec.placement is not None
-        and isinstance(factors, Factors)
-        and all(isinstance(factor, _CLOSED) for factor in factors)
+    return getattr(spec, "placement", None) is not None and all(
+        isinstance(factor, _CLOSED) for factor in factors
     )
 
 
-def whitened(
-    spec: LayerSpec, factors: Any, statistics: Statistics, precision: Precision
-) -> Statistics:
-    """Statistics as the layer's rule wants them."""
+def whitened(spec: Any, factors: Any, moments: Any, precision: Precision) -> Any:
+    """(H_K, H_C) as the layer's rule wants them."""
     if not whitens_late(spec, factors):
-        return statistics
-    return statistics._replace(
-        H_K=_whiten(factors.K, statistics.H_K, precision),
-        H_C=_whiten(factors.C, statistics.H_C, precision),
-    )
+        return moments
+    return tuple(_whiten(f, m, precision) for f, m in zip(factors, moments, strict=True))
 
 
 def _whiten(factor: Any, moment: Any, precision: Precision) -> Any:

@@ -1,61 +1,56 @@
 """What optimizers keep, and how it is found in whatever optax wraps around it."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers._exchange import Factors, Statistics
-from singd_optax.layers._rule_name import RuleName
+from singd_optax._types import PyTree
+from singd_optax.layers._roles import role_of_factors
+from singd_optax.layers._rule_tag import RuleTag
 from singd_optax.layers._tree import is_variable
+from singd_optax.structures import StructuredMatrix
 
 
-class CurvatureState(NamedTuple):
+class Factors(NamedTuple):
+    """What a layer's gradient is multiplied with.
+
+    Attributes:
+      K: Of the rows, that is inputs, (fan_in, fan_in).
+      C: Of the columns, that is outputs, (fan_out, fan_out).
+    """
+
+    K: StructuredMatrix
+    C: StructuredMatrix
+
+
+class RuleState(NamedTuple):
     """The optax state of every ``scale_by_<rule>``.
 
     Attributes:
-      curvature_count: Updates made so far, int32.
-      refresh_due: Whether the next update refreshes the factors, so that the gradient function
-        has to form statistics; int32, 0 or 1, as wrappers that blend states (``optax.lookahead``)
-        turn bools into numbers.
-      factors: Path of a layer -> its factors.
-      factor_memory: Path of a layer -> whatever else its rule keeps (momenta).
-      skipped_refreshes: Path of a layer -> refreshes that were skipped because a statistic was not
-        finite, or empty; int32, one for each layer of a stack.
-      skipped_in_a_row: Path of a layer -> those of them since the last one that was not skipped.
-      curvature_rule: The rule that the state is of.
+      rule_count: Updates made so far, int32.
+      refresh_due: Whether the next update refreshes, so that the gradient function has to form
+        statistics; int32, 0 or 1, as wrappers that blend states (``optax.lookahead``) turn bools
+        into numbers.
+      rule_states: Path of a layer or parameter -> what its rule keeps: a NamedTuple, whose fields
+        have roles.
+      rule_momentum: The momentum, a tree like the parameters, or None without one.
+      size_states: Path -> what is kept to set the size of its update (a running size, or what the
+        grafted optimizer keeps), or None.
+      skipped_refreshes: Path -> refreshes without effect: statistics or gradients were not
+        finite, empty, or of another step, or a root failed; int32, one for each matrix of a stack.
+      skipped_in_a_row: Path -> those of them since the last one with an effect.
+      rule_tag: The rule that the state is of.
     """
 
-    curvature_count: jax.Array
+    rule_count: jax.Array
     refresh_due: jax.Array
-    factors: dict[str, Factors]
-    factor_memory: dict[str, Any]
+    rule_states: dict[str, PyTree]
+    rule_momentum: PyTree
+    size_states: dict[str, PyTree]
     skipped_refreshes: dict[str, jax.Array]
     skipped_in_a_row: dict[str, jax.Array]
-    curvature_rule: RuleName
-
-
-class GradientRuleState(NamedTuple):
-    """The optax state of every gradients-only ``scale_by_<rule>``.
-
-    Attributes:
-      gradient_count: Updates made so far, int32.
-      gradient_factors: Path of a parameter -> its factors or roots (of rows, of columns).
-      gradient_memory: Path -> whatever else the rule keeps (moments, momenta).
-      graft_memory: Path -> what grafting keeps, or None.
-      failed_refreshes: Path -> refreshes that failed, or were skipped because a gradient was not
-        finite; int32, one for each matrix of a stack.
-      failed_in_a_row: Path -> those of them since the last one that did not fail.
-      gradient_rule: The rule that the state is of.
-    """
-
-    gradient_count: jax.Array
-    gradient_factors: dict[str, Factors]
-    gradient_memory: dict[str, Any]
-    graft_memory: dict[str, Any]
-    failed_refreshes: dict[str, jax.Array]
-    failed_in_a_row: dict[str, jax.Array]
-    gradient_rule: RuleName
+    rule_tag: RuleTag
 
 
 class AccumulatedState(NamedTuple):
@@ -66,42 +61,49 @@ class AccumulatedState(NamedTuple):
       accumulated_curvature: Path of a layer -> statistics of the micro-batches so far.
     """
 
-    multi_steps: Any
-    accumulated_curvature: dict[str, Statistics]
+    multi_steps: PyTree
+    accumulated_curvature: dict[str, PyTree]
 
 
-def curvature_states(opt_state: Any) -> list[CurvatureState]:
-    """All curvature states inside an optax state, however it is wrapped.
+def rule_states(opt_state: PyTree) -> list[RuleState]:
+    """All states of rules inside of an optax state, however it is wrapped.
 
     Boxes around single arrays, as ``nnx.Optimizer`` has, are taken off; numbers of Python, as
     some ways to restore a checkpoint make, become arrays.
     """
-    return _states(opt_state, CurvatureState)
-
-
-def gradient_states(opt_state: Any) -> list[GradientRuleState]:
-    """All states of gradients-only rules inside an optax state, as ``curvature_states``."""
-    return _states(opt_state, GradientRuleState)
-
-
-def _states(opt_state: Any, kind: type) -> list[Any]:
     opt_state = jax.tree.map(_as_array, opt_state, is_leaf=is_variable)
-    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
-    return [node for node in nodes if isinstance(node, kind)]
+    is_state = lambda node: isinstance(node, RuleState)
+    return list(filter(is_state, jax.tree.leaves(opt_state, is_leaf=is_state)))
 
 
-def _as_array(leaf: Any) -> Any:
+def measured_states(opt_state: PyTree) -> list[RuleState]:
+    """Those of them whose rules want statistics of layers."""
+    return [state for state in rule_states(opt_state) if state.rule_tag.measures]
+
+
+def _as_array(leaf: PyTree) -> PyTree:
     if is_variable(leaf):
         leaf = leaf.get_raw_value()
     return as_count(leaf)
 
 
-def as_count(leaf: Any) -> Any:
+def as_count(leaf: PyTree) -> PyTree:
     """A Python int as the int32 array that it was; anything else as it is."""
     return jnp.asarray(leaf, jnp.int32) if isinstance(leaf, int) else leaf
 
 
-def factors(opt_state: Any) -> dict[str, Factors]:
+def factors_of(state: PyTree) -> Factors | None:
+    """The pair that multiplies gradients, by the roles of a rule's state of one layer.
+
+    None if the rule has no factor on one of the sides; one with an identity there says so.
+    """
+    found: dict[int | None, StructuredMatrix] = {}
+    for name, role in role_of_factors(type(state)).items():
+        found.setdefault(role.side, getattr(state, name))
+    return Factors(found[0], found[1]) if 0 in found and 1 in found else None
+
+
+def factors(opt_state: PyTree) -> dict[str, Factors]:
     """The Kronecker factors in an optimizer state.
 
     Args:
@@ -109,17 +111,23 @@ def factors(opt_state: Any) -> dict[str, Factors]:
         package somewhere inside.
 
     Returns:
-      Path of a layer -> (K, C), structured matrices; the preconditioner of the layer is
-      (K Kᵀ) ⊗ (C Cᵀ).
+      Path of a layer or parameter -> (K, C), structured matrices. The preconditioner is
+      (K Kᵀ) ⊗ (C Cᵀ) for singd, ingd, ikfac and inverse_free_shampoo. For others these are what
+      the rule keeps in their place: inverses, roots or eigenvectors.
 
     Raises:
       ValueError: There are no factors in this state.
     """
-    states = curvature_states(opt_state)
-    if not states:
+    found = {
+        path: factors_of(own)
+        for state in rule_states(opt_state)
+        for path, own in state.rule_states.items()
+    }
+    pairs = {path: pair for path, pair in found.items() if pair is not None}
+    if not pairs:
         raise ValueError(
             "This optimizer state has no Kronecker factors: got a state of type "
             f"{type(opt_state).__name__}. Pass the state that tx.init(params) of an optimizer of "
             "singd_optax returned (also inside optax.chain, optax.partition, ...)."
         )
-    return {path: pair for state in states for path, pair in state.factors.items()}
+    return pairs

@@ -1,38 +1,64 @@
-"""Rules: per layer, pure; how factors are made, refreshed and applied. No optax."""
+"""Rules: the contract, and the numerics that rules share. No optax, no trees of parameters.
 
-from singd_optax.rules._base import (
-    DampingMode,
-    FactorInit,
-    FactorStepNorm,
-    Hyperparameter,
-    Rule,
-    hyperparameter_at,
+Words: a *view* is a parameter or layer as a matrix (``MatrixView``); a rule's *state* is a
+NamedTuple whose fields have *roles*; a *refresh* makes new factors, from *statistics* or gradients;
+the *direction* is what a momentum becomes by them. Rules of the library are in ``optimizers``.
+"""
+
+from singd_optax.layers._roles import (
+    ColumnBasis,
+    ColumnFactor,
+    ColumnMoment,
+    ColumnMomentum,
+    ColumnProduct,
+    ColumnValues,
+    Counter,
+    Entries,
+    Number,
+    Role,
+    RowBasis,
+    RowFactor,
+    RowMoment,
+    RowMomentum,
+    RowProduct,
+    RowValues,
 )
-from singd_optax.rules._caspr import CASPR
-from singd_optax.rules._gradient_rule import GradientRule, choose
-from singd_optax.rules._ikfac import IKFAC
-from singd_optax.rules._inverse_free_shampoo import GradientFactorInit, InverseFreeShampoo
-from singd_optax.rules._kfac import KFAC, InverseMethod
+from singd_optax.layers._view import MatrixView
+from singd_optax.measures import Measure, Moments, Statistics
+from singd_optax.rules._inverse_free import FactorStepNorm, InverseFree
+from singd_optax.rules._numbers import DampingMode, Hyperparameter, Interval, hyperparameter_at
 from singd_optax.rules._roots import RootMethod, inverse_root
-from singd_optax.rules._shampoo import Shampoo
-from singd_optax.rules._singd import SINGD
+from singd_optax.rules._rule import Recipe, Rule, choose
 
 __all__ = [
-    "CASPR",
-    "IKFAC",
-    "KFAC",
-    "SINGD",
+    "ColumnBasis",
+    "ColumnFactor",
+    "ColumnMoment",
+    "ColumnMomentum",
+    "ColumnProduct",
+    "ColumnValues",
+    "Counter",
     "DampingMode",
-    "FactorInit",
+    "Entries",
     "FactorStepNorm",
-    "GradientFactorInit",
-    "GradientRule",
     "Hyperparameter",
-    "InverseFreeShampoo",
-    "InverseMethod",
+    "Interval",
+    "InverseFree",
+    "MatrixView",
+    "Measure",
+    "Moments",
+    "Number",
+    "Recipe",
+    "Role",
     "RootMethod",
+    "RowBasis",
+    "RowFactor",
+    "RowMoment",
+    "RowMomentum",
+    "RowProduct",
+    "RowValues",
     "Rule",
-    "Shampoo",
+    "Statistics",
     "choose",
     "hyperparameter_at",
     "inverse_root",

@@ -7,9 +7,9 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from singd_optax.layers import (
-    CurvatureState,
     Layers,
     Leaves,
+    RuleState,
     check_layers,
     is_box,
     path_name,
@@ -73,20 +73,21 @@ def state_shardings(
         return NamedSharding(mesh, PartitionSpec())
 
     def of_node(path: Any, node: Any) -> Any:
-        if isinstance(node, CurvatureState):
-            return _curvature_shardings(node, layers, mesh)
+        if isinstance(node, RuleState):
+            momentum = jax.tree_util.tree_map_with_path(of_node, node.rule_momentum, is_leaf=is_box)
+            return _rule_shardings(node, layers, mesh, momentum)
         if is_box(node):  # what is in it has the path of the box
             return jax.tree.map(lambda leaf: of_leaf(path, leaf), node)
         return of_leaf(path, node)
 
     return jax.tree_util.tree_map_with_path(
-        of_node, state, is_leaf=lambda node: isinstance(node, CurvatureState) or is_box(node)
+        of_node, state, is_leaf=lambda node: isinstance(node, RuleState) or is_box(node)
     )
 
 
-def _curvature_shardings(
-    state: CurvatureState, layers: Layers | None, mesh: Mesh | AbstractMesh
-) -> CurvatureState:
+def _rule_shardings(
+    state: RuleState, layers: Layers | None, mesh: Mesh | AbstractMesh, momentum: Any
+) -> RuleState:
     whole = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), state)
 
     def placed(trees: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
@@ -98,8 +99,9 @@ def _curvature_shardings(
         return result
 
     return whole._replace(
-        factors=placed(state.factors, whole.factors),
-        factor_memory=placed(state.factor_memory, whole.factor_memory),
+        rule_momentum=momentum,
+        rule_states=placed(state.rule_states, whole.rule_states),
+        size_states=placed(state.size_states, whole.size_states),
         skipped_refreshes=placed(state.skipped_refreshes, whole.skipped_refreshes),
         skipped_in_a_row=placed(state.skipped_in_a_row, whole.skipped_in_a_row),
     )

@@ -11,6 +11,7 @@ from singd_optax.structures._dense import Dense, DenseMatrix
 from singd_optax.structures._diagonal import Diagonal, DiagonalMatrix
 from singd_optax.structures._fallback import PerformanceWarning
 from singd_optax.structures._hierarchical import Hierarchical, HierarchicalMatrix
+from singd_optax.structures._identity import Identity, IdentityMatrix
 from singd_optax.structures._numerics import Precision, contract, stochastic_round
 from singd_optax.structures._parse import parse_structure, parse_structures
 from singd_optax.structures._projection import Projection
@@ -30,6 +31,8 @@ __all__ = [
     "DiagonalMatrix",
     "Hierarchical",
     "HierarchicalMatrix",
+    "Identity",
+    "IdentityMatrix",
     "PerformanceWarning",
     "Precision",
     "Projection",

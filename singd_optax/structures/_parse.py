@@ -16,7 +16,7 @@ def parse_structure(structure: str | Structure) -> Structure:
     ============================================  ====================================
     string                                        structure
     ============================================  ====================================
-    ``"dense"``, ``"diagonal"``                   ``Dense()``, ``Diagonal()``
+    ``"dense"``, ``"diagonal"``, ``"identity"``   ``Dense()``, ``Diagonal()``, ``Identity()``
     ``"block_diagonal:32"``                       ``BlockDiagonal(32)``
     ``"hierarchical:15,15"``                      ``Hierarchical(15, 15)``
     ``"lower_triangular:4"``                      ``TriangularLowRank(4)``

@@ -10,6 +10,7 @@ from singd_optax.structures._block_diagonal import BlockDiagonal
 from singd_optax.structures._dense import Dense
 from singd_optax.structures._diagonal import Diagonal
 from singd_optax.structures._hierarchical import Hierarchical
+from singd_optax.structures._identity import Identity
 from singd_optax.structures._toeplitz import TriangularToeplitz
 from singd_optax.structures._triangular_low_rank import TriangularLowRank
 
@@ -80,6 +81,8 @@ STRUCTURES: tuple[Entry, ...] = (
         },
         examples=(TriangularToeplitz(), TriangularToeplitz(lower=False)),
     ),
+    # No examples: its one matrix stays as it is under sums and multiples.
+    Entry(forms={"identity": Identity}, examples=()),
     # No examples: it makes the matrices of other structures.
     Entry(
         forms={"auto": Auto, "auto:N": lambda dim: Auto(max_dense_dim=dim)},

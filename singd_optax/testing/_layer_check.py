@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from singd_optax.layers import LayerSpec, Statistics
+from singd_optax.layers import LayerSpec
+from singd_optax.measures import Statistics
 from singd_optax.structures import Diagonal, Structure
 from singd_optax.testing._heard import Sums
 from singd_optax.testing._passes import Passes

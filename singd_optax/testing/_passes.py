@@ -9,14 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from singd_optax.capture._measuring import Measuring
-from singd_optax.layers import (
-    CurvatureState,
-    Factors,
-    Layers,
-    LayerSpec,
-    RuleName,
-    Statistics,
-)
+from singd_optax.layers import Layers, LayerSpec, RuleState, RuleTag
+from singd_optax.layers._roles import ColumnFactor, RowFactor
+from singd_optax.measures import Moments, Statistics
 from singd_optax.testing._compile import quick_jit
 from singd_optax.testing._echo import Echo, Silence
 from singd_optax.testing._heard import Heard
@@ -134,21 +129,29 @@ def _scalar(values: list[Any]) -> Any:
     return values[0]
 
 
-def _unit_factors(layers: Layers) -> CurvatureState:
+class _Units(NamedTuple):
+    """Factors that are identities."""
+
+    K: RowFactor
+    C: ColumnFactor
+
+
+def _unit_factors(layers: Layers) -> RuleState:
     """The state of an optimizer in which every factor is the identity, and a refresh is due."""
 
-    def units(spec: LayerSpec) -> Factors:
+    def units(spec: LayerSpec) -> _Units:
         sides = zip(spec.structures, spec.dims, spec.factor_dtype, strict=True)
-        return Factors(*(s.eye(dim, jnp.dtype(dtype), spec.stack_shape) for s, dim, dtype in sides))
+        return _Units(*(s.eye(dim, jnp.dtype(dtype), spec.stack_shape) for s, dim, dtype in sides))
 
-    return CurvatureState(
-        curvature_count=jnp.zeros((), jnp.int32),
+    return RuleState(
+        rule_count=jnp.zeros((), jnp.int32),
         refresh_due=jnp.ones((), jnp.int32),
-        factors={path: units(spec) for path, spec in layers.items()},
-        factor_memory={},
+        rule_states={path: units(spec) for path, spec in layers.items()},
+        rule_momentum=None,
+        size_states={},
         skipped_refreshes={},
         skipped_in_a_row={},
-        curvature_rule=RuleName(""),
+        rule_tag=RuleTag("", (Moments(whitened_by=("K", "C")),)),
     )
 
 

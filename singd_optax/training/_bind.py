@@ -4,7 +4,7 @@ from typing import Any
 
 import optax
 
-from singd_optax.layers import Statistics
+from singd_optax.measures import Statistics
 
 
 def bind_curvature(

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from singd_optax._validate import check_size
-from singd_optax.layers import curvature_states, gradient_states
+from singd_optax.layers import rule_states
 
 
 def check_refreshes(opt_state: Any, *, limit: int = 20) -> list[str]:
@@ -37,8 +37,7 @@ def check_refreshes(opt_state: Any, *, limit: int = 20) -> list[str]:
       []
     """
     check_size("limit", limit)
-    in_a_row = [state.skipped_in_a_row for state in curvature_states(opt_state)]
-    in_a_row += [state.failed_in_a_row for state in gradient_states(opt_state)]
+    in_a_row = [state.skipped_in_a_row for state in rule_states(opt_state)]
     if any(not isinstance(leaf, np.ndarray | jax.Array) for leaf in jax.tree.leaves(in_a_row)):
         return []
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(in_a_row)):

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax.layers import (
-    CurvatureState,
-    curvature_states,
+    RuleState,
     describe_factor,
     differing_form,
     path_name,
+    role_of_factors,
+    rule_states,
 )
 from singd_optax.training._check_refreshes import check_refreshes
 from singd_optax.training._check_values import damaged
@@ -49,7 +50,7 @@ def check_opt_state(opt_state: Any, tx: Any, params: Any) -> None:
       Use the layers, structures and factor dtypes with which it was written, ...
     """
     expected = jax.eval_shape(tx.init, params)
-    got_states, expected_states = curvature_states(opt_state), curvature_states(expected)
+    got_states, expected_states = rule_states(opt_state), rule_states(expected)
     lines = _differing_factors(_by_path(got_states), _by_path(expected_states))
     if not lines:
         lines = [line for line in (differing_form(opt_state, expected),) if line]
@@ -73,8 +74,8 @@ def check_opt_state(opt_state: Any, tx: Any, params: Any) -> None:
     check_refreshes(opt_state)
 
 
-def _by_path(states: list[CurvatureState]) -> dict[str, Any]:
-    return {path: pair for state in states for path, pair in state.factors.items()}
+def _by_path(states: list[RuleState]) -> dict[str, Any]:
+    return {path: pair for state in states for path, pair in state.rule_states.items()}
 
 
 def _differing_factors(got: dict[str, Any], expected: dict[str, Any]) -> list[str]:
@@ -85,8 +86,10 @@ def _differing_factors(got: dict[str, Any], expected: dict[str, Any]) -> list[st
         elif path not in got:
             lines.append(f"layer {path!r}: has no factors, expected some")
         else:
-            for name in ("K", "C"):
-                pair = (getattr(tree[path], name) for tree in (got, expected))
+            for name in role_of_factors(type(expected[path])):
+                pair = [getattr(tree[path], name, None) for tree in (got, expected)]
+                if None in pair:
+                    continue  # another rule, or other options: said below
                 found, wanted = map(describe_factor, pair)
                 if found != wanted:
                     lines.append(f"layer {path!r}: {name} is {found}, expected {wanted}")

@@ -1,19 +1,19 @@
 """Are the numbers of an optimizer state of any use?"""
 
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers import curvature_states, gradient_states, path_name
+from singd_optax._types import PyTree
+from singd_optax.layers import roles_of, rule_states
 from singd_optax.structures import StructuredMatrix, contract
 
 #: How far a cached product may be from that of its factors, of its largest entry.
 _TOLERANCE = 1e-2
 
 
-def damaged(opt_state: Any) -> list[str]:
+def damaged(opt_state: PyTree) -> list[str]:
     """What is wrong with the numbers of factors, and of what is kept beside them.
 
     Args:
@@ -25,36 +25,39 @@ def damaged(opt_state: Any) -> list[str]:
     arrays = jax.tree.leaves(opt_state)
     if any(isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct) for x in arrays):
         return []
-    return [line for path, pair, memory in _kept(opt_state) for line in _faults(path, pair, memory)]
+    return [line for kept in _kept(opt_state) for line in _faults(*kept)]
 
 
-def _kept(opt_state: Any) -> Iterator[tuple[str, Any, Any]]:
-    for state in curvature_states(opt_state):
-        yield from ((path, pair, state.factor_memory[path]) for path, pair in state.factors.items())
-    for own in gradient_states(opt_state):
-        for path, pair in own.gradient_factors.items():
-            yield path, pair, (own.gradient_memory[path], own.graft_memory[path])
+def _kept(opt_state: PyTree) -> Iterator[tuple[str, PyTree, PyTree]]:
+    for state in rule_states(opt_state):
+        for path, own in state.rule_states.items():
+            yield path, own, state.size_states[path]
 
 
-def _faults(path: str, pair: Any, memory: Any) -> Iterator[str]:
-    for side in ("K", "C"):
-        factor = getattr(pair, side)
-        if not _all_finite(factor):
-            yield f"layer {path!r}: {side} is not finite"
-        elif not factor.max_abs().all():
-            yield f"layer {path!r}: {side} is zero"
-    beside = (pair._replace(K=None, C=None), memory)
-    for where, leaf in jax.tree_util.tree_leaves_with_path(beside):
-        if not _all_finite(leaf):
-            yield f"layer {path!r}: {path_name(where[1:])} beside the factors is not finite"
-    products = getattr(memory, "products", None)
-    for side in ("K", "C") if products is not None else ():
-        factor, product = getattr(pair, side), getattr(products, side)
-        if product is not None and _is_stale(factor, product):
-            yield f"layer {path!r}: the cached product of {side} is not that of {side}"
+def _faults(path: str, state: PyTree, size: PyTree) -> Iterator[str]:
+    roles = roles_of(type(state))
+    for name, role in roles.items():
+        part = getattr(state, name)
+        if part is None:
+            continue
+        if role.kind in ("factor", "basis"):
+            if not _all_finite(part):
+                yield f"layer {path!r}: {name} is not finite"
+            elif not part.max_abs().all():
+                yield f"layer {path!r}: {name} is zero"
+        elif not _all_finite(part):
+            yield f"layer {path!r}: {name} beside the factors is not finite"
+    if not _all_finite(size):
+        yield f"layer {path!r}: its size beside the factors is not finite"
+    for name, role in roles.items():
+        product = getattr(state, name)
+        if role.kind == "product" and product is not None:
+            of = next(n for n, r in roles.items() if r.kind == "factor" and r.side == role.side)
+            if _is_stale(getattr(state, of), product):
+                yield f"layer {path!r}: the cached product of {of} is not that of {of}"
 
 
-def _all_finite(tree: Any) -> bool:
+def _all_finite(tree: PyTree) -> bool:
     return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))
 
 

@@ -9,14 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from singd_optax._validate import check_size
-from singd_optax.layers import (
-    Curvature,
-    Layers,
-    LayerSpec,
-    Statistics,
-    check_layers,
-    curvature_states,
-)
+from singd_optax.layers import Layers, check_layers, measured_states
+from singd_optax.measures import by_origin
 
 Accumulation = optax.microbatching.AccumulationType
 
@@ -79,19 +73,15 @@ def microbatch(
     check_layers(layers)
     check_size("microbatch_size", microbatch_size)
     total = Accumulation.SUM if is_sum_loss(layers) else Accumulation.MEAN
-    statistics = {path: by_origin(spec, Accumulation.MEAN, total) for path, spec in layers.items()}
 
     @functools.wraps(grad_fn)
     def accumulated(params: Any, *args: Any, opt_state: Any = None, **kwargs: Any) -> Any:
-        counts = {
-            path: state.curvature_count
-            for state in curvature_states(opt_state)
-            for path in state.factors
-        }
+        states = {path: state for state in measured_states(opt_state) for path in state.rule_states}
 
         def wide(*args: Any, **kwargs: Any) -> Any:
             value, grads, curvature = grad_fn(*args, opt_state=opt_state, **kwargs)
-            return value, jax.tree.map(_widen, grads), dict(curvature)
+            uncounted = {path: one._replace(count=None) for path, one in curvature.items()}
+            return value, jax.tree.map(_widen, grads), uncounted
 
         loop = optax.microbatch(
             wide,
@@ -100,33 +90,24 @@ def microbatch(
             (
                 (total, aux) if has_aux else total,
                 total,
-                {path: statistics[path] for path in sorted(counts)},
+                {
+                    path: by_origin(
+                        layers[path], states[path].rule_tag.measures, Accumulation.MEAN, total
+                    )
+                    for path in sorted(states)
+                },
             ),
             argnames=argnames,
             in_axes=in_axes,
         )
         value, grads, curvature = loop(params, *args, **kwargs)
         grads = jax.tree.map(lambda g, p: g.astype(jnp.result_type(p)), grads, params)
-        return value, grads, Curvature(curvature, counts)
+        counted = {
+            path: one._replace(count=states[path].rule_count) for path, one in curvature.items()
+        }
+        return value, grads, counted
 
     return accumulated
-
-
-def by_origin(spec: LayerSpec, inputs: Any, gradients: Any) -> Statistics:
-    """Statistics with one thing for all that is made of inputs, another for that of gradients.
-
-    Args:
-      spec: The layer; if it is tied, its transposed use has inputs and gradients exchanged.
-      inputs: For U.
-      gradients: For G.
-
-    Returns:
-      A prefix of the layer's statistics.
-    """
-    plain = Statistics(inputs, gradients, inputs, gradients)
-    if not spec.tied:
-        return plain
-    return plain._replace(transposed=Statistics(gradients, inputs, gradients, inputs))
 
 
 def is_sum_loss(layers: Layers) -> bool:

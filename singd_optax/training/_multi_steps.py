@@ -9,15 +9,9 @@ import optax
 from jax.typing import DTypeLike
 
 from singd_optax._validate import check_interval
-from singd_optax.layers import (
-    AccumulatedState,
-    Curvature,
-    Layers,
-    Statistics,
-    check_layers,
-    curvature_states,
-)
-from singd_optax.training._microbatch import by_origin, is_sum_loss
+from singd_optax.layers import AccumulatedState, Layers, check_layers, measured_states
+from singd_optax.measures import Statistics, by_origin
+from singd_optax.training._microbatch import is_sum_loss
 
 
 class MultiSteps:
@@ -88,10 +82,12 @@ class MultiSteps:
     def init(self, params: Any) -> AccumulatedState:
         """The state: that of ``optax.MultiSteps``, and statistics of no micro-batch."""
         state = self._multi_steps.init(params)
-        paths = [path for inner in curvature_states(state) for path in inner.factors]
-        return AccumulatedState(
-            state, {path: Statistics.zeros(self._layers[path]) for path in paths}
-        )
+        zeros = {
+            path: Statistics.zeros(self._layers[path], inner.rule_tag.measures)
+            for inner in measured_states(state)
+            for path in inner.rule_states
+        }
+        return AccumulatedState(state, zeros)
 
     def update(
         self,
@@ -123,11 +119,14 @@ class MultiSteps:
             multi_steps.inner_opt.update(
                 updates, inner.inner_opt_state, params, curvature=curvature, **extra_args
             )
-        given = {path: curvature[path] for path in old} if curvature else {}
+        given = {path: curvature[path]._replace(count=None) for path in old} if curvature else {}
         new = self._accumulated(old, given, inner.mini_step)
-        counts = getattr(curvature, "counts", None)
+        counted = {
+            path: one._replace(count=curvature[path].count if curvature else None)
+            for path, one in new.items()
+        }
         result, new_inner = multi_steps.update(
-            updates, inner, params, curvature=Curvature(new, counts), **extra_args
+            updates, inner, params, curvature=counted, **extra_args
         )
         emitted = new_inner.gradient_step != inner.gradient_step
         skipped = jnp.asarray(False)
@@ -157,7 +156,12 @@ class MultiSteps:
             return jax.tree.map(jnp.add, old, new)
 
         rules = {
-            path: by_origin(self._layers[path], mean, total if self._is_sum else mean)
-            for path in old
+            path: by_origin(
+                self._layers[path],
+                tuple(other.measure for other in one.others),
+                mean,
+                total if self._is_sum else mean,
+            )
+            for path, one in old.items()
         }
         return jax.tree.map(lambda rule, a, b: rule(a, b), rules, old, given)

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from flax.training import train_state
 
-from singd_optax.layers import Statistics
+from singd_optax.measures import Statistics
 from singd_optax.training._bind import bind_curvature
 from singd_optax.training._check_refreshes import check_refreshes
 

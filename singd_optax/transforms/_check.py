@@ -1,23 +1,25 @@
 """What ``update`` gets is checked before anything is traced."""
 
-from typing import Any
+import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
+from singd_optax._types import PyTree
 from singd_optax.layers import (
-    Curvature,
-    CurvatureState,
     Layers,
-    LayerSpec,
-    RuleName,
-    Statistics,
+    MatrixView,
+    RuleState,
+    RuleTag,
     check_factors,
+    check_form,
 )
+from singd_optax.measures import Measure, Statistics, is_stale
 
 
-def checked_specs(layers: Layers, state: CurvatureState) -> list[LayerSpec]:
-    """The layers that a state holds factors for.
+def checked_layers(layers: Layers, state: RuleState) -> dict[str, MatrixView]:
+    """The layers that a state is of, by path.
 
     Args:
       layers: Of the optimizer.
@@ -26,34 +28,75 @@ def checked_specs(layers: Layers, state: CurvatureState) -> list[LayerSpec]:
     Raises:
       ValueError: The state is of other layers.
     """
-    unknown = [path for path in state.factors if path not in layers]
+    unknown = [path for path in state.rule_states if path not in layers]
     if unknown:
         raise ValueError(
             f"`opt_state` has factors for the layers {unknown}, which `layers` of this optimizer "
             f"have not: {list(layers)}. Use a state from tx.init(params), or from a checkpoint "
             "that was written with these layers."
         )
-    specs = [layers[path] for path in sorted(state.factors)]
-    for spec in specs:
-        check_factors(spec, state.factors[spec.path])
-    return specs
+    views: dict[str, MatrixView] = {path: layers[path] for path in sorted(state.rule_states)}
+    for path, view in views.items():
+        check_factors(view, state.rule_states[path])
+    return views
+
+
+def check_matrices(views: Mapping[str, MatrixView], state: RuleState) -> None:
+    """Raise unless a state is of these matrices.
+
+    Args:
+      views: What the gradients make.
+      state: Of an optimizer without layers.
+
+    Raises:
+      ValueError: It is of others.
+    """
+    if set(views) != set(state.rule_states):
+        raise ValueError(
+            f"The gradients have matrices at {sorted(views)}, the optimizer state is of "
+            f"{sorted(state.rule_states)}. Call tx.init again with the parameters that you train."
+        )
+    for path, view in views.items():
+        check_factors(view, state.rule_states[path])
+
+
+def check_states(state: RuleState, initial: Mapping[str, tuple[PyTree, PyTree]]) -> None:
+    """Raise unless what a state keeps is of the form that ``init`` makes.
+
+    Args:
+      state: From a checkpoint, or from ``init``.
+      initial: Path -> the forms of its rule's state and of its size's.
+
+    Raises:
+      ValueError: They differ, with where.
+    """
+    for path, forms in initial.items():
+        kept = {"rule_states": state.rule_states, "size_states": state.size_states}
+        for (name, own), wanted in zip(kept.items(), forms, strict=True):
+            check_form(own[path], wanted, f"`{name}` of {path!r}")
 
 
 def checked_curvature(
-    curvature: dict[str, Statistics] | None, specs: list[LayerSpec], state: CurvatureState
-) -> Curvature:
-    """The statistics of these layers, of this step.
+    curvature: Mapping[str, Statistics] | None,
+    views: Mapping[str, MatrixView],
+    measures: tuple[Measure, ...],
+    state: RuleState,
+) -> dict[str, Statistics]:
+    """The statistics of these layers, of this step; none for a rule without measures.
 
     Args:
       curvature: What the user passed to ``update``.
-      specs: The layers that the state holds factors for.
+      views: The layers that the state is of.
+      measures: What the rule wants.
       state: The state.
 
     Raises:
       ValueError: There are none, they are of other layers, or of an earlier step and that can be
         seen, as their numbers are concrete. Under ``jax.jit`` refreshes with them are skipped.
     """
-    if curvature is None and specs:
+    if not measures:
+        return {}
+    if curvature is None and views:
         raise ValueError(
             "Write tx.update(grads, opt_state, params, curvature=curvature), with value, grads, "
             "curvature = grad_fn(params, batch, opt_state=opt_state) and grad_fn = "
@@ -65,57 +108,55 @@ def checked_curvature(
             "singd_optax.training.bind_curvature(tx, curvature)."
         )
     curvature = {} if curvature is None else curvature
-    missing = [spec.path for spec in specs if spec.path not in curvature]
+    missing = [path for path in views if path not in curvature]
     if missing:
         raise ValueError(
             f"`curvature` has no statistics for the layers {missing}, only for {list(curvature)}. "
             "Use the same layers for the optimizer and for value_and_grad, and pass grad_fn the "
             "opt_state that update gets."
         )
-    for spec in specs:
-        _check_shapes(spec, curvature[spec.path])
-    if not isinstance(curvature, Curvature):
-        curvature = Curvature(curvature)
-    for spec in specs:
-        _check_step(curvature, spec.path, state.curvature_count)
-    return curvature
+    for path, view in views.items():
+        _check_shapes(view, measures, curvature[path])
+        _check_step(path, curvature[path], state.rule_count)
+    return {path: curvature[path] for path in views}
 
 
-def _check_shapes(spec: LayerSpec, got: Any) -> None:
-    expected = jax.eval_shape(lambda: Statistics.zeros(spec))
-    shapes = [jax.tree.map(jnp.shape, tree) for tree in (got, expected)]
+def _check_shapes(view: MatrixView, measures: tuple[Measure, ...], got: Statistics) -> None:
+    zeros = functools.partial(Statistics.zeros, view, measures)
+    expected = jax.eval_shape(zeros)
+    plain = got._replace(count=None) if isinstance(got, Statistics) else got
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (plain, expected)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"`curvature` of layer {spec.path!r} does not match `layers`: got {shapes[0]}, "
+            f"`curvature` of layer {view.path!r} does not match `layers`: got {shapes[0]}, "
             f"expected {shapes[1]}. Use the same layers for the optimizer and value_and_grad."
         )
 
 
-def _check_step(curvature: Curvature, path: str, count: jax.Array) -> None:
-    stale = curvature.is_stale(path, count)
+def _check_step(path: str, statistics: Statistics, count: jax.Array) -> None:
+    stale = is_stale(statistics, count)
     if not isinstance(stale, jax.core.Tracer) and stale:
         raise ValueError(
             f"`curvature` is of an earlier step: it was measured with an opt_state after "
-            f"{curvature.counts[path]} updates, and update() got one after {count}. Hand on what "
+            f"{statistics.count} updates, and update() got one after {count}. Hand on what "
             "grad_fn(params, batch, opt_state=opt_state) returned for this step, and pass both the "
             "same opt_state."
         )
 
 
-def check_rule(rule: Any, name: RuleName) -> None:
+def check_tag(own: RuleTag, tag: RuleTag) -> None:
     """Raise unless a state is of this rule.
 
     Args:
-      rule: Of the optimizer.
-      name: What the state says.
+      own: Of the optimizer.
+      tag: What the state says.
 
     Raises:
       ValueError: It is of another one.
     """
-    own = type(rule).__name__
-    if not isinstance(name, RuleName) or name.name != own:
-        written = name.name if isinstance(name, RuleName) else name
+    if not isinstance(tag, RuleTag) or tag.name != own.name:
+        written = tag.name if isinstance(tag, RuleTag) else tag
         raise ValueError(
-            f"`opt_state` is of the rule {written!r}, this optimizer has {own!r}. Use the "
+            f"`opt_state` is of the rule {written!r}, this optimizer has {own.name!r}. Use the "
             "optimizer that the state is of, or a new state from tx.init(params)."
         )

@@ -1,16 +1,20 @@
 """Grafting: the direction of one optimizer, at the length of another's step."""
 
-from typing import Literal, NamedTuple
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers import MatrixSpec
+from singd_optax._types import PyTree
+from singd_optax._validate import check_choice
+from singd_optax.layers import MatrixView
 from singd_optax.rules import choose
+from singd_optax.transforms._sizes import Matrices
 
-Grafting = Literal["sgd", "rmsprop", "adam"] | None
-
-GRAFTINGS: tuple[Grafting, ...] = (None, "sgd", "rmsprop", "adam")
+#: The optimizers whose steps' lengths can be had.
+GraftedStep = Literal["sgd", "rmsprop", "adam"]
 
 _B1, _B2, _EPS = 0.9, 0.999, 1e-8
 
@@ -29,51 +33,60 @@ class GraftMoments(NamedTuple):
     graft_weights: jax.Array
 
 
-def init_graft(grafting: Grafting, spec: MatrixSpec) -> GraftMoments | None:
-    """Moments of zero, or None where none are needed."""
-    if grafting not in ("rmsprop", "adam"):
-        return None
-    shape, dtype = (*spec.stack_shape, *spec.dims), spec.statistics_dtype
-    return GraftMoments(
-        graft_mean=jnp.zeros(shape, dtype) if grafting == "adam" else None,
-        graft_square=jnp.zeros(shape, dtype),
-        graft_weights=jnp.zeros((*spec.stack_shape, 2), dtype),
-    )
+@dataclasses.dataclass(frozen=True)
+class Grafting:
+    """Each matrix's direction at the Frobenius norm of another optimizer's step.
 
-
-def graft(
-    grafting: Grafting,
-    moments: GraftMoments | None,
-    gradient: jax.Array,
-    direction: jax.Array,
-    finite: jax.Array,
-) -> tuple[jax.Array, GraftMoments | None]:
-    """The direction, scaled to the Frobenius norm of the grafted optimizer's step.
-
-    Args:
-      grafting: None leaves the direction as it is; "sgd" is the gradient, "rmsprop" the gradient
-        over the root of its mean square (decay 0.999), "adam" with momentum 0.9 too, both with
-        corrected bias.
-      moments: As ``init_graft`` or the last call returned them.
-      gradient: (*stack_shape, rows, columns).
-      direction: The same shape; a direction of zeros stays zeros.
-      finite: Whether the gradient is finite; where it is not, the moments stay as they are.
-
-    Returns:
-      The scaled direction and the new moments.
+    Attributes:
+      step: "sgd" is the gradient, "rmsprop" the gradient over the root of its mean square (decay
+        0.999), "adam" with momentum 0.9 too, both with corrected bias.
     """
-    if grafting is None:
-        return direction, moments
-    step = gradient
-    if moments is not None:
-        moments = choose(finite, _averaged(moments, gradient), moments)
-        step = _adaptive_step(moments, gradient)
-    length, wanted = (
-        jnp.sqrt(jnp.sum(x**2, axis=(-2, -1), keepdims=True)) for x in (direction, step)
-    )
-    scale = wanted / jnp.where(length > 0, length, 1)
-    # A finite step whose squares overflow is let go: a momentum would keep it for ever.
-    return direction * jnp.where(jnp.isfinite(scale), scale, 0), moments
+
+    step: GraftedStep = "rmsprop"
+
+    is_last: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_choice("grafting", self.step, get_args(GraftedStep))
+
+    def init(self, view: MatrixView) -> GraftMoments | None:
+        """Moments of zero, or None where none are needed."""
+        if self.step == "sgd":
+            return None
+        shape, dtype = (*view.stack_shape, *view.dims), view.statistics_dtype
+        return GraftMoments(
+            graft_mean=jnp.zeros(shape, dtype) if self.step == "adam" else None,
+            graft_square=jnp.zeros(shape, dtype),
+            graft_weights=jnp.zeros((*view.stack_shape, 2), dtype),
+        )
+
+    def scaled(
+        self,
+        views: Mapping[str, MatrixView],
+        gradients: Matrices,
+        vectors: Matrices,
+        directions: Matrices,
+        states: Mapping[str, PyTree],
+        finite: Matrices,
+        count: jax.Array,
+    ) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
+        """Each direction at its length; moments stay where a gradient is not finite."""
+        del vectors, count
+        scaled, kept = {}, {}
+        for path in views:
+            gradient, direction, moments = gradients[path], directions[path], states[path]
+            step = gradient
+            if moments is not None:
+                moments = choose(finite[path], _averaged(moments, gradient), moments)
+                step = _adaptive_step(moments, gradient)
+            length, wanted = (
+                jnp.sqrt(jnp.sum(x**2, axis=(-2, -1), keepdims=True)) for x in (direction, step)
+            )
+            scale = wanted / jnp.where(length > 0, length, 1)
+            # A finite step whose squares overflow is let go: a momentum would keep it for ever.
+            scaled[path] = direction * jnp.where(jnp.isfinite(scale), scale, 0)
+            kept[path] = moments
+        return scaled, kept
 
 
 def _averaged(moments: GraftMoments, gradient: jax.Array) -> GraftMoments:

@@ -1,15 +1,10 @@
 """When refreshes are due."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from singd_optax._validate import check_interval
-
-#: An int, or a schedule step -> int.
-Interval = int | Callable[[Any], Any]
+from singd_optax.rules import Interval
 
 
 def is_due(interval: Interval, count: jax.Array) -> jax.Array:
@@ -27,15 +22,16 @@ def is_due(interval: Interval, count: jax.Array) -> jax.Array:
     >>> [int(is_due(3, jnp.int32(count))) for count in range(5)]
     [1, 0, 0, 1, 0]
     """
-    value = interval
     if callable(interval):
         value = interval(count)
         _check_returned(value)
+    else:
+        value = interval
     # A traced value below 1 would be a division by zero, which is silent.
     return count % jnp.maximum(jnp.asarray(value, count.dtype), 1) == 0
 
 
-def _check_returned(value: Any) -> None:
+def _check_returned(value: object) -> None:
     name = "refresh_every(step)"
     dtype = getattr(value, "dtype", None)
     if isinstance(value, float) or (dtype is not None and jnp.issubdtype(dtype, jnp.floating)):

@@ -1,9 +1,8 @@
 """What ``init`` gets is looked at before anything is made of it."""
 
-from typing import Any
-
 import optax
 
+from singd_optax._types import PyTree
 from singd_optax.layers import (
     Layers,
     LayerSpec,
@@ -14,7 +13,7 @@ from singd_optax.layers import (
 )
 
 
-def check_some_params(params: Any) -> None:
+def check_some_params(params: PyTree) -> None:
     """Raise if there are no parameters at all.
 
     Placeholders of optax and what its wrappers mask out are legal.
@@ -32,7 +31,7 @@ def check_some_params(params: Any) -> None:
         )
 
 
-def present_layers(layers: Layers, params: Any) -> list[LayerSpec]:
+def present_layers(layers: Layers, params: PyTree) -> list[LayerSpec]:
     """The layers of which ``init`` gets all parameters.
 
     Args:
@@ -54,7 +53,7 @@ def present_layers(layers: Layers, params: Any) -> list[LayerSpec]:
     return specs
 
 
-def warn_of_params(layers: Layers, params: Any) -> None:
+def warn_of_params(layers: Layers, params: PyTree) -> None:
     """Warn of layers that are there in part, and of parameters that ``layers`` do not know.
 
     Args:

@@ -1,17 +1,18 @@
 """When to refresh, and how much to damp."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from singd_optax._validate import check_interval, check_number
 
 
 def refresh_schedule(
     early_steps: int = 25, *, early: int = 1, late: int = 10
-) -> Callable[[Any], jax.Array]:
+) -> Callable[[ArrayLike], jax.Array]:
     """Refresh often at the start, and ever more rarely: the interval grows in proportion to steps.
 
     T(step) = min(late, max(early, early * floor(step / early_steps))), so that the next interval is
@@ -39,17 +40,26 @@ def refresh_schedule(
     check_interval("early_steps", early_steps, schedule=False)
     check_interval("early", early, schedule=False)
     check_interval("late", late, schedule=False)
+    return _Growing(early_steps, early, late)
 
-    def schedule(count: Any) -> jax.Array:
-        grown = early * (jnp.asarray(count) // early_steps)
-        return jnp.minimum(jnp.maximum(grown, early), late)
 
-    return schedule
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Growing:
+    early_steps: int
+    early: int
+    late: int
+
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        grown = self.early * (jnp.asarray(count) // self.early_steps)
+        return jnp.minimum(jnp.maximum(grown, self.early), self.late)
+
+    def __repr__(self) -> str:
+        return f"refresh_schedule({self.early_steps}, early={self.early}, late={self.late})"
 
 
 def damping_schedule(
     late: float = 0.03, *, early: float = 1.0, early_steps: int = 5
-) -> Callable[[Any], jax.Array]:
+) -> Callable[[ArrayLike], jax.Array]:
     """Damp much at the start, and ever less: as one over the number of steps.
 
     λ(step) = max(late, early / (1 + step / early_steps)). The first statistics are of few batches,
@@ -77,8 +87,17 @@ def damping_schedule(
     check_number("late", late, strict=True, schedule=False)
     check_number("early", early, strict=True, schedule=False)
     check_interval("early_steps", early_steps, schedule=False)
+    return _Falling(late, early, early_steps)
 
-    def schedule(count: Any) -> jax.Array:
-        return jnp.maximum(late, early / (1 + jnp.asarray(count) / early_steps))
 
-    return schedule
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Falling:
+    late: float
+    early: float
+    early_steps: int
+
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        return jnp.maximum(self.late, self.early / (1 + jnp.asarray(count) / self.early_steps))
+
+    def __repr__(self) -> str:
+        return f"damping_schedule({self.late}, early={self.early}, early_steps={self.early_steps})"

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from singd_optax.layers._operation import Operation
-from singd_optax.layers._spec import LayerSpec
+from singd_optax.layers import LayerSpec, Operation
 
 #: (axis, stride) pairs.
 Strides = tuple[tuple[int, int], ...]

@@ -1,7 +1,7 @@
 """Which rule an optimizer state is of, as a part of the state that has no numbers."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Hashable
 
 import flax.serialization
 import jax
@@ -10,24 +10,30 @@ import numpy as np
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class RuleName:
-    """The class of the rule that a state was made by: static, so it costs a step nothing.
+class RuleTag:
+    """The rule that a state was made by: static, so it costs a step nothing.
 
     States of two rules have two tree structures. In files of ``flax.serialization``, where only
-    arrays are kept, it is spelt in bytes.
+    arrays are kept, the name is spelt in bytes.
 
-    >>> jax.tree.leaves(RuleName("SINGD"))
+    Attributes:
+      name: The class of the rule.
+      measures: What the rule wants to know of each layer: so the gradient function needs the state
+        and no rule.
+
+    >>> jax.tree.leaves(RuleTag("SINGD"))
     []
     """
 
     name: str
+    measures: tuple[Hashable, ...] = ()
 
 
-def _to_state_dict(rule: RuleName) -> dict[str, Any]:
+def _to_state_dict(rule: RuleTag) -> dict[str, np.ndarray]:
     return {"name": np.frombuffer(rule.name.encode(), np.uint8)}
 
 
-def _from_state_dict(rule: RuleName, state: dict[str, Any]) -> RuleName:
+def _from_state_dict(rule: RuleTag, state: dict[str, np.ndarray]) -> RuleTag:
     written = np.asarray(state.get("name", []), np.uint8).tobytes().decode()
     if written != rule.name:
         raise ValueError(
@@ -37,4 +43,4 @@ def _from_state_dict(rule: RuleName, state: dict[str, Any]) -> RuleName:
     return rule
 
 
-flax.serialization.register_serialization_state(RuleName, _to_state_dict, _from_state_dict)
+flax.serialization.register_serialization_state(RuleTag, _to_state_dict, _from_state_dict)

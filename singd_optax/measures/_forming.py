@@ -5,23 +5,19 @@ All layers share one format, [batch, shared, features]: the shared axis runs ove
 """
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers._exchange import Factors, Statistics
-from singd_optax.layers._operation import (
-    Operation,
-    PlainRows,
-    Rows,
-    Whitening,
-    batch_and_shared,
-    safe_inverse,
-)
-from singd_optax.layers._sample import starts, strides, thin
-from singd_optax.layers._spec import LayerSpec
-from singd_optax.structures import Precision, Projection, StructuredMatrix
+from singd_optax.layers import LayerSpec, Operation
+from singd_optax.layers._operation import PlainRows, Rows, batch_and_shared, safe_inverse
+from singd_optax.measures._measure import Measure, Measured, RowsOfSide
+from singd_optax.measures._moments import Moments, moments_of
+from singd_optax.measures._sampling import starts, strides, thin
+from singd_optax.measures._statistics import Statistics
+from singd_optax.structures import Precision, StructuredMatrix
 
 
 class _Counts(NamedTuple):
@@ -34,11 +30,12 @@ class _Counts(NamedTuple):
 
 def layer_statistics(
     spec: LayerSpec,
+    measures: tuple[Measure, ...],
     operation: Operation,
     inputs: jax.Array,
     output_gradients: jax.Array,
     weights: jax.Array | None,
-    factors: Any,
+    state: Mapping[str, object],
     precision: Precision,
     *,
     transposed: bool = False,
@@ -53,19 +50,20 @@ def layer_statistics(
 
     Args:
       spec: The layer.
+      measures: What is wanted.
       operation: How the call used the kernel.
       inputs: As ``operation.arrange`` returns them.
       output_gradients: Likewise.
       weights: How many positions each one counts for, of the shape of the first leading axes; or
         None, for one each.
-      factors: ``Factors`` to whiten with; with anything else, moments stay plain.
+      state: The arrays of the rule's state that measures need, by field.
       precision: Of the products.
       transposed: Whether the call used the kernel as its transpose.
       number: Of this refresh, from which ``curvature_fraction`` draws its positions; sums over
         these are scaled up, so that their mean over all draws is that of all positions.
 
     Returns:
-      Π(Kᵀ U K), Π(Cᵀ G C), or Π(U), Π(G) if plain; and the average traces of U and G.
+      The moments, the average traces of U and G, and what else is measured.
     """
     leading = operation.leading(output_gradients)
     batch, shared = batch_and_shared(leading)
@@ -87,24 +85,24 @@ def layer_statistics(
     if weights is not None:
         weights = weights.reshape(batch, shared)
 
-    plain = tuple(map(Projection, spec.structures, spec.dims))
-
-    def form(rows: Rows, gradients: jax.Array, factors: Any) -> Statistics:
-        whitening = tuple(factors) if isinstance(factors, Factors) else plain
-        return _statistics(spec, rows, gradients, weights, counts, whitening, precision, transposed)
+    def form(rows: Rows, gradients: jax.Array, state: Mapping[str, object]) -> Statistics:
+        return _statistics(
+            spec, measures, rows, gradients, weights, counts, state, precision, transposed
+        )
 
     for _ in spec.layout.batch:
         form = jax.vmap(form)
-    return form(operation.input_rows(inputs), operation.output_rows(output_gradients), factors)
+    return form(operation.input_rows(inputs), operation.output_rows(output_gradients), state)
 
 
 def _statistics(
     spec: LayerSpec,
+    measures: tuple[Measure, ...],
     rows: Rows,
     gradients: jax.Array,
     weights: jax.Array | None,
     counts: _Counts,
-    factors: tuple[Whitening, ...],
+    state: Mapping[str, object],
     precision: Precision,
     transposed: bool,
 ) -> Statistics:
@@ -122,22 +120,16 @@ def _statistics(
         count = examples
     undo = {"batch": examples, "batch+sequence": positions, None: jnp.ones((), dtype)}
     bias = spec.bias_shape is not None
-    of_inputs = (rows, weights, bias, safe_inverse(count) * times)
-    of_gradients = (PlainRows(gradients), None, False, undo[spec.loss_average] * times)
+    of_inputs = RowsOfSide(rows, weights, bias, safe_inverse(count) * times)
+    scale = undo[spec.loss_average] * times
+    of_gradients = RowsOfSide(PlainRows(gradients), None, False, scale)
     sides = (of_gradients, of_inputs) if transposed else (of_inputs, of_gradients)
-    (H_K, mean_U), (H_C, mean_G) = (
-        _moment(side, factor, spec, precision) for side, factor in zip(sides, factors, strict=True)
+    arrays = cast(Mapping[str, StructuredMatrix | jax.Array], state)
+    moments = moments_of(measures).of_rows(spec, *sides, arrays, precision)
+    (H_K, mean_U), (H_C, mean_G) = moments
+    others = tuple(
+        Measured(measure.of_rows(spec, *sides, arrays, precision), measure)
+        for measure in measures
+        if not isinstance(measure, Moments)
     )
-    return Statistics(H_K, H_C, mean_U, mean_G)
-
-
-def _moment(
-    side: tuple[Rows, jax.Array | None, bool, jax.Array],
-    factor: Whitening,
-    spec: LayerSpec,
-    precision: Precision,
-) -> tuple[StructuredMatrix, jax.Array]:
-    rows, weights, bias, scale = side
-    moment, squares = rows.gram(factor, weights, bias, precision)
-    dtype = spec.statistics_dtype
-    return moment.astype(dtype) * scale, squares.astype(dtype) * (scale / factor.dim)
+    return Statistics(H_K, H_C, mean_U, mean_G, others=others)

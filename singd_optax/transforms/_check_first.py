@@ -1,20 +1,14 @@
 """What a complete optimizer gets is checked before any of its parts sees it."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from singd_optax.layers import (
-    Layers,
-    Leaves,
-    check_updates,
-    curvature_states,
-    differing_form,
-)
-from singd_optax.transforms._check import checked_specs
+from singd_optax._types import PyTree
+from singd_optax.layers import Layers, Leaves, check_updates, differing_form, rule_states
+from singd_optax.transforms._check import checked_layers
 from singd_optax.transforms._params import check_some_params
 
 
@@ -37,18 +31,21 @@ def check_arguments_first(
     transformation = optax.with_extra_args_support(transformation)
     expected = _once(transformation.init)
 
-    def init_fn(params: optax.Params) -> Any:
+    def init_fn(params: optax.Params) -> PyTree:
         check_some_params(params)
         return transformation.init(params)
 
     def update_fn(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, Any]:
+        updates: optax.Updates,
+        state: PyTree,
+        params: optax.Params | None = None,
+        **extra_args: object,
+    ) -> tuple[optax.Updates, PyTree]:
         if params is not None:
             check_updates(Leaves(updates), Leaves(params))
         if layers is not None:
-            for own in curvature_states(state):
-                checked_specs(layers, own)
+            for own in rule_states(state):
+                checked_layers(layers, own)
         if params is not None:
             difference = differing_form(state, expected(params))
             if difference:
@@ -62,11 +59,11 @@ def check_arguments_first(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _once(init: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _once(init: Callable[[PyTree], PyTree]) -> Callable[[PyTree], PyTree]:
     """The form of the states that ``init`` makes, found once for parameters of one form."""
-    found: dict[Any, Any] = {}
+    found: dict[object, PyTree] = {}
 
-    def form(params: Any) -> Any:
+    def form(params: PyTree) -> PyTree:
         leaves, treedef = jax.tree.flatten(params)
         key = treedef, tuple(map(jnp.shape, leaves))
         if key not in found:

@@ -1,0 +1,22 @@
+"""What is measured of a layer from the rows of its inputs and of its output gradients.
+
+Words: a *measure* says what is wanted (static), *statistics* are what came out (arrays), *rows* are
+a call's inputs or output gradients as [batch, shared, features]. What a measure needs of a rule's
+state (factors that whiten, a basis) rides to the layer by the names of that state's fields.
+"""
+
+from singd_optax.measures._forming import layer_statistics
+from singd_optax.measures._measure import Measure, Measured, RowsOfSide
+from singd_optax.measures._moments import Moments
+from singd_optax.measures._statistics import Statistics, by_origin, is_stale
+
+__all__ = [
+    "Measure",
+    "Measured",
+    "Moments",
+    "RowsOfSide",
+    "Statistics",
+    "by_origin",
+    "is_stale",
+    "layer_statistics",
+]

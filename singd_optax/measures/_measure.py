@@ -1,0 +1,86 @@
+"""The contract of a measure."""
+
+import abc
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import flax.struct
+import jax
+from jax.typing import ArrayLike
+
+from singd_optax._types import PyTree
+from singd_optax.layers import MatrixView
+from singd_optax.layers._operation import Rows
+from singd_optax.structures import Precision, StructuredMatrix
+
+
+class RowsOfSide(NamedTuple):
+    """The rows of one side of one call, and how they count.
+
+    Attributes:
+      rows: Of the inputs, or of the output gradients.
+      weights: (batch, shared), or None for ones.
+      bias: Whether a row has a last entry that is 1.
+      scale: What the sum over rows is multiplied with: 1 over their number for inputs, what undoes
+        the average of the loss for gradients.
+    """
+
+    rows: Rows
+    weights: jax.Array | None
+    bias: bool
+    scale: jax.Array
+
+
+class Measure(abc.ABC):
+    """What a rule wants to know of a layer; a frozen, hashable dataclass without arrays.
+
+    Values add up over the calls of a layer, over micro-batches and over shards.
+
+    Attributes:
+      degrees: The powers of inputs and of output gradients in the value, by which it is scaled
+        where these have other units: (2, 2) for Σ a² g².
+    """
+
+    degrees: ClassVar[tuple[int, int]]
+
+    @property
+    @abc.abstractmethod
+    def fields(self) -> tuple[str, ...]:
+        """The fields of the rule's state that ``of_rows`` needs."""
+
+    @abc.abstractmethod
+    def zeros(self, view: MatrixView) -> PyTree:
+        """Zeros, of the form of the value."""
+
+    @abc.abstractmethod
+    def of_rows(
+        self,
+        view: MatrixView,
+        inputs: RowsOfSide,
+        gradients: RowsOfSide,
+        state: Mapping[str, StructuredMatrix | jax.Array],
+        precision: Precision,
+    ) -> PyTree:
+        """The value of one call of one layer.
+
+        Args:
+          view: The layer.
+          inputs: On the side of K.
+          gradients: On the side of C.
+          state: The arrays of ``fields``.
+          precision: Of the products.
+        """
+
+
+@flax.struct.dataclass
+class Measured:
+    """The value of a measure, which says whose it is."""
+
+    value: PyTree
+    measure: Measure = flax.struct.field(pytree_node=False)
+
+    def scaled(self, inputs: ArrayLike, gradients: ArrayLike) -> "Measured":
+        """The value where squares of inputs, and of gradients, are this many times larger."""
+        a, g = self.measure.degrees
+        factor = inputs ** (a / 2) * gradients ** (g / 2)
+        return Measured(jax.tree.map(lambda leaf: leaf * factor, self.value), self.measure)

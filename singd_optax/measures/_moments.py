@@ -1,0 +1,75 @@
+"""Second moments of both sides, whitened or plain."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from singd_optax.layers import MatrixView
+from singd_optax.measures._measure import Measure, RowsOfSide
+from singd_optax.structures import Precision, Projection, StructuredMatrix
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments(Measure):
+    """Π(Kᵀ U K) and Π(Cᵀ G C), or Π(U) and Π(G): ``H_K`` and ``H_C`` of the statistics.
+
+    Attributes:
+      whitened_by: The fields of the rule's state that are K and C, or None for plain moments.
+
+    >>> Moments(whitened_by=("K", "C")).fields
+    ('K', 'C')
+    """
+
+    whitened_by: tuple[str, str] | None = None
+
+    degrees: ClassVar[tuple[int, int]] = (2, 2)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """K and C, if they whiten."""
+        return self.whitened_by or ()
+
+    def zeros(self, view: MatrixView) -> tuple[StructuredMatrix, StructuredMatrix]:
+        """Zero matrices in the structures of the layer."""
+        K, C = (
+            structure.zeros(dim, view.statistics_dtype, view.stack_shape)
+            for structure, dim in zip(view.structures, view.dims, strict=True)
+        )
+        return K, C
+
+    def of_rows(
+        self,
+        view: MatrixView,
+        inputs: RowsOfSide,
+        gradients: RowsOfSide,
+        state: Mapping[str, StructuredMatrix | jax.Array],
+        precision: Precision,
+    ) -> tuple[tuple[StructuredMatrix, jax.Array], tuple[StructuredMatrix, jax.Array]]:
+        """(H_K, mean_U) and (H_C, mean_G): the traces fall out of the same rows."""
+        sides = []
+        for index, side in enumerate((inputs, gradients)):
+            name = self.fields[index] if self.fields else ""
+            plain = Projection(view.structures[index], view.dims[index])
+            whitening = state.get(name, plain)  # late whitening leaves them out
+            assert not isinstance(whitening, jax.Array)
+            moment, squares = side.rows.gram(whitening, side.weights, side.bias, precision)
+            dtype = view.statistics_dtype
+            mean = squares.astype(dtype) * (side.scale / view.dims[index])
+            sides.append((moment.astype(dtype) * side.scale, mean))
+        return sides[0], sides[1]
+
+
+PLAIN = Moments()
+
+
+def moments_of(measures: tuple[Measure, ...]) -> Moments:
+    """The moments among these, or plain ones, which statistics always have."""
+    return next((one for one in measures if isinstance(one, Moments)), PLAIN)
+
+
+def zero_mean(view: MatrixView) -> jax.Array:
+    """Zeros for the mean traces."""
+    return jnp.zeros(view.stack_shape, view.statistics_dtype)

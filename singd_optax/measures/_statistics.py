@@ -1,0 +1,168 @@
+"""What one layer measured, and in which step."""
+
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from singd_optax.layers import MatrixView
+from singd_optax.measures._measure import Measure, Measured
+from singd_optax.measures._moments import Moments, moments_of, zero_mean
+from singd_optax.structures import StructuredMatrix
+
+#: Which side each field is of: 0 for inputs, 1 for output gradients.
+SIDES: dict[str, int | None] = {"H_K": 0, "H_C": 1}
+
+
+class Statistics(NamedTuple):
+    """What one layer measured on a refresh step; zeros on any other.
+
+    On the matrices see arXiv 2312.05705, section 3; the means set the scale of relative damping.
+    Sums, means and casts of whole trees of statistics are legal.
+
+    Attributes:
+      H_K: Π(Kᵀ U K), with U the second moment of the layer's inputs; Π(U) for a rule whose measure
+        is plain ``Moments()``.
+      H_C: Π(Cᵀ G C), with G the second moment of the gradients of its outputs; or Π(G).
+      mean_U: Tr U / fan_in.
+      mean_G: Tr G / fan_out.
+      transposed: Of a kernel that the model also uses as its transpose (tied embeddings): the
+        same of those uses, in which the output gradients are on the side of K, and the inputs on
+        the side of C. None for all others.
+      count: How many updates the state had that it was measured with, int32: statistics of
+        another step than the one whose gradients they come with are seen by it. None while they
+        are being formed.
+      others: The values of the rule's measures beside moments.
+    """
+
+    H_K: StructuredMatrix
+    H_C: StructuredMatrix
+    mean_U: jax.Array
+    mean_G: jax.Array
+    transposed: "Statistics | None" = None
+    count: jax.Array | None = None
+    others: tuple[Measured, ...] = ()
+
+    @classmethod
+    def zeros(cls, view: MatrixView, measures: tuple[Measure, ...] = ()) -> "Statistics":
+        """Zeros of the shapes and dtypes that the layer's statistics have.
+
+        Args:
+          view: The layer.
+          measures: Of the rule.
+        """
+        H_K, H_C = moments_of(measures).zeros(view)
+        others = tuple(
+            Measured(measure.zeros(view), measure)
+            for measure in measures
+            if not isinstance(measure, Moments)
+        )
+        zeros = cls(H_K, H_C, zero_mean(view), zero_mean(view), others=others)
+        return zeros._replace(transposed=zeros) if getattr(view, "tied", False) else zeros
+
+    def scaled(self, *, inputs: ArrayLike = 1, gradients: ArrayLike = 1) -> "Statistics":
+        """The statistics in other units: squares of inputs, or of gradients, times a number."""
+        return self._replace(
+            H_K=self.H_K * inputs,
+            H_C=self.H_C * gradients,
+            mean_U=self.mean_U * inputs,
+            mean_G=self.mean_G * gradients,
+            transposed=self.transposed
+            and self.transposed.scaled(inputs=gradients, gradients=inputs),
+            others=tuple(other.scaled(inputs, gradients) for other in self.others),
+        )
+
+    def weighed(self, *, inputs: ArrayLike = 1) -> "Statistics":
+        """The statistics where inputs were counted several times, and what has gradients was not.
+
+        Args:
+          inputs: One over how often.
+        """
+        return self._replace(
+            H_K=self.H_K * inputs,
+            mean_U=self.mean_U * inputs,
+            transposed=self.transposed
+            and self.transposed._replace(
+                H_C=self.transposed.H_C * inputs, mean_G=self.transposed.mean_G * inputs
+            ),
+            others=tuple(
+                other if other.measure.degrees[1] else other.scaled(inputs ** (2 / a), 1)
+                for other in self.others
+                for a in (other.measure.degrees[0],)
+            ),
+        )
+
+    def merged(self) -> "Statistics":
+        """The statistics of both uses of a tied kernel as one.
+
+        Inputs and output gradients have different units, and each side gets some of both: so each
+        use is first scaled to (s U) ⊗ (G / s), which is the same curvature, with s such that
+        both means are equal.
+        """
+        if self.transposed is None:
+            return self
+        return cast(
+            Statistics,
+            jax.tree.map(
+                jnp.add,
+                _balanced(self._replace(transposed=None, count=None)),
+                _balanced(self.transposed),
+            ),
+        )
+
+
+def _balanced(use: Statistics) -> Statistics:
+    empty = (use.mean_U == 0) | (use.mean_G == 0)
+    scale = jnp.where(empty, 0, jnp.sqrt(use.mean_G / jnp.where(empty, 1, use.mean_U)))
+    inverse = jnp.where(empty, 0, 1 / jnp.where(empty, 1, scale))
+    return use.scaled(inputs=scale, gradients=inverse)
+
+
+def is_stale(statistics: Statistics, count: jax.Array) -> jax.Array:
+    """Whether statistics were measured before the update with this count.
+
+    Args:
+      statistics: Of a layer; without a count, or with one that is no count any more (a mean of
+        several), they are never stale.
+      count: Of the state that they are used with.
+
+    >>> from singd_optax.layers import Leaves, matrix_specs
+    >>> spec = matrix_specs(Leaves({"w": jnp.ones((2, 2))}), structures="diagonal")["w"]
+    >>> measured = Statistics.zeros(spec)._replace(count=jnp.int32(3))
+    >>> [bool(is_stale(measured, jnp.int32(count))) for count in (3, 4)]
+    [False, True]
+    """
+    measured = statistics.count
+    if measured is None or jnp.result_type(measured) != jnp.result_type(count):
+        return jnp.asarray(False)
+    return jnp.any(measured < count)
+
+
+def by_origin(
+    view: MatrixView, measures: tuple[Measure, ...], inputs: object, gradients: object
+) -> Statistics:
+    """Statistics with one thing for all that is made of inputs, another for that of gradients.
+
+    Args:
+      view: The layer; if it is tied, its transposed use has inputs and gradients exchanged.
+      measures: Of the rule.
+      inputs: For U.
+      gradients: For G, and for what has both.
+
+    Returns:
+      A prefix of the layer's statistics.
+    """
+
+    def use(first: object, second: object) -> Statistics:
+        others = tuple(
+            second if measure.degrees[1] else first
+            for measure in measures
+            if not isinstance(measure, Moments)
+        )
+        return cast(Statistics, Statistics(*(first, second) * 2, others=others))  # type: ignore[arg-type]
+
+    plain = use(inputs, gradients)
+    if not getattr(view, "tied", False):
+        return plain
+    return plain._replace(transposed=use(gradients, inputs))

@@ -1,0 +1,39 @@
+"""The algorithms, one file each: equations, rule, ``scale_by_<rule>``, complete optimizer.
+
+To write another, see ``singd_optax.rules.Rule`` and ``singd_optax.testing.check_rule``.
+"""
+
+from singd_optax.optimizers._caspr import CASPR, caspr, scale_by_caspr
+from singd_optax.optimizers._ikfac import IKFAC, ikfac, scale_by_ikfac
+from singd_optax.optimizers._inverse_free_shampoo import (
+    InverseFreeShampoo,
+    inverse_free_shampoo,
+    scale_by_inverse_free_shampoo,
+)
+from singd_optax.optimizers._kfac import KFAC, kfac, scale_by_kfac
+from singd_optax.optimizers._recipe import optimizer
+from singd_optax.optimizers._shampoo import Shampoo, scale_by_shampoo, shampoo
+from singd_optax.optimizers._singd import SINGD, ingd, scale_by_singd, singd
+
+__all__ = [
+    "CASPR",
+    "IKFAC",
+    "KFAC",
+    "SINGD",
+    "InverseFreeShampoo",
+    "Shampoo",
+    "caspr",
+    "ikfac",
+    "ingd",
+    "inverse_free_shampoo",
+    "kfac",
+    "optimizer",
+    "scale_by_caspr",
+    "scale_by_ikfac",
+    "scale_by_inverse_free_shampoo",
+    "scale_by_kfac",
+    "scale_by_shampoo",
+    "scale_by_singd",
+    "shampoo",
+    "singd",
+]

@@ -1,0 +1,102 @@
+"""CASPR: Shampoo's roots, combined along axes."""
+
+import dataclasses
+
+import jax
+import optax
+
+from singd_optax.layers import Layers
+from singd_optax.optimizers._recipe import (
+    optimizer_of,
+    scaling_of,
+    shows_recipe_of,
+    shows_scaling_of,
+)
+from singd_optax.optimizers._shampoo import Shampoo, ShampooState, multiply_right
+from singd_optax.rules import Hyperparameter, MatrixView
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CASPR(Shampoo):
+    """CASPR (Duvvuri et al., ICLR 2024): the same state and roots as Shampoo, another combination.
+
+    With Shampoo's roots A and B (of order p = 4)::
+
+        G -> (A² G + 2 A G B + G B²) / 4
+
+    which are two passes of G -> (A G + G B) / 2. Each pass is a Kronecker sum, so that the
+    preconditioner is not a Kronecker product: as an approximation to the inverse root of the
+    full second moment it lies between that and Shampoo's. Its options are Shampoo's.
+    """
+
+    def direction(
+        self,
+        view: MatrixView,
+        state: ShampooState,
+        vector: jax.Array,
+        gradient: jax.Array,
+        count: jax.Array,
+    ) -> tuple[jax.Array, ShampooState]:
+        """Two passes of the mean of A G and G B."""
+        for _ in range(2):
+            left = state.K.matmul(vector, precision=self.precision)
+            vector = (left + multiply_right(vector, state.C, self.precision)) / 2
+        return vector, state
+
+
+@shows_scaling_of(CASPR)
+def scale_by_caspr(
+    layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by CASPR's preconditioner, from gradients alone.
+
+    With Shampoo's roots A = L^(-1/4) and B = R^(-1/4), a gradient G becomes
+    (A² G + 2 A G B + G B²) / 4: the same state, twice the products, and a preconditioner closer
+    to full-matrix Adagrad's. The equations are in ``singd_optax.optimizers.CASPR``.
+    ``singd_optax.caspr`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
+        arrays of two axes or more.
+
+    Returns:
+      A transformation; its state counts roots that failed, in ``skipped_refreshes``.
+
+    Raises:
+      ValueError: An option is out of range.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Duvvuri, Devvrit, Anil, Hsieh and Dhillon, Combining Axes Preconditioners through Kronecker
+      Approximation for Deep Learning, ICLR 2024.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_caspr(b2=None, eps=0.0)
+      >>> grads = {"kernel": jnp.diag(jnp.array([4.0, 9.0]))}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(4)
+      Array([[1., 0.],
+             [0., 1.]], dtype=float32)
+    """
+    return scaling_of(scale_by_caspr, CASPR, layers, options)
+
+
+@shows_recipe_of(CASPR)
+def caspr(
+    learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """CASPR as a drop-in for AdamW: Shampoo's state, twice the products.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
+        arrays of two axes or more.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates.
+      TypeError: An option is unknown or of another type.
+    """
+    return optimizer_of(caspr, CASPR, learning_rate, layers, options)

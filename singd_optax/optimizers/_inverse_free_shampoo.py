@@ -1,0 +1,291 @@
+"""Inverse-free Shampoo: SINGD's step on the factors, with statistics from gradients alone."""
+
+import dataclasses
+from typing import ClassVar, Literal, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from singd_optax._validate import check_choice, check_number
+from singd_optax.layers import Layers
+from singd_optax.measures import Statistics
+from singd_optax.optimizers._recipe import (
+    optimizer_of,
+    scaling_of,
+    shows_recipe_of,
+    shows_scaling_of,
+)
+from singd_optax.rules import (
+    ColumnFactor,
+    ColumnMomentum,
+    ColumnProduct,
+    Counter,
+    DampingMode,
+    FactorStepNorm,
+    Hyperparameter,
+    InverseFree,
+    MatrixView,
+    Recipe,
+    RowFactor,
+    RowMomentum,
+    RowProduct,
+    choose,
+    hyperparameter_at,
+)
+from singd_optax.rules._inverse_free import (
+    bounded_step,
+    cached_products,
+    check_inverse_free,
+    identity_pair,
+    zero_pair,
+)
+from singd_optax.structures import Precision, StructuredMatrix
+from singd_optax.transforms import damping_schedule
+
+
+class InverseFreeShampooState(NamedTuple):
+    """What inverse-free Shampoo keeps of a parameter.
+
+    Attributes:
+      K: Of the rows.
+      C: Of the columns.
+      m_K: The momentum of K's steps.
+      m_C: Of C's.
+      product_K: K Kᵀ, or None if it is not kept.
+      product_C: C Cᵀ.
+      started: Whether the factors were refreshed at all: int32, 0 or 1.
+    """
+
+    K: RowFactor
+    C: ColumnFactor
+    m_K: RowMomentum
+    m_C: ColumnMomentum
+    product_K: RowProduct
+    product_C: ColumnProduct
+    started: Counter
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InverseFreeShampoo(InverseFree):
+    """Structured inverse- and root-free Shampoo (IF-Shampoo of arXiv 2402.03496, figure 3).
+
+    K Kᵀ ⊗ C Cᵀ approaches the inverse of the damped second moment of the gradient, without the
+    square root of Adam or Shampoo, by matrix products alone. For gradients G (rows x columns, of
+    d_K and d_C), Π the projection onto a structure, and B = ``batch_size``::
+
+        H_K = Π(Kᵀ G C Cᵀ Gᵀ K) B / d_C,    H_C = Π(Cᵀ Gᵀ K Kᵀ G C) B / d_K
+        m_K <- a1 m_K + (1 - a1)/2 [ H_K + λ (Tr CᵀC / d_C) Π(KᵀK) - I ]
+        m_C <- a1 m_C + (1 - a1)/2 [ H_C + λ (Tr KᵀK / d_K) Π(CᵀC) - I ]
+        K   <- K (I - b1 m_K),    C <- C (I - b1 m_C)
+        G   -> K Kᵀ G C Cᵀ
+
+    where all right-hand sides have the old K and C. With a step norm, b1 is divided by max(1, ‖m‖)
+    for each factor. A gradient of zeros, from which nothing can be learnt, changes nothing and is
+    counted as a failure.
+
+    Attributes:
+      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "relative" to B mean(G²), or "absolute" (the paper's).
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule.
+      factor_step_norm: What bounds the factors' steps: None, "max_abs" or "spectral".
+      batch_size: B; 1 for a loss that is a sum, the number of examples for one that is a mean:
+        squares of a mean gradient are that much smaller than the curvature that they stand for. It
+        is of no effect on the direction where damping is relative, and only scales it.
+      factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
+        the size of the first gradient, so that nothing has to be learnt but shape.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+    """
+
+    damping: Hyperparameter = damping_schedule()
+    damping_mode: DampingMode = "relative"
+    factor_learning_rate: Hyperparameter = 0.5
+    factor_momentum: Hyperparameter = 0.5
+    factor_step_norm: FactorStepNorm = "spectral"
+    batch_size: Hyperparameter = 1.0
+    factor_init: Literal["identity", "gradient"] = "gradient"
+    cache_products: bool = False
+    precision: Precision = "highest"
+
+    State: ClassVar[type] = InverseFreeShampooState
+    momentum_of: ClassVar = "update"
+    recipe: ClassVar[Recipe] = Recipe(momentum=0.8, nesterov=False, update_rms=0.2)
+
+    @classmethod
+    def paper(
+        cls,
+        batch_size: Hyperparameter,
+        damping: Hyperparameter = 1e-3,
+        factor_learning_rate: Hyperparameter = 1e-2,
+        factor_momentum: Hyperparameter = 0.9,
+    ) -> Self:
+        """The algorithm of the paper: absolute damping, from K = C = I, with unbounded steps.
+
+        Args:
+          batch_size: B.
+          damping: λ.
+          factor_learning_rate: b1.
+          factor_momentum: a1.
+        """
+        return cls(
+            damping=damping,
+            damping_mode="absolute",
+            factor_learning_rate=factor_learning_rate,
+            factor_momentum=factor_momentum,
+            factor_step_norm=None,
+            batch_size=batch_size,
+            factor_init="identity",
+        )
+
+    def __post_init__(self) -> None:
+        check_inverse_free(
+            damping=self.damping,
+            damping_mode=self.damping_mode,
+            factor_learning_rate=self.factor_learning_rate,
+            factor_step_norm=self.factor_step_norm,
+            precision=self.precision,
+            cache_products=self.cache_products,
+        )
+        check_choice("damping_mode", self.damping_mode, ("absolute", "relative"))
+        check_number("factor_momentum", self.factor_momentum, maximum=1, strict_maximum=True)
+        check_number("batch_size", self.batch_size, strict=True)
+        check_choice("factor_init", self.factor_init, ("identity", "gradient"))
+
+    def init(self, view: MatrixView) -> InverseFreeShampooState:
+        """K = C = I, and zero momenta."""
+        K, C = identity_pair(view)
+        products = cached_products(view, K, C, self.cache_products)
+        started = jnp.zeros(view.stack_shape, jnp.int32)
+        return InverseFreeShampooState(K, C, *zero_pair(view), *products, started)
+
+    def refresh(
+        self,
+        view: MatrixView,
+        state: InverseFreeShampooState,
+        statistics: Statistics | None,
+        gradient: jax.Array,
+        count: jax.Array,
+        key: jax.Array,
+    ) -> tuple[InverseFreeShampooState, jax.Array]:
+        """One step on K and C."""
+        dtype = view.statistics_dtype
+        K, C = state.K, state.C
+        assert state.m_K is not None and state.m_C is not None  # as init made them
+        batch_size = hyperparameter_at(self.batch_size, count, dtype)
+        gradient = gradient * jnp.sqrt(batch_size)
+        mean_square = jnp.mean(gradient**2, axis=(-2, -1))
+        good = mean_square > 0
+        damping = hyperparameter_at(self.damping, count, dtype)
+        if self.damping_mode == "relative":
+            damping = damping * mean_square
+        if self.factor_init == "gradient":
+            size = jnp.where(good, mean_square + damping, 1) ** -0.25
+            first = jnp.where(state.started > 0, 1, size)
+            K, C = K * first, C * first
+        momentum = hyperparameter_at(self.factor_momentum, count, dtype)
+
+        def moved(
+            m: StructuredMatrix,
+            factor: StructuredMatrix,
+            other: StructuredMatrix,
+            rows: jax.Array,
+        ) -> StructuredMatrix:
+            # `rows` @ `factor` is the gradient whitened from both sides.
+            whitened = other.transpose_matmul(rows, precision=self.precision)
+            curvature = factor.gram(whitened, precision=self.precision) * (1 / other.dim)
+            other_gram = other.frobenius_norm() ** 2 / other.dim
+            damped = curvature + factor.gram(precision=self.precision) * (damping * other_gram)
+            return m * momentum + damped.add_identity(-1.0) * ((1 - momentum) / 2)
+
+        m_K = moved(state.m_K, K, C, jnp.swapaxes(gradient, -1, -2))
+        m_C = moved(state.m_C, C, K, gradient)
+        step_size = hyperparameter_at(self.factor_learning_rate, count)
+        (K, m_K), (C, m_C) = (
+            bounded_step(factor, m, step_size, self.factor_step_norm, self.precision)
+            for factor, m in ((K, m_K), (C, m_C))
+        )
+        products = cached_products(view, K, C, self.cache_products)
+        started = jnp.ones_like(state.started)
+        new = InverseFreeShampooState(K, C, m_K, m_C, *products, started)
+        cast = jax.tree.map(lambda fresh, old: fresh.astype(old.dtype), new, state)
+        return choose(good, cast, state), good
+
+
+@shows_scaling_of(InverseFreeShampoo)
+def scale_by_inverse_free_shampoo(
+    layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by structured inverse- and root-free Shampoo, from gradients alone.
+
+    The relative of SINGD for any tree of parameters: no model, no layers, no inverse and no root.
+    A gradient G becomes K Kᵀ G C Cᵀ; K and C approach roots of the inverse second moment of the
+    gradient by matrix products alone, may have any structure, and may be kept in bfloat16. The
+    equations are in ``singd_optax.optimizers.InverseFreeShampoo``. How arrays make matrices is said
+    at ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.inverse_free_shampoo`` is
+    a complete optimizer.
+
+    As nothing takes a root, the update is smaller where gradients are larger: scale it, by
+    ``grafting`` or as the complete optimizer does.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
+        arrays of two axes or more.
+
+    Returns:
+      A transformation; its state counts refreshes that were skipped, in ``skipped_refreshes``.
+
+    Raises:
+      ValueError: An option is out of range.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Lin et al., Can We Remove the Square-Root in Adaptive Gradient Methods? A Second-Order
+      Perspective, ICML 2024, arXiv 2402.03496.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> tx = optax.chain(
+      ...   singd_optax.scale_by_inverse_free_shampoo(structures="diagonal", grafting="sgd"),
+      ...   optax.scale_by_learning_rate(0.1))
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> opt_state = tx.init(params)
+      >>> updates, opt_state = tx.update(params, opt_state, params)
+      >>> round(float(optax.tree.norm(updates["kernel"])), 4)
+      0.2449
+    """
+    return scaling_of(scale_by_inverse_free_shampoo, InverseFreeShampoo, layers, options)
+
+
+@shows_recipe_of(InverseFreeShampoo)
+def inverse_free_shampoo(
+    learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Structured inverse- and root-free Shampoo as a drop-in for AdamW, without layers.
+
+    Matrix-shaped parameters: ``scale_by_inverse_free_shampoo``, an average of its updates, scaled
+    to a root mean square as AdamW's are, decoupled weight decay. All other parameters go to
+    ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
+        arrays of two axes or more.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates.
+      TypeError: An option is unknown or of another type.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.inverse_free_shampoo(1e-2, structures=("dense", "diagonal"))
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    """
+    return optimizer_of(inverse_free_shampoo, InverseFreeShampoo, learning_rate, layers, options)

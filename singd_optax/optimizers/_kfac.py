@@ -1,0 +1,299 @@
+"""KFAC: Kronecker-factored curvature, with inverses."""
+
+import dataclasses
+from typing import ClassVar, Literal, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from singd_optax._validate import (
+    check_choice,
+    check_flag,
+    check_interval,
+    check_number,
+    check_precision,
+)
+from singd_optax.layers import Layers
+from singd_optax.measures import Measure, Moments, Statistics
+from singd_optax.optimizers._recipe import (
+    optimizer_of,
+    scaling_of,
+    shows_recipe_of,
+    shows_scaling_of,
+)
+from singd_optax.rules import (
+    ColumnBasis,
+    ColumnFactor,
+    ColumnMoment,
+    ColumnValues,
+    Counter,
+    DampingMode,
+    Hyperparameter,
+    MatrixView,
+    Number,
+    RowBasis,
+    RowFactor,
+    RowMoment,
+    RowValues,
+    Rule,
+    hyperparameter_at,
+)
+from singd_optax.rules._inverse import check_invertible, eigen, inverse
+from singd_optax.structures import Precision, StructuredMatrix
+from singd_optax.transforms import damping_schedule
+
+InverseMethod = Literal["cholesky", "eigh"]
+
+
+class KFACState(NamedTuple):
+    """What KFAC keeps of a layer.
+
+    Attributes:
+      K: The inverse of the damped S_K.
+      C: The inverse of the damped S_C.
+      S_K: Exponential moving average of U.
+      S_C: Exponential moving average of G.
+      averaged: How many statistics are in them, int32.
+      inverted_at: The step of the last inversion, int32, or -1.
+    """
+
+    K: RowFactor
+    C: ColumnFactor
+    S_K: RowMoment
+    S_C: ColumnMoment
+    averaged: Counter
+    inverted_at: Counter
+
+
+class EigenKFACState(NamedTuple):
+    """What KFAC keeps of a layer with ``inverse_method="eigh"``.
+
+    Attributes:
+      K: Eigenvectors of S_K.
+      C: Eigenvectors of S_C.
+      values_K: Their eigenvalues, (fan_in,).
+      values_C: Likewise, (fan_out,).
+      damping: λ, added to the products of eigenvalues.
+      S_K: Exponential moving average of U.
+      S_C: Exponential moving average of G.
+      averaged: How many statistics are in them, int32.
+      inverted_at: The step of the last decomposition, int32, or -1.
+    """
+
+    K: RowBasis
+    C: ColumnBasis
+    values_K: RowValues
+    values_C: ColumnValues
+    damping: Number
+    S_K: RowMoment
+    S_C: ColumnMoment
+    averaged: Counter
+    inverted_at: Counter
+
+
+State = KFACState | EigenKFACState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KFAC(Rule):
+    """The update of KFAC (arXiv 1503.05671; in the notation of arXiv 2312.05705).
+
+    With U and G the second moments of inputs and output gradients::
+
+        S_K <- (1 - b1) S_K + b1 U,    S_C <- (1 - b1) S_C + b1 G
+        natural gradient = (S_K + π √λ I)^-1 ∇ (S_C + √λ / π I)^-1
+
+    with π² = (Tr S_K / d_i) / (Tr S_C / d_o) (arXiv 1503.05671, section 6.3), or π = 1; by "eigh",
+    the damping is not divided: (S_K ⊗ S_C + λ I)^-1 ∇. Inverses are formed in float32 (float64 for
+    float64 kernels), and kept in the layer's factor dtype.
+
+    Attributes:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
+        the scale of loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
+        not, they start at I.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_method: "cholesky", or "eigh", which damps the product and not the factors.
+      inverse_every: At least this many steps from one inversion to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+    """
+
+    damping: Hyperparameter = damping_schedule()
+    damping_mode: DampingMode = "relative"
+    factor_learning_rate: Hyperparameter = 0.05
+    bias_correction: bool = True
+    use_pi: bool = True
+    inverse_method: InverseMethod = "cholesky"
+    inverse_every: int = 1
+    precision: Precision = "highest"
+
+    State: ClassVar[type] = KFACState
+
+    @classmethod
+    def paper(cls, damping: Hyperparameter = 1e-3) -> Self:
+        """Absolute damping, shared out by π; averages with b1 = 0.05, which start at 0.
+
+        The paper adapts λ by the reduction of the loss; here it is what you give.
+
+        Args:
+          damping: λ.
+        """
+        return cls(damping=damping, damping_mode="absolute")
+
+    def __post_init__(self) -> None:
+        check_number("damping", self.damping, strict=True)
+        check_choice("damping_mode", self.damping_mode, ("absolute", "relative"))
+        check_number("factor_learning_rate", self.factor_learning_rate, strict=True, maximum=1)
+        check_flag("bias_correction", self.bias_correction)
+        check_flag("use_pi", self.use_pi)
+        check_choice("inverse_method", self.inverse_method, ("cholesky", "eigh"))
+        check_interval("inverse_every", self.inverse_every, schedule=False)
+        check_precision("precision", self.precision)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Plain moments."""
+        return (Moments(),)
+
+    def init(self, view: MatrixView) -> State:
+        """Inverses I, and averages 0 (I without bias correction)."""
+        for structure in view.structures:
+            check_invertible(structure, view.path)
+        stack, dtype = view.stack_shape, view.statistics_dtype
+        sides = list(zip(view.structures, view.dims, view.factor_dtype, strict=True))
+        K, C = (structure.eye(dim, name, stack) for structure, dim, name in sides)
+        S_K, S_C = (
+            (structure.zeros if self.bias_correction else structure.eye)(dim, dtype, stack)
+            for structure, dim, _ in sides
+        )
+        averaged, inverted_at = jnp.zeros(stack, jnp.int32), jnp.full(stack, -1, jnp.int32)
+        if self.inverse_method == "cholesky":
+            return KFACState(K, C, S_K, S_C, averaged, inverted_at)
+        values = (jnp.ones((*stack, dim), dtype) for dim in view.dims)
+        damping = jnp.zeros(stack, dtype)
+        return EigenKFACState(K, C, *values, damping, S_K, S_C, averaged, inverted_at)
+
+    def refresh(
+        self,
+        view: MatrixView,
+        state: State,
+        statistics: Statistics | None,
+        gradient: jax.Array,
+        count: jax.Array,
+        key: jax.Array,
+    ) -> tuple[State, bool]:
+        """New averages; new inverses if they are due."""
+        assert statistics is not None
+        rate = hyperparameter_at(self.factor_learning_rate, count, view.statistics_dtype)
+        averaged = state.averaged + 1
+        S_K = state.S_K * (1 - rate) + statistics.H_K * rate
+        S_C = state.S_C * (1 - rate) + statistics.H_C * rate
+        due = (state.inverted_at < 0) | (count - state.inverted_at >= self.inverse_every)
+        now = jnp.any(due)
+        correction = jnp.ones_like(rate)
+        if self.bias_correction:
+            correction = 1 / (1 - (1 - rate) ** averaged.astype(view.statistics_dtype))
+
+        def invert() -> State:
+            return self._inverted(view, state, S_K * correction, S_C * correction, count)
+
+        new = jax.lax.cond(now, invert, lambda: state)
+        inverted_at = jnp.where(now, count, state.inverted_at)
+        return new._replace(S_K=S_K, S_C=S_C, averaged=averaged, inverted_at=inverted_at), True
+
+    def _inverted(
+        self,
+        view: MatrixView,
+        state: State,
+        S_K: StructuredMatrix,
+        S_C: StructuredMatrix,
+        count: jax.Array,
+    ) -> State:
+        dtype = view.statistics_dtype
+        damping = hyperparameter_at(self.damping, count)
+        traces = S_K.average_trace(), S_C.average_trace()
+        if self.damping_mode == "relative":
+            damping = damping * traces[0] * traces[1]
+        damping = jnp.broadcast_to(damping.astype(dtype), view.stack_shape)
+        if isinstance(state, EigenKFACState):
+            (K, values_K), (C, values_C) = eigen(S_K), eigen(S_C)
+            # Rounding may leave eigenvalues of a singular moment below zero.
+            values = jnp.maximum(values_K, 0), jnp.maximum(values_C, 0)
+            return state._replace(K=K, C=C, values_K=values[0], values_C=values[1], damping=damping)
+        pi = jnp.sqrt(traces[0] / traces[1]) if self.use_pi else jnp.ones_like(traces[0])
+        root = jnp.sqrt(damping)
+        K, C = inverse(S_K.add_identity(pi * root)), inverse(S_C.add_identity(root / pi))
+        return state._replace(K=K, C=C)
+
+    def direction(
+        self,
+        view: MatrixView,
+        state: State,
+        vector: jax.Array,
+        gradient: jax.Array,
+        count: jax.Array,
+    ) -> tuple[jax.Array, State]:
+        """The natural gradient."""
+        K, C, precision = state.K, state.C, self.precision
+        if not isinstance(state, EigenKFACState):
+            left = jnp.swapaxes(K.matmul(vector, precision=precision), -1, -2)
+            return jnp.swapaxes(C.matmul(left, precision=precision), -1, -2), state
+        turned = jnp.swapaxes(K.transpose_matmul(vector, precision=precision), -1, -2)
+        turned = C.transpose_matmul(turned, precision=precision)
+        values = state.values_C[..., :, None] * state.values_K[..., None, :]
+        turned = turned / (values + state.damping[..., None, None])
+        left = jnp.swapaxes(C.matmul(turned, precision=precision), -1, -2)
+        return K.matmul(left, precision=precision), state
+
+
+@shows_scaling_of(KFAC)
+def scale_by_kfac(layers: Layers, **options: object) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by KFAC's preconditioner: the method that SINGD makes inverse-free.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    (S_K + π √λ I)^-1 G (S_C + √λ / π I)^-1, with S_K and S_C moving averages of the second moments
+    of inputs and output gradients. The equations are in ``singd_optax.optimizers.KFAC``; parameters
+    outside ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``; structures dense, diagonal or block-diagonal.
+
+    Returns:
+      A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range. From ``init``: a structure has no inverse.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Martens and Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature,
+      ICML 2015, arXiv 1503.05671. Eschenhagen et al., Kronecker-Factored Approximate Curvature for
+      Modern Neural Network Architectures, NeurIPS 2023, arXiv 2311.00636 (expand and reduce).
+    """
+    return scaling_of(scale_by_kfac, KFAC, layers, options)
+
+
+@shows_recipe_of(KFAC)
+def kfac(
+    learning_rate: Hyperparameter, layers: Layers, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """KFAC, with inverses, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``; structures dense, diagonal or block-diagonal.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates.
+      TypeError: ``layers`` or an option is of another type, or an option is unknown.
+    """
+    return optimizer_of(kfac, KFAC, learning_rate, layers, options)

@@ -1,0 +1,345 @@
+"""Shampoo: inverse roots of the second moments of gradients, on both sides."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple, Self, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from singd_optax._validate import check_choice, check_number, check_precision, check_size
+from singd_optax.layers import Layers
+from singd_optax.measures import Statistics
+from singd_optax.optimizers._recipe import (
+    optimizer_of,
+    scaling_of,
+    shows_recipe_of,
+    shows_scaling_of,
+)
+from singd_optax.rules import (
+    ColumnFactor,
+    ColumnMoment,
+    Hyperparameter,
+    MatrixView,
+    Number,
+    Recipe,
+    RootMethod,
+    RowFactor,
+    RowMoment,
+    Rule,
+    hyperparameter_at,
+    inverse_root,
+)
+from singd_optax.structures import (
+    BlockDiagonal,
+    Dense,
+    Identity,
+    Precision,
+    Structure,
+    StructuredMatrix,
+)
+from singd_optax.transforms import refresh_schedule
+
+
+class ShampooState(NamedTuple):
+    """What Shampoo keeps of a parameter.
+
+    Attributes:
+      K: The root on the side of the rows, A.
+      C: The root on the side of the columns, B.
+      L: The second moment of the rows, Σ G Gᵀ, weighted.
+      R: Of the columns, Σ Gᵀ G, weighted.
+      moment_weight: The sum of the weights, by which L and R are divided.
+    """
+
+    K: RowFactor
+    C: ColumnFactor
+    L: RowMoment
+    R: ColumnMoment
+    moment_weight: Number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shampoo(Rule):
+    """Shampoo (arXiv 1802.09568), with exponential moving averages of the moments.
+
+    With p = ``root`` and gradients G (rows x columns)::
+
+        L <- b2 L + (1 - b2) G Gᵀ,    R <- b2 R + (1 - b2) Gᵀ G        on every step
+        A = (L/w + ε λ_max I)^(-1/p),  B = (R/w + ε λ_max I)^(-1/p)    on refresh steps
+        G -> A G B
+
+    w = 1 - b2^t is the weight of what L and R have seen; λ_max is of each of the two matrices
+    (each block). Sides longer than a block have block-diagonal L or R: a block of rows is
+    preconditioned by its own moments, over all columns. A side whose structure is ``Identity()``
+    has no root. A block whose root fails (not finite, or not converged), or that has seen no
+    gradient at all, keeps the root that it had.
+
+    Attributes:
+      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
+      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
+        approximates full-matrix Adagrad.
+      root_method: "eigh", or "newton", which needs matrix products only.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+    """
+
+    b2: Hyperparameter | None = 0.95
+    eps: Hyperparameter = 1e-6
+    root: int = 4
+    root_method: RootMethod = "eigh"
+    precision: Precision = "highest"
+
+    State: ClassVar[type] = ShampooState
+    momentum_of: ClassVar = "update"
+    structures: ClassVar = BlockDiagonal(1024)
+    # Roots are dear: few early ones.
+    recipe: ClassVar[Recipe] = Recipe(
+        momentum=0.9,
+        nesterov=False,
+        update_rms=None,
+        grafting="rmsprop",
+        refresh_every=refresh_schedule(5),
+    )
+
+    @classmethod
+    def paper(cls, eps: Hyperparameter = 1e-4) -> Self:
+        """Plain sums of moments, as in the first paper.
+
+        Args:
+          eps: ε, here relative to λ_max; the paper starts the sums at ε I.
+        """
+        return cls(b2=None, eps=eps)
+
+    def __post_init__(self) -> None:
+        if self.b2 is not None:
+            check_number("b2", self.b2, maximum=1, strict_maximum=True)
+        check_number("eps", self.eps)
+        check_size("root", self.root)
+        check_choice("root_method", self.root_method, get_args(RootMethod))
+        check_precision("precision", self.precision)
+
+    def init(self, view: MatrixView) -> ShampooState:
+        """A = B = I, and moments of zero."""
+        check_roots(view.structures)
+        sides = list(zip(view.structures, view.dims, view.factor_dtype, strict=True))
+        dtype, stack = view.statistics_dtype, view.stack_shape
+        A, B = (structure.eye(dim, name, stack) for structure, dim, name in sides)
+        L, R = (structure.zeros(dim, dtype, stack) for structure, dim, _ in sides)
+        return ShampooState(A, B, L, R, jnp.zeros(stack, dtype))
+
+    def observe(
+        self, view: MatrixView, state: ShampooState, gradient: jax.Array, count: jax.Array
+    ) -> ShampooState:
+        """Add this gradient to the moments."""
+        dtype = view.statistics_dtype
+        decay = hyperparameter_at(1.0 if self.b2 is None else self.b2, count, dtype)
+        fresh = jnp.ones([], dtype) if self.b2 is None else 1 - decay
+        rows, columns = view.structures
+        gram = columns.project_gram(gradient, precision=self.precision)
+        turned = jnp.swapaxes(gradient, -1, -2)
+        turned_gram = rows.project_gram(turned, precision=self.precision)
+        weight = state.moment_weight
+        return state._replace(
+            L=state.L * decay + turned_gram * fresh,
+            R=state.R * decay + gram * fresh,
+            moment_weight=jnp.ones_like(weight) if self.b2 is None else weight * decay + fresh,
+        )
+
+    def refresh(
+        self,
+        view: MatrixView,
+        state: ShampooState,
+        statistics: Statistics | None,
+        gradient: jax.Array,
+        count: jax.Array,
+        key: jax.Array,
+    ) -> tuple[ShampooState, jax.Array | bool]:
+        """New roots; where one fails, the old one."""
+        path = view.path
+        return self.refresh_all(
+            {path: view}, {path: state}, {path: statistics}, {path: gradient}, count, key
+        )[path]
+
+    def refresh_all(
+        self,
+        views: Mapping[str, MatrixView],
+        states: Mapping[str, ShampooState],
+        statistics: Mapping[str, Statistics | None],
+        gradients: Mapping[str, jax.Array],
+        count: jax.Array,
+        key: jax.Array,
+    ) -> dict[str, tuple[ShampooState, jax.Array | bool]]:
+        """New roots of all parameters, those of equal blocks in one batch."""
+        moments = {path: _unbiased(states[path]) for path in views}
+        blocks, treedef = jax.tree.flatten(moments)
+        old = jax.tree.leaves({path: (states[path].K, states[path].C) for path in views})
+        fresh, good = self._roots(blocks, old, hyperparameter_at(self.eps, count))
+        roots, flags = (jax.tree.unflatten(treedef, leaves) for leaves in (fresh, good))
+        result: dict[str, tuple[ShampooState, jax.Array | bool]] = {}
+        for path, view in views.items():
+            axes = len(view.stack_shape)
+            each = [
+                flag.all(tuple(range(axes, flag.ndim))) for flag in jax.tree.leaves(flags[path])
+            ]
+            A, B = roots[path]
+            went_well = jnp.stack(each).all(0) if each else True
+            result[path] = states[path]._replace(K=A, C=B), went_well
+        return result
+
+    def _roots(
+        self, blocks: list[jax.Array], old: list[jax.Array], ridge: ArrayLike
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Roots (..., k, k), and whether they are good, of lists of batches of blocks."""
+        groups: dict[tuple[int, str], list[int]] = {}
+        for index, block in enumerate(blocks):
+            groups.setdefault((block.shape[-1], block.dtype.name), []).append(index)
+        roots, flags = list(old), list(old)
+        for (size, _), members in groups.items():
+            batch = jnp.concatenate([blocks[i].reshape(-1, size, size) for i in members])
+            results, right = inverse_root(
+                batch, self.root, ridge=ridge, method=self.root_method, precision=self.precision
+            )
+            empty = (batch == 0).all((-2, -1))
+            start = 0
+            for i in members:
+                shape = blocks[i].shape[:-2]
+                part = slice(start, start + math.prod(shape))
+                start = part.stop
+                taken = (right & ~empty)[part].reshape(*shape, 1, 1)
+                roots[i] = jnp.where(taken, results[part].reshape(blocks[i].shape), old[i])
+                flags[i] = (right | empty)[part].reshape(shape)
+        return roots, flags
+
+    def direction(
+        self,
+        view: MatrixView,
+        state: ShampooState,
+        vector: jax.Array,
+        gradient: jax.Array,
+        count: jax.Array,
+    ) -> tuple[jax.Array, ShampooState]:
+        """A G B."""
+        left = state.K.matmul(vector, precision=self.precision)
+        return multiply_right(left, state.C, self.precision), state
+
+
+def _unbiased(state: ShampooState) -> tuple[StructuredMatrix, StructuredMatrix]:
+    """The moments, divided by the weight of what they have seen."""
+    scale = 1 / jnp.where(state.moment_weight > 0, state.moment_weight, 1)
+    return state.L * scale, state.R * scale
+
+
+def multiply_right(
+    matrix: jax.Array, symmetric: StructuredMatrix, precision: Precision
+) -> jax.Array:
+    """M B for M (..., n, dim) and symmetric B."""
+    turned = symmetric.matmul(jnp.swapaxes(matrix, -1, -2), precision=precision)
+    return jnp.swapaxes(turned, -1, -2)
+
+
+def check_roots(structures: tuple[Structure, Structure]) -> None:
+    """Raise unless roots in these structures are roots of dense blocks, or none.
+
+    Args:
+      structures: Of rows and columns.
+
+    Raises:
+      ValueError: One is something else.
+    """
+    for structure in structures:
+        if not isinstance(structure, Dense | BlockDiagonal | Identity):
+            raise ValueError(
+                "Inverse roots are taken of Dense() and BlockDiagonal(block_size) matrices only, "
+                f"got {structure!r}. For other structures use inverse_free_shampoo."
+            )
+
+
+@shows_scaling_of(Shampoo)
+def scale_by_shampoo(
+    layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Shampoo's preconditioner, from gradients alone.
+
+    A gradient G becomes L^(-1/4) G R^(-1/4), with L and R the averages of G Gᵀ and Gᵀ G; the
+    equations are in ``singd_optax.optimizers.Shampoo``. Roots are taken in float32 (float64 for
+    float64 parameters). How arrays make matrices is said at ``scale_by_rule``; scalars and vectors
+    pass through. ``singd_optax.shampoo`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
+        arrays of two axes or more.
+
+    Returns:
+      A transformation; its state counts roots that failed, in ``skipped_refreshes``.
+
+    Raises:
+      ValueError: An option is out of range.
+      TypeError: An option is unknown or of another type. ``optax.inject_hyperparams`` turns numbers
+        into arrays: name ``root`` in its ``static_args``.
+
+    References:
+      Gupta, Koren and Singer, Shampoo: Preconditioned Stochastic Tensor Optimization, ICML 2018,
+      arXiv 1802.09568. Anil et al., Scalable Second Order Optimization for Deep Learning, arXiv
+      2002.09018 (blocks, grafting, the coupled Newton iteration).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> tx = optax.chain(
+      ...   singd_optax.scale_by_shampoo(grafting="adam"), optax.scale_by_learning_rate(0.1))
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> opt_state = tx.init(params)
+      >>> grads = jax.tree.map(jnp.ones_like, params)
+      >>> updates, opt_state = tx.update(grads, opt_state, params)
+      >>> updates["kernel"].round(3)
+      Array([[-0.1, -0.1],
+             [-0.1, -0.1],
+             [-0.1, -0.1]], dtype=float32)
+    """
+    return scaling_of(scale_by_shampoo, Shampoo, layers, options)
+
+
+@shows_recipe_of(Shampoo)
+def shampoo(
+    learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Shampoo as a drop-in for AdamW: any model, gradients only.
+
+    Matrix-shaped parameters: Shampoo's direction at the length of RMSProp's step (so that AdamW's
+    learning rates carry over), an average of it, decoupled weight decay. All other parameters go
+    to ``fallback``. How arrays make matrices, stacked ones too, is said at ``scale_by_rule``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
+        arrays of two axes or more.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates.
+      TypeError: An option is unknown or of another type. ``optax.inject_hyperparams`` turns numbers
+        into arrays: name ``root`` in its ``static_args``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> x = jax.random.normal(jax.random.key(0), (64, 8))
+      >>> y = x @ jax.random.normal(jax.random.key(1), (8, 3))
+      >>> loss_fn = lambda params: jnp.mean((x @ params["kernel"] + params["bias"] - y) ** 2)
+      >>> params = {"kernel": jnp.zeros((8, 3)), "bias": jnp.zeros(3)}
+      >>> tx = singd_optax.shampoo(optax.linear_schedule(0.1, 0.0, 100))
+      >>> opt_state = tx.init(params)
+      >>> @jax.jit
+      ... def step(params, opt_state):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> for _ in range(100):
+      ...   params, opt_state = step(params, opt_state)
+      >>> bool(loss_fn(params) < 1e-3)
+      True
+    """
+    return optimizer_of(shampoo, Shampoo, learning_rate, layers, options)

@@ -1,0 +1,190 @@
+"""What inverse-free rules share: bounded multiplicative steps on K and C, and how they apply."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from singd_optax._types import PyTree
+from singd_optax._validate import check_choice, check_flag, check_number, check_precision
+from singd_optax.layers import MatrixView
+from singd_optax.measures import Measure, Moments, Statistics
+from singd_optax.rules._numbers import DampingMode, Hyperparameter
+from singd_optax.rules._rule import Rule
+from singd_optax.structures import (
+    DenseMatrix,
+    IdentityMatrix,
+    Precision,
+    StructuredMatrix,
+    contract,
+)
+
+#: By what the steps on factors are bounded.
+FactorStepNorm = Literal["max_abs", "spectral"] | None
+
+#: The bound on β ‖m‖: I - β m keeps eigenvalues of at least a tenth.
+_LARGEST_STEP = 0.9
+
+
+class InverseFree(Rule):
+    """Rules whose preconditioner is K Kᵀ X C Cᵀ; states have K, C and maybe K Kᵀ, C Cᵀ."""
+
+    def direction(
+        self,
+        view: MatrixView,
+        state: PyTree,
+        vector: jax.Array,
+        gradient: jax.Array,
+        count: jax.Array,
+    ) -> tuple[jax.Array, PyTree]:
+        """K Kᵀ X C Cᵀ: matrix products only."""
+        del view, gradient, count
+        left = _apply(state.K, state.product_K, vector, self.precision)
+        right = _apply(state.C, state.product_C, jnp.swapaxes(left, -1, -2), self.precision)
+        return jnp.swapaxes(right, -1, -2), state
+
+    def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
+        """Kᵀ X C."""
+        del view
+        left = state.K.transpose_matmul(matrix, precision=self.precision)
+        turned = jnp.swapaxes(left, -1, -2)
+        right = state.C.transpose_matmul(turned, precision=self.precision)
+        return jnp.swapaxes(right, -1, -2)
+
+    def unwhiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
+        """K X Cᵀ."""
+        del view
+        turned = jnp.swapaxes(state.K.matmul(matrix, precision=self.precision), -1, -2)
+        return jnp.swapaxes(state.C.matmul(turned, precision=self.precision), -1, -2)
+
+
+def _apply(
+    factor: StructuredMatrix,
+    product: StructuredMatrix | None,
+    x: jax.Array,
+    precision: Precision,
+) -> jax.Array:
+    if product is not None:
+        return product.matmul(x, precision=precision)
+    return factor.matmul(factor.transpose_matmul(x, precision=precision), precision=precision)
+
+
+def check_inverse_free(
+    *,
+    damping: Hyperparameter,
+    damping_mode: DampingMode | None,
+    factor_learning_rate: Hyperparameter,
+    factor_step_norm: FactorStepNorm,
+    precision: Precision,
+    cache_products: bool,
+) -> None:
+    """Check what all inverse-free rules share, before anything is traced.
+
+    Args:
+      damping: A number >= 0, or a schedule.
+      damping_mode: ``"absolute"``, ``"relative"`` or None.
+      factor_learning_rate: A number >= 0, or a schedule.
+      factor_step_norm: None, ``"max_abs"`` or ``"spectral"``.
+      precision: What ``jax.numpy.einsum`` takes.
+      cache_products: A flag.
+
+    Raises:
+      ValueError: One is out of range.
+      TypeError: One is of another type.
+    """
+    check_number("damping", damping)
+    check_choice("damping_mode", damping_mode, (*get_args(DampingMode), None))
+    check_number("factor_learning_rate", factor_learning_rate)
+    check_choice("factor_step_norm", factor_step_norm, (None, "max_abs", "spectral"))
+    check_precision("precision", precision)
+    check_flag("cache_products", cache_products)
+
+
+def identity_pair(view: MatrixView) -> tuple[StructuredMatrix, StructuredMatrix]:
+    """K = I and C = I, in the structures and factor dtypes of a parameter."""
+    K, C = (
+        structure.eye(dim, dtype, view.stack_shape)
+        for structure, dim, dtype in zip(view.structures, view.dims, view.factor_dtype, strict=True)
+    )
+    return K, C
+
+
+def zero_pair(view: MatrixView) -> tuple[StructuredMatrix, StructuredMatrix]:
+    """Two zero matrices, likewise."""
+    K, C = (
+        structure.zeros(dim, dtype, view.stack_shape)
+        for structure, dim, dtype in zip(view.structures, view.dims, view.factor_dtype, strict=True)
+    )
+    return K, C
+
+
+def bounded_step(
+    factor: StructuredMatrix,
+    direction: StructuredMatrix,
+    step_size: ArrayLike,
+    step_norm: FactorStepNorm,
+    precision: Precision,
+) -> tuple[StructuredMatrix, StructuredMatrix]:
+    """F (I - β m), the first-order truncation of F Expm(-β m), and the m to keep as momentum.
+
+    With a step norm, m is divided by max(1, ‖m‖), so that the step stays bounded whatever the
+    statistics are. The spectral norm bounds two more things: what is kept (or one spike would push
+    for many steps), and β ‖m‖ by 0.9, so that I - β m is never singular. A norm that is not finite,
+    or none of a matrix that is not zero, bounds nothing: then the step is NaN, which is refused.
+    """
+    if isinstance(factor, IdentityMatrix):
+        return factor, direction
+    kept = direction
+    if step_norm == "max_abs":
+        step_size = step_size / jnp.maximum(direction.max_abs(), 1)
+    elif step_norm == "spectral":
+        norm = direction.spectral_norm_bound(precision=precision)
+        usable = jnp.isfinite(norm) & ((norm > 0) | (direction.max_abs() == 0))
+        norm = jnp.where(usable, norm, jnp.nan)
+        kept = direction * (1 / jnp.maximum(norm, 1))
+        step_size = jnp.minimum(step_size / jnp.maximum(norm, 1), _LARGEST_STEP / (norm + 1e-3))
+    return factor - factor.multiply(direction, precision=precision) * step_size, kept
+
+
+def first_scales(
+    is_from_statistics: bool, statistics: Statistics, started: jax.Array
+) -> tuple[ArrayLike, ArrayLike]:
+    """By what to scale K and C on their first refresh, so that they fit the first statistics.
+
+    The rules put these numbers where they belong instead of scaling matrices with them: moments
+    and grams grow with their squares.
+    """
+    if not is_from_statistics:
+        return 1.0, 1.0
+    mean_U, mean_G = (
+        jnp.where((started > 0) | (mean <= 0), 1, mean)
+        for mean in (statistics.mean_U, statistics.mean_G)
+    )
+    return mean_U**-0.5, mean_G**-0.5
+
+
+def trace_of(moment: StructuredMatrix, mean: jax.Array) -> jax.Array:
+    """Tr H / dim of a whitened moment; on a side whose factor is I it is that of the rows."""
+    return mean if isinstance(moment, IdentityMatrix) else moment.average_trace()
+
+
+def cached_products(
+    view: MatrixView, K: StructuredMatrix, C: StructuredMatrix, wanted: bool
+) -> tuple[StructuredMatrix | None, StructuredMatrix | None]:
+    """K Kᵀ and C Cᵀ where they are dense and exact enough to keep, None where they are not.
+
+    With them a dense preconditioner takes two products instead of four. In bfloat16, rounding
+    K Kᵀ would make it indefinite.
+    """
+    product_K, product_C = (
+        DenseMatrix(contract("...ik,...jk->...ij", factor.entries, factor.entries))
+        if wanted and isinstance(factor, DenseMatrix) and dtype != "bfloat16"
+        else None
+        for factor, dtype in zip((K, C), view.factor_dtype, strict=True)
+    )
+    return product_K, product_C
+
+
+#: The measure of rules that whiten with the fields K and C of their states.
+WHITENED: tuple[Measure, ...] = (Moments(whitened_by=("K", "C")),)

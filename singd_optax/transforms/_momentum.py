@@ -1,0 +1,100 @@
+"""The momentum of gradients or of updates, kept like the parameters."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+
+from singd_optax._types import PyTree
+from singd_optax._validate import check_flag, check_number, concrete_number
+from singd_optax.layers import Leaves
+from singd_optax.rules import Hyperparameter
+
+Arrays = Mapping[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Momentum:
+    """A buffer for each parameter that a rule treats.
+
+    Of gradients it is the heavy ball of ``optax.trace``, m <- d m + g. Of updates it is their
+    average with corrected bias, m <- d m + (1 - d) u over 1 - d^t, since their size means something.
+
+    Attributes:
+      decay: d in [0, 1).
+      nesterov: Whether what comes out looks one step ahead.
+      dtype: Of the buffer; None for the parameter's.
+    """
+
+    decay: Hyperparameter = 0.0
+    nesterov: bool = False
+    dtype: DTypeLike | None = None
+
+    def __post_init__(self) -> None:
+        check_number("momentum", self.decay, maximum=1, strict_maximum=True, schedule=False)
+        check_flag("nesterov", self.nesterov)
+        if self.dtype is not None and not jnp.issubdtype(jnp.dtype(self.dtype), jnp.floating):
+            raise ValueError(
+                f"`accumulator_dtype` must be a dtype of floats or None, got {self.dtype!r}."
+            )
+
+    @property
+    def is_none(self) -> bool:
+        """Whether there is nothing to keep: a traced number may become another than 0."""
+        return concrete_number(self.decay) == 0 and not isinstance(self.decay, jax.Array)
+
+    def init(self, params: PyTree, paths: Iterable[str]) -> PyTree:
+        """Zeros at these paths, and empty nodes at all others; None if nothing is kept."""
+        leaves = Leaves(params)
+        if self.is_none:
+            return None
+        if leaves.is_placeholder:
+            return params
+        chosen = set(paths)
+        return leaves.replaced(
+            {
+                path: jnp.zeros_like(leaves[path], self.dtype)
+                if path in chosen
+                else optax.MaskedNode()
+                for path in leaves
+            }
+        )
+
+    def of_gradients(self, state: PyTree, gradients: Arrays) -> tuple[dict[str, jax.Array], PyTree]:
+        """(What is preconditioned, the state) after these gradients, by path."""
+        if state is None:
+            return dict(gradients), None
+        leaves = Leaves(state)
+        decay = self.decay
+        assert not callable(decay)
+        new = {path: g + decay * leaves[path] for path, g in gradients.items()}
+        ahead = {path: g + decay * new[path] for path, g in gradients.items()}
+        return (ahead if self.nesterov else new), _stored(leaves, new)
+
+    def of_updates(
+        self, state: PyTree, updates: Arrays, count: jax.Array
+    ) -> tuple[dict[str, jax.Array], PyTree]:
+        """(The averaged updates, the state) after these updates, by path."""
+        if state is None:
+            return dict(updates), None
+        leaves = Leaves(state)
+        decay = self.decay
+        assert not callable(decay)
+        new = {path: decay * leaves[path] + (1 - decay) * u for path, u in updates.items()}
+        steps = count + 1
+        out = new
+        if self.nesterov:
+            out = {path: decay * new[path] + (1 - decay) * u for path, u in updates.items()}
+            steps = count + 2
+        weight = 1 - jnp.asarray(decay, jnp.float32) ** steps
+        return (
+            {path: leaf / weight.astype(leaf.dtype) for path, leaf in out.items()},
+            _stored(leaves, new),
+        )
+
+
+def _stored(leaves: Leaves, new: Arrays) -> PyTree:
+    return leaves.replaced({path: leaf.astype(leaves[path].dtype) for path, leaf in new.items()})

@@ -1,0 +1,128 @@
+"""One refresh of all parameters, and what is done to states whatever the rule."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from singd_optax._types import PyTree
+from singd_optax.layers import MatrixView, constrained, factors_of, roles_of, whitened
+from singd_optax.measures import Statistics, is_stale
+from singd_optax.rules import Rule, choose
+from singd_optax.structures import stochastic_round
+
+Views = Mapping[str, MatrixView]
+
+
+class Carry(NamedTuple):
+    """What a refresh changes, each by path: as in ``RuleState``."""
+
+    states: dict[str, PyTree]
+    skipped: dict[str, jax.Array]
+    in_a_row: dict[str, jax.Array]
+
+
+def refreshed(
+    rule: Rule,
+    views: Views,
+    carry: Carry,
+    statistics: Mapping[str, Statistics],
+    gradients: Mapping[str, jax.Array],
+    finite: Mapping[str, jax.Array],
+    count: jax.Array,
+    key: jax.Array,
+) -> Carry:
+    """New states; those whose statistics or gradients are of no use stay, and count."""
+    old, skipped, in_a_row = (dict(part) for part in carry)
+    measured = {path: _measured(rule, views[path], old[path], statistics) for path in views}
+    wide = {path: widened(view, old[path]) for path, view in views.items()}
+    results = rule.refresh_all(views, wide, measured, gradients, count, key)
+    states = {}
+    for index, (path, view) in enumerate(views.items()):
+        new, went_well = results[path]
+        new = stored(view, wide[path], new, old[path], jax.random.fold_in(key, index))
+        usable = all_finite(new, len(view.stack_shape)) & _is_good(measured[path], finite[path])
+        if path in statistics:
+            usable &= jnp.logical_not(is_stale(statistics[path], count))
+        good = usable & went_well
+        states[path] = constrained(getattr(view, "placement", None), choose(usable, new, old[path]))
+        skipped[path] = skipped[path] + jnp.logical_not(good)
+        in_a_row[path] = jnp.where(good, 0, in_a_row[path] + 1)
+    return Carry(states, skipped, in_a_row)
+
+
+def _measured(
+    rule: Rule, view: MatrixView, state: PyTree, statistics: Mapping[str, Statistics]
+) -> Statistics | None:
+    """The statistics of a layer as its rule wants them."""
+    if view.path not in statistics:
+        return None
+    merged = constrained(getattr(view, "placement", None), statistics[view.path].merged())
+    if not any(measure.fields for measure in rule.measures):
+        return merged
+    H_K, H_C = whitened(view, factors_of(state), (merged.H_K, merged.H_C), rule.precision)
+    return merged._replace(H_K=H_K, H_C=H_C)
+
+
+def _is_good(statistics: Statistics | None, finite: jax.Array) -> jax.Array:
+    """Whether there is something to learn from: finite statistics that are not empty."""
+    if statistics is None:
+        return finite
+    means = statistics.mean_U, statistics.mean_G
+    return jnp.stack([(mean > 0) & jnp.isfinite(mean) for mean in means]).all(0)
+
+
+def widened(view: MatrixView, state: PyTree) -> PyTree:
+    """The state as rules see it: factors in the dtype of statistics."""
+    roles = roles_of(type(state))
+    dtype = view.statistics_dtype
+    return state._replace(
+        **{
+            name: jax.tree.map(lambda leaf: leaf.astype(dtype), getattr(state, name))
+            for name, role in roles.items()
+            if role.has_factor_dtype
+        }
+    )
+
+
+def stored(view: MatrixView, before: PyTree, new: PyTree, old: PyTree, key: jax.Array) -> PyTree:
+    """The state as it is kept, each field in the dtype of its role.
+
+    Args:
+      view: The parameter.
+      before: What the rule got, widened.
+      new: What it made of it; what it did not touch is not rounded again.
+      old: What was kept.
+      key: Of the random bits with which narrow factors are rounded.
+    """
+    roles = roles_of(type(new))
+    parts = {}
+    for index, (name, role) in enumerate(roles.items()):
+        own, kept = getattr(new, name), getattr(old, name)
+        if own is getattr(before, name):
+            parts[name] = kept
+            continue
+        leaves, treedef = jax.tree.flatten(own)
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(kept)]
+        if role.has_factor_dtype and "bfloat16" in view.factor_dtype:
+            keys = jax.random.split(jax.random.fold_in(key, index), len(leaves))
+            rounded = [stochastic_round(*one) for one in zip(leaves, dtypes, keys, strict=True)]
+        else:
+            rounded = [leaf.astype(dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)]
+        parts[name] = jax.tree.unflatten(treedef, rounded)
+    return new._replace(**parts)
+
+
+def all_finite(tree: PyTree, stack: int) -> jax.Array:
+    """Whether all numbers are finite, for each matrix of a stack.
+
+    Each by itself: sums of squares overflow above entries of 1e19, and second moments and their
+    inverses are larger where the loss is large or small.
+    """
+    finite = [
+        jnp.isfinite(leaf).all(tuple(range(stack, leaf.ndim)))
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    return jnp.stack(finite).all(axis=0) if finite else jnp.asarray(True)

@@ -1,0 +1,380 @@
+"""The one transformation: any rule, on layers or on matrices."""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+
+from singd_optax._types import PyTree
+from singd_optax._validate import check_interval, check_seed
+from singd_optax.layers import (
+    Layers,
+    Leaves,
+    MatrixAxes,
+    MatrixView,
+    RuleState,
+    RuleTag,
+    as_count,
+    check_layers,
+    check_matrix_axes,
+    check_params,
+    constrained_parameters,
+    gradient_from_factors,
+    gradient_to_factors,
+    laid_out_like,
+    matrix_specs,
+    parse_options,
+    partitions_of,
+    placed_state,
+    roles_of,
+)
+from singd_optax.measures import Statistics
+from singd_optax.rules import Hyperparameter, Interval, Rule, choose
+from singd_optax.structures import Structure
+from singd_optax.transforms._check import (
+    check_matrices,
+    check_states,
+    check_tag,
+    checked_curvature,
+    checked_layers,
+)
+from singd_optax.transforms._grafting import GraftedStep
+from singd_optax.transforms._interval import is_due
+from singd_optax.transforms._momentum import Momentum
+from singd_optax.transforms._params import check_some_params, present_layers, warn_of_params
+from singd_optax.transforms._refreshing import Carry, all_finite, refreshed, stored, widened
+from singd_optax.transforms._size_options import size_of
+from singd_optax.transforms._sizes import KLClip
+
+Arrays = dict[str, jax.Array]
+
+
+def scale_by_rule(
+    rule: Rule,
+    layers: Layers | None = None,
+    *,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes | None] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Precondition matrix-shaped gradients by a rule; pass all others through.
+
+    With ``layers`` the matrices are those of Kronecker layers, kernel and bias together. Without,
+    every array of two axes or more is one: leading axes are merged to rows and trailing ones to
+    columns, cut where the larger side is smallest (``(3, 3, 64, 128)`` becomes 576 x 128,
+    ``(768, 12, 64)`` 768 x 768). A parameter of a stack of layers (``nn.scan``) looks like any
+    other array of that shape, so say which axes are whose by ``matrix_axes``; the layers of the
+    stack are then preconditioned apart.
+
+    The factors are refreshed on steps with ``count % refresh_every == 0``, step 0 included. A
+    refresh of which the statistics are not finite, or empty, or of an earlier step (which outside
+    of ``jax.jit`` is an error), or that would make factors so, is skipped and counted, for each
+    matrix by itself. A gradient that is not finite passes on, and changes no factor and no moment.
+    One that is finite, but so large that its preconditioned form is not, gives an update of zeros.
+
+    A layer of which a wrapper (``optax.masked``, ``partition``, ...) masks a parameter out has no
+    state, and passes through.
+
+    Args:
+      rule: What to do for each matrix, for example ``SINGD()``, or one of your own.
+      layers: From ``find_layers``; rules with measures need them, all others may have them.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, or None for a parameter that passes through, as
+        one would an embedding. Axes in neither run over separate matrices. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      A transformation. Its ``update`` takes ``curvature`` from ``value_and_grad`` as an extra
+      argument, if the rule has measures, and ignores it otherwise.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size. From ``init`` and ``update``:
+        gradients do not match ``layers`` or the state, axes do not fit, ``curvature`` is missing.
+      TypeError: An option is of another type.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, singd_optax
+      >>> from singd_optax.optimizers import Shampoo
+      >>> tx = optax.chain(
+      ...     singd_optax.scale_by_rule(Shampoo(), update_rms=0.2), optax.scale_by_learning_rate(0.1))
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+      >>> updates["kernel"].round(3)[0]
+      Array([-0.02, -0.02], dtype=float32)
+    """
+    _check_rule(rule, layers)
+    check_interval("refresh_every", refresh_every)
+    check_seed("seed", seed)
+    ball = Momentum(momentum, nesterov, accumulator_dtype)
+    size = size_of(update_rms, kl_clip, grafting, momentum)
+    if layers is None:
+        structures = rule.structures if structures is None else structures
+        parse_options("float32", structures=structures, factor_dtype=factor_dtype)
+        check_matrix_axes(matrix_axes)
+    else:
+        _check_unused(structures=structures, factor_dtype=factor_dtype, matrix_axes=matrix_axes)
+    measures = rule.measures
+    tag = RuleTag(type(rule).__name__, measures)
+    observes = type(rule).observe is not Rule.observe
+
+    def matrices(leaves: Leaves) -> dict[str, MatrixView]:
+        return dict(
+            matrix_specs(
+                leaves, structures=structures, factor_dtype=factor_dtype, matrix_axes=matrix_axes
+            )
+        )
+
+    def initial(view: MatrixView) -> tuple[PyTree, PyTree]:
+        return rule.init(view), None if size is None else size.init(view)
+
+    @functools.cache
+    def initial_form(view: MatrixView) -> PyTree:
+        return jax.eval_shape(lambda: initial(view))
+
+    def due_at(count: jax.Array) -> jax.Array:
+        return is_due(refresh_every, count).astype(jnp.int32)
+
+    def init_fn(params: optax.Params) -> RuleState:
+        check_some_params(params)
+        leaves = Leaves(params)
+        views: dict[str, MatrixView]
+        if layers is not None:
+            views = {view.path: view for view in present_layers(layers, params)}
+            warn_of_params(layers, params)
+        elif leaves.is_placeholder:
+            views = {}
+        else:
+            views = matrices(leaves)
+        states = {path: initial(view) for path, view in views.items()}
+        none = {path: jnp.zeros(view.stack_shape, jnp.int32) for path, view in views.items()}
+        count = jnp.zeros([], jnp.int32)
+        state = RuleState(
+            rule_count=count,
+            refresh_due=due_at(count),
+            rule_states={path: own for path, (own, _) in states.items()},
+            rule_momentum=ball.init(params, [p for view in views.values() for p in view.shapes]),
+            size_states={path: own for path, (_, own) in states.items()},
+            skipped_refreshes=none,
+            skipped_in_a_row=dict(none),
+            rule_tag=tag,
+        )
+        if layers is None and leaves.is_placeholder:
+            # optax inits with a placeholder to find what is shaped like parameters: of the rest
+            # nothing is, and one leaf for each field says so whatever the parameters are.
+            nothing = jnp.zeros([])
+            state = state._replace(
+                rule_states=nothing,
+                size_states=nothing,
+                skipped_refreshes=nothing,
+                skipped_in_a_row=nothing,
+            )
+        return state
+
+    def update_fn(
+        updates: optax.Updates,
+        state: RuleState,
+        params: optax.Params | None = None,
+        *,
+        curvature: Mapping[str, Statistics] | None = None,
+        **extra_args: object,
+    ) -> tuple[optax.Updates, RuleState]:
+        del params, extra_args
+        leaves = Leaves(updates)
+        if layers is None and leaves.is_placeholder:
+            return updates, state
+        state = jax.tree.map(as_count, state)
+        check_tag(tag, state.rule_tag)
+        if layers is None:
+            views = matrices(leaves)
+            check_matrices(views, state)
+        else:
+            views = checked_layers(layers, state)
+        check_states(state, {path: initial_form(view) for path, view in views.items()})
+        statistics = checked_curvature(curvature, views, measures, state)
+        check_params(views.values(), leaves, "updates")
+        own = {path: leaves[path] for view in views.values() for path in view.shapes}
+        function = functools.partial(preconditioned, views)
+        like = partitions_of((own, state))
+        changed, new_state = laid_out_like(function, like, own, state, statistics)
+        return leaves.replaced(changed), new_state
+
+    def preconditioned(
+        views: dict[str, MatrixView],
+        updates: Arrays,
+        state: RuleState,
+        statistics: dict[str, Statistics],
+    ) -> tuple[Arrays, RuleState]:
+        count = state.rule_count
+        updates = {
+            path: array
+            for view in views.values()
+            for path, array in constrained_parameters(
+                getattr(view, "placement", None), {path: updates[path] for path in view.shapes}
+            ).items()
+        }
+        gradients = {path: as_matrix(view, updates) for path, view in views.items()}
+        finite = {path: jnp.isfinite(g).all((-2, -1)) for path, g in gradients.items()}
+        vectors, buffer = gradients, state.rule_momentum
+        if rule.momentum_of == "gradient" and buffer is not None:
+            moved, buffer = ball.of_gradients(buffer, updates)
+            vectors = {path: as_matrix(view, moved) for path, view in views.items()}
+        states = dict(state.rule_states)
+        if observes:
+            for path, view in views.items():
+                wide = widened(view, states[path])
+                new = rule.observe(view, wide, gradients[path], count)
+                key = jax.random.fold_in(jax.random.key(seed + 1), count)
+                new = stored(view, wide, new, states[path], key)
+                finite[path] &= all_finite(new, finite[path].ndim)  # squares may overflow
+                states[path] = choose(finite[path], new, states[path])
+        key = jax.random.fold_in(jax.random.key(seed), count)
+
+        def refresh(carry: Carry) -> Carry:
+            return refreshed(rule, views, carry, statistics, gradients, finite, count, key)
+
+        def turned(states: dict[str, PyTree]) -> tuple[Arrays, dict[str, PyTree]]:
+            directions, kept = {}, {}
+            for path, view in views.items():
+                directions[path], kept[path] = direction(
+                    rule, view, states[path], vectors[path], gradients[path], count
+                )
+            return directions, kept
+
+        carry = Carry(states, state.skipped_refreshes, state.skipped_in_a_row)
+        due = state.refresh_due.astype(bool)
+        if rule.refresh_first:
+            carry = jax.lax.cond(due, refresh, lambda x: x, carry)
+            directions, kept = turned(carry.states)
+            carry = carry._replace(states=kept)
+        else:
+            directions, kept = turned(carry.states)
+            carry = jax.lax.cond(due, refresh, lambda x: x, carry._replace(states=kept))
+        for path in views:
+            # What overflows of a finite gradient is let go: a momentum would keep it for ever.
+            came = jnp.isfinite(vectors[path]).all((-2, -1))
+            lost = came & jnp.logical_not(all_finite(directions[path], came.ndim))
+            directions[path] = choose(lost, jnp.zeros_like(directions[path]), directions[path])
+
+        sizes = dict(state.size_states)
+
+        def sized(directions: Arrays) -> Arrays:
+            assert size is not None
+            arguments = views, gradients, vectors, directions, dict(sizes), finite, count
+            directions, new = size.scaled(*arguments)
+            sizes.update(new)
+            return directions
+
+        if size is not None and not size.is_last:
+            directions = sized(directions)
+        if rule.momentum_of == "update" and buffer is not None:
+            moved, buffer = ball.of_updates(buffer, as_parameters(views, directions), count)
+            directions = {path: as_matrix(view, moved) for path, view in views.items()}
+        if size is not None and size.is_last:
+            directions = sized(directions)
+        changed = as_parameters(views, directions)
+        next_count = optax.safe_increment(count)
+        return {path: leaf.astype(updates[path].dtype) for path, leaf in changed.items()}, (
+            RuleState(
+                rule_count=next_count,
+                refresh_due=due_at(next_count),
+                rule_states=carry.states,
+                rule_momentum=buffer,
+                size_states=sizes,
+                skipped_refreshes=carry.skipped,
+                skipped_in_a_row=carry.in_a_row,
+                rule_tag=state.rule_tag,
+            )
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def as_matrix(view: MatrixView, arrays: Mapping[str, jax.Array]) -> jax.Array:
+    """The arrays of a parameter, by path, as a matrix in the dtype of statistics."""
+    return view.to_matrix(*(arrays[path] for path in view.shapes)).astype(view.statistics_dtype)
+
+
+def as_parameters(views: Mapping[str, MatrixView], matrices: Mapping[str, jax.Array]) -> Arrays:
+    """The inverse, for all of them."""
+    return {
+        path: array
+        for name, view in views.items()
+        for path, array in constrained_parameters(
+            getattr(view, "placement", None),
+            dict(zip(view.shapes, view.from_matrix(matrices[name]), strict=True)),
+        ).items()
+    }
+
+
+def direction(
+    rule: Rule,
+    view: MatrixView,
+    state: PyTree,
+    vector: jax.Array,
+    gradient: jax.Array,
+    count: jax.Array,
+) -> tuple[jax.Array, PyTree]:
+    """What a vector becomes, computed where the factors are."""
+    placed = placed_state(view, state)
+    vector = gradient_to_factors(view, placed, vector)
+    matrix, new = rule.direction(view, placed, vector, gradient, count)
+    matrix = gradient_from_factors(view, placed, matrix)
+    if new is placed:
+        return matrix, state
+    parts = {
+        name: getattr(state if getattr(new, name) is getattr(placed, name) else new, name)
+        for name in roles_of(type(state))
+    }
+    cast = jax.tree.map(lambda new, old: new.astype(old.dtype), state._replace(**parts), state)
+    return matrix, choose(jnp.isfinite(matrix).all((-2, -1)), cast, state)
+
+
+def _check_rule(rule: Rule, layers: Layers | None) -> None:
+    if not isinstance(rule, Rule):
+        called = " It was not called: write SINGD()." if isinstance(rule, type) else ""
+        raise TypeError(f"`rule` must be a singd_optax.rules.Rule, got {rule!r}.{called}")
+    roles_of(type(rule).State)
+    if layers is not None:
+        check_layers(layers)
+    elif rule.measures:
+        raise TypeError(
+            f"{type(rule).__name__} measures the layers of a model, got no `layers`. Write layers "
+            "= singd_optax.find_layers(loss_fn, params, batch), and pass them."
+        )
+
+
+def _check_unused(**options: object) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"`{given[0]}` is for optimizers without `layers`, which have their own: got "
+            f"{options[given[0]]!r}. Use layers.replace(...)."
+        )

@@ -1,0 +1,158 @@
+"""What sets the size of updates: one root mean square, a bound on the predictions, or another step.
+
+A size is set where updates are matrices. All three are frozen dataclasses with the same two methods.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from singd_optax._types import PyTree
+from singd_optax._validate import check_number
+from singd_optax.layers import MatrixView
+from singd_optax.rules import Hyperparameter, hyperparameter_at
+from singd_optax.transforms._running_size import scaled_to
+
+Matrices = Mapping[str, jax.Array]
+
+
+class Size(Protocol):
+    """How the size of updates is set.
+
+    Attributes:
+      is_last: Whether it is that of the update after a momentum of updates, or that of the
+        direction before it.
+    """
+
+    is_last: ClassVar[bool]
+
+    def init(self, view: MatrixView) -> PyTree:
+        """What is kept of one parameter, or None."""
+
+    def scaled(
+        self,
+        views: Mapping[str, MatrixView],
+        gradients: Matrices,
+        vectors: Matrices,
+        directions: Matrices,
+        states: Mapping[str, PyTree],
+        finite: Matrices,
+        count: jax.Array,
+    ) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
+        """Directions of the right size, and what is kept.
+
+        Args:
+          views: The parameters, by path, and so all that follows.
+          gradients: Of this step, as matrices.
+          vectors: What became the directions: the momentum, or the gradient.
+          directions: The preconditioned vectors.
+          states: From ``init`` or the last call.
+          finite: Whether the gradient is finite, for each matrix of a stack.
+          count: Updates made before this one.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateRMS:
+    """One root mean square for each matrix, so that AdamW's learning rates carry over.
+
+    AdamW's updates have a root mean square of about 0.2 to 0.4 before the learning rate, whatever
+    the layer's size. Kernel and bias of a layer are scaled together, matrices of a stack one by one.
+
+    The size is constant as long as gradients come. Where they vanish (an expert that is not used,
+    batches of padding, a loss of 0), what momentum is left of the update shrinks, and is not
+    scaled up again: far below its running size, an update fades.
+
+    Attributes:
+      rms: The root mean square, > 0.
+      decay: Of the running mean square, in [0, 1). After momentum m, √m is a good one: the running
+        size then shrinks at a quarter of momentum's pace.
+    """
+
+    rms: float = 0.8
+    decay: Hyperparameter = 0.9
+
+    is_last: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("update_rms", self.rms, strict=True, schedule=False)
+        check_number("decay", self.decay, maximum=1, strict_maximum=True, schedule=False)
+
+    def init(self, view: MatrixView) -> jax.Array:
+        """A running size of 0."""
+        return jnp.zeros(view.stack_shape, view.statistics_dtype)
+
+    def scaled(
+        self,
+        views: Mapping[str, MatrixView],
+        gradients: Matrices,
+        vectors: Matrices,
+        directions: Matrices,
+        states: Mapping[str, PyTree],
+        finite: Matrices,
+        count: jax.Array,
+    ) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
+        """Each direction at the size."""
+        del gradients, vectors, finite
+        decay = hyperparameter_at(self.decay, count)
+        pairs = {path: scaled_to(directions[path], states[path], self.rms, decay) for path in views}
+        return {p: pair[0] for p, pair in pairs.items()}, {p: pair[1] for p, pair in pairs.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class KLClip:
+    """The trust region of ACKTR (arXiv 1708.05144, section 3.3), over all parameters together.
+
+    A step of η times the natural gradient P ∇ changes the predictions by about η² ∇ᵀ P ∇ / 2 in
+    KL divergence. So all natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))).
+
+    Attributes:
+      bound: δ > 0, a number or a schedule.
+      learning_rate: η > 0, what the scaled gradients are multiplied with afterwards.
+
+    >>> from singd_optax.layers import Leaves, matrix_specs
+    >>> views = matrix_specs(Leaves({"w": jnp.ones((2, 2))}), structures="dense")
+    >>> g = {"w": jnp.full((2, 2), 10.0)}
+    >>> clip = KLClip(1e-3, learning_rate=0.1)
+    >>> clip.scaled(views, g, g, g, {}, {}, jnp.int32(0))[0]["w"][0, 0].round(3)  # √(1e-3 / 4) 10
+    Array(0.158, dtype=float32)
+    """
+
+    bound: Hyperparameter
+    learning_rate: Hyperparameter = 1.0
+
+    is_last: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_number("kl_clip", self.bound, strict=True)
+        check_number("learning_rate", self.learning_rate)
+
+    def init(self, view: MatrixView) -> None:
+        """Nothing."""
+        del view
+
+    def scaled(
+        self,
+        views: Mapping[str, MatrixView],
+        gradients: Matrices,
+        vectors: Matrices,
+        directions: Matrices,
+        states: Mapping[str, PyTree],
+        finite: Matrices,
+        count: jax.Array,
+    ) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
+        """All directions, scaled by one number."""
+        del gradients, finite
+        products = [
+            jnp.vdot(vectors[path], directions[path], preferred_element_type=jnp.float32)
+            for path in views
+        ]
+        change = hyperparameter_at(self.learning_rate, count) ** 2 * sum(products)
+        bound = hyperparameter_at(self.bound, count)
+        scale = jnp.sqrt(bound / jnp.maximum(change, jnp.finfo(jnp.float32).tiny))
+        scale = jnp.minimum(1, scale)
+        clipped = {path: directions[path] * scale.astype(directions[path].dtype) for path in views}
+        return clipped, dict(states)

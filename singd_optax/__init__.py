@@ -20,7 +20,7 @@ from singd_optax.capture import (
     tag_distribution,
     value_and_grad,
 )
-from singd_optax.layers import Layers, LayerSpec, factors
+from singd_optax.layers import Layers, LayerSpec, factors, find_matrices
 from singd_optax.optimizers import (
     caspr,
     ikfac,
@@ -50,6 +50,7 @@ __all__ = [
     "diagnostics",
     "factors",
     "find_layers",
+    "find_matrices",
     "ikfac",
     "ingd",
     "inverse_free_shampoo",

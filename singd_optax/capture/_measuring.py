@@ -163,7 +163,7 @@ class Measuring:
     def curvature(self, statistics: dict[str, Statistics]) -> dict[str, Statistics]:
         """The statistics, which say of which step they are."""
         return {
-            path: measured._replace(count=self._states[path].rule_count)
+            path: measured._replace(measured_at=self._states[path].rule_count)
             for path, measured in statistics.items()
         }
 

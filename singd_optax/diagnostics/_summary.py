@@ -37,10 +37,10 @@ def summary(opt_state: Any) -> str:
       >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
       >>> layers = singd_optax.find_layers(loss_fn, params, x, structures=("dense", "diagonal"))
       >>> print(singd_optax.diagnostics.summary(singd_optax.singd(0.1, layers).init(params)))
-        layer             K                      C                         K, C   beside them
-        params            Dense() 6 x 6 float32  Diagonal() 3 x 3 float32  156 B  148 B
-        all layers                                                         156 B  148 B
-        rest of the state                                                  96 B
+        layer              K                      C                         K, C   beside them
+        params             Dense() 6 x 6 float32  Diagonal() 3 x 3 float32  156 B  152 B
+        all layers                                                          156 B  152 B
+        rest of the state                                                   92 B
         whole state                                                        400 B
     """
     factors(opt_state)

@@ -12,6 +12,7 @@ from singd_optax.layers._check_form import check_form, differing_form
 from singd_optax.layers._check_state import check_factors, describe_factor
 from singd_optax.layers._convolution import Convolution
 from singd_optax.layers._explicit import gathered, laid_out_like, partitions_of
+from singd_optax.layers._find_matrices import find_matrices
 from singd_optax.layers._layers import Layers, OtherParameter
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._lookup import Lookup
@@ -104,6 +105,7 @@ __all__ = [
     "differing_form",
     "factors",
     "factors_of",
+    "find_matrices",
     "fitting",
     "format_bytes",
     "gathered",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from singd_optax.layers._layers import Layers
 from singd_optax.layers._spec import LayerSpec
 from singd_optax.layers._tree import Leaves
+from singd_optax.layers._view import MatrixView
 
 
 def check_layers(layers: Layers) -> None:
@@ -27,7 +28,7 @@ def check_layers(layers: Layers) -> None:
         )
 
 
-def check_params(specs: Iterable[LayerSpec], leaves: Leaves, what: str) -> None:
+def check_params(specs: Iterable[MatrixView], leaves: Leaves, what: str) -> None:
     """Raise unless all kernels and biases of the layers are there with their shapes.
 
     Args:

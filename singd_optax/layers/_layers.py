@@ -27,7 +27,8 @@ class Layers(Mapping[str, LayerSpec]):
     argument of a jitted function.
 
     Attributes:
-      specs: The Kronecker layers, in the order of the params tree.
+      specs: The Kronecker layers, in the order of the params tree: ``LayerSpec``s, or
+        ``MatrixSpec``s from ``find_matrices``.
       others: All other parameters, each with the reason why it is none.
     """
 

@@ -48,6 +48,30 @@ class MatrixSpec:
     factor_dtype: tuple[str, str]
 
     @property
+    def described(self) -> str:
+        """What it is, for people."""
+        return "matrix"
+
+    @property
+    def sharing(self) -> str:
+        """That nothing is measured of it, for people."""
+        return "gradients only"
+
+    def with_options(self, **options: object) -> "MatrixSpec":
+        """A copy with other ``structures`` or ``factor_dtype``, checked.
+
+        Raises:
+          ValueError: An option is not legal, or is of measured layers.
+        """
+        unknown = [name for name in options if name not in ("structures", "factor_dtype")]
+        if unknown:
+            raise ValueError(
+                f"`{unknown[0]}` is an option of layers that are measured, {self.path!r} is a "
+                "matrix from find_matrices. Its options: structures, factor_dtype."
+            )
+        return _resolved(dataclasses.replace(self, **parse_options(self.dtype, **options)))
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Path -> shape: of the one parameter."""
         return {self.path: self.shape}
@@ -195,10 +219,14 @@ def matrix_specs(
         spec = MatrixSpec(
             path=path, shape=shape, dtype=dtype.name, rows=axes[0], columns=axes[1], **options
         )
-        row_structure, column_structure = spec.structures
-        resolved = row_structure.resolve(spec.dims[0]), column_structure.resolve(spec.dims[1])
-        specs[path] = dataclasses.replace(spec, structures=resolved)
+        specs[path] = _resolved(spec)
     return specs
+
+
+def _resolved(spec: MatrixSpec) -> MatrixSpec:
+    """The same, with structures that were chosen by size."""
+    rows, columns = (s.resolve(dim) for s, dim in zip(spec.structures, spec.dims, strict=True))
+    return dataclasses.replace(spec, structures=(rows, columns))
 
 
 def _axes_of(

@@ -4,7 +4,6 @@ Dtypes, rounding, placement on meshes, checks of checkpoints and diagnostics go 
 field, never by its name.
 """
 
-import functools
 import typing
 from typing import Annotated, Literal, NamedTuple
 
@@ -70,7 +69,6 @@ def role_of_factors(state: type) -> dict[str, Role]:
     return {n: role for n, role in roles_of(state).items() if role.kind in ("factor", "basis")}
 
 
-@functools.cache
 def roles_of(state: type) -> dict[str, Role]:
     """The role of each field of a rule's state, a ``NamedTuple``.
 
@@ -86,10 +84,12 @@ def roles_of(state: type) -> dict[str, Role]:
     >>> roles_of(State)["K"]
     Role(kind='factor', side=0)
     """
+    if state in _KNOWN:
+        return _KNOWN[state]
     fields = getattr(state, "_fields", None)
     if fields is None:
         raise TypeError(
-            f"The state of a rule must be a NamedTuple, got {state.__name__}. Each field says its "
+            f"The state of a rule must be a NamedTuple, got {state!r}. Each field says its "
             "role, as K: singd_optax.rules.RowFactor."
         )
     hints = typing.get_type_hints(state, include_extras=True)
@@ -99,9 +99,14 @@ def roles_of(state: type) -> dict[str, Role]:
         role = next((one for one in extras if isinstance(one, Role)), None)
         if role is None:
             raise TypeError(
-                f"The field {name!r} of {state.__name__} says no role. Annotate it with one of "
+                f"The field {name!r} of {state!r} says no role. Annotate it with one of "
                 "singd_optax.rules: RowFactor, ColumnMoment, Number, Counter, ..., or with "
                 "Annotated[type, Role(kind, side)]."
             )
         found[name] = role
+    _KNOWN[state] = found
     return found
+
+
+#: What was found before, by class.
+_KNOWN: dict[type, dict[str, Role]] = {}

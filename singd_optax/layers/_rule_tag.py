@@ -1,7 +1,7 @@
 """Which rule an optimizer state is of, as a part of the state that has no numbers."""
 
 import dataclasses
-from collections.abc import Hashable
+from typing import Any
 
 import flax.serialization
 import jax
@@ -26,7 +26,7 @@ class RuleTag:
     """
 
     name: str
-    measures: tuple[Hashable, ...] = ()
+    measures: tuple[Any, ...] = ()
 
 
 def _to_state_dict(rule: RuleTag) -> dict[str, np.ndarray]:

@@ -97,6 +97,17 @@ class LayerSpec:
         return shapes
 
     @property
+    def described(self) -> str:
+        """The kind, and what is special about the kernel, for people."""
+        tied = " (tied)" if self.tied else ""
+        return self.kind + tied + (" (kernel changed first)" if self.is_mapped else "")
+
+    @property
+    def sharing(self) -> str:
+        """What is done with shared positions and with the average of the loss, for people."""
+        return f"{self.kfac_approx}, loss mean over {self.loss_average or 'nothing'}"
+
+    @property
     def scan_shape(self) -> tuple[int, ...]:
         """How many layers are stacked in one kernel, outermost first; ``()`` for one."""
         return self.stacking.split(self.kernel_shape)[0]
@@ -143,11 +154,12 @@ class LayerSpec:
         """A copy beside which taps travel there."""
         return dataclasses.replace(self, rider=rider)
 
-    def to_matrix(self, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    def to_matrix(self, *arrays: jax.Array) -> jax.Array:
         """Kernel and bias (values or gradients) as one matrix (*stack_shape, fan_in, fan_out)."""
+        kernel, *biases = arrays
         stacked = len(self.scan_shape)
         parts = [self.layout.to_matrix(self.stacking.to_front(kernel), stacked)]
-        if bias is not None:
+        for bias in biases:
             front = self.stacking.to_front(bias)
             parts.append(self.layout.bias_to_row(front, self.own_shape, stacked))
         dtype = jnp.result_type(*parts)

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 import jax
 import jax.numpy as jnp
 
+from singd_optax.layers._matrices import MatrixSpec
 from singd_optax.layers._spec import LayerSpec
 from singd_optax.structures import Structure
 
 
 def render_table(
-    specs: Sequence[LayerSpec], others: Iterable[tuple[str, tuple[int, ...], str]]
+    specs: Sequence[LayerSpec | MatrixSpec], others: Iterable[tuple[str, tuple[int, ...], str]]
 ) -> str:
     """All parameters of a model: Kronecker layers with their factors, the rest with the reason."""
     header = ["layer", "kind", "kernel", "K", "C", "sharing", "K, C bytes"]
@@ -29,19 +30,15 @@ def render_table(
         rows.append(
             [
                 spec.path or "(root)",
-                spec.kind
-                + (" (tied)" if spec.tied else "")
-                + (" (kernel changed first)" if spec.is_mapped else "")
-                + stack
-                + ("" if spec.bias_shape is None else " + bias"),
-                str(spec.kernel_shape),
+                spec.described + stack + ("" if len(spec.shapes) == 1 else " + bias"),
+                str(next(iter(spec.shapes.values()))),
                 *(
                     f"{dim} {structure!r} {dtype}"
                     for structure, dim, dtype in zip(
                         spec.structures, spec.dims, spec.factor_dtype, strict=True
                     )
                 ),
-                f"{spec.kfac_approx}, loss mean over {spec.loss_average or 'nothing'}",
+                spec.sharing,
                 ", ".join(map(format_bytes, sizes)),
             ]
         )

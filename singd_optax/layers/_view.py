@@ -14,6 +14,9 @@ class MatrixView(Protocol):
     ``LayerSpec`` (kernel and bias of a layer) and ``MatrixSpec`` (one array) both are views.
     """
 
+    def __hash__(self) -> int:
+        """By what it says."""
+
     @property
     def path(self) -> str:
         """The name of the layer, or of the parameter."""

@@ -30,7 +30,7 @@ class Statistics(NamedTuple):
       transposed: Of a kernel that the model also uses as its transpose (tied embeddings): the
         same of those uses, in which the output gradients are on the side of K, and the inputs on
         the side of C. None for all others.
-      count: How many updates the state had that it was measured with, int32: statistics of
+      measured_at: How many updates the state had that it was measured with, int32: statistics of
         another step than the one whose gradients they come with are seen by it. None while they
         are being formed.
       others: The values of the rule's measures beside moments.
@@ -41,7 +41,7 @@ class Statistics(NamedTuple):
     mean_U: jax.Array
     mean_G: jax.Array
     transposed: "Statistics | None" = None
-    count: jax.Array | None = None
+    measured_at: jax.Array | None = None
     others: tuple[Measured, ...] = ()
 
     @classmethod
@@ -106,7 +106,7 @@ class Statistics(NamedTuple):
             Statistics,
             jax.tree.map(
                 jnp.add,
-                _balanced(self._replace(transposed=None, count=None)),
+                _balanced(self._replace(transposed=None, measured_at=None)),
                 _balanced(self.transposed),
             ),
         )
@@ -129,11 +129,11 @@ def is_stale(statistics: Statistics, count: jax.Array) -> jax.Array:
 
     >>> from singd_optax.layers import Leaves, matrix_specs
     >>> spec = matrix_specs(Leaves({"w": jnp.ones((2, 2))}), structures="diagonal")["w"]
-    >>> measured = Statistics.zeros(spec)._replace(count=jnp.int32(3))
+    >>> measured = Statistics.zeros(spec)._replace(measured_at=jnp.int32(3))
     >>> [bool(is_stale(measured, jnp.int32(count))) for count in (3, 4)]
     [False, True]
     """
-    measured = statistics.count
+    measured = statistics.measured_at
     if measured is None or jnp.result_type(measured) != jnp.result_type(count):
         return jnp.asarray(False)
     return jnp.any(measured < count)
@@ -160,7 +160,7 @@ def by_origin(
             for measure in measures
             if not isinstance(measure, Moments)
         )
-        return cast(Statistics, Statistics(*(first, second) * 2, others=others))  # type: ignore[arg-type]
+        return Statistics(*(first, second) * 2, others=others)  # type: ignore[arg-type]
 
     plain = use(inputs, gradients)
     if not getattr(view, "tied", False):

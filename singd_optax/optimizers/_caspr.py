@@ -58,6 +58,7 @@ def scale_by_caspr(
     Args:
       layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
         arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       A transformation; its state counts roots that failed, in ``skipped_refreshes``.
@@ -91,6 +92,7 @@ def caspr(
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
         arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.

@@ -183,6 +183,7 @@ def scale_by_ikfac(layers: Layers, **options: object) -> optax.GradientTransform
 
     Args:
       layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -206,6 +207,7 @@ def ikfac(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.

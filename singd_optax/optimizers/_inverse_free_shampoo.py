@@ -174,7 +174,8 @@ class InverseFreeShampoo(InverseFree):
         """One step on K and C."""
         dtype = view.statistics_dtype
         K, C = state.K, state.C
-        assert state.m_K is not None and state.m_C is not None  # as init made them
+        assert state.m_K is not None  # as init made them
+        assert state.m_C is not None
         batch_size = hyperparameter_at(self.batch_size, count, dtype)
         gradient = gradient * jnp.sqrt(batch_size)
         mean_square = jnp.mean(gradient**2, axis=(-2, -1))
@@ -234,6 +235,7 @@ def scale_by_inverse_free_shampoo(
     Args:
       layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
         arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       A transformation; its state counts refreshes that were skipped, in ``skipped_refreshes``.
@@ -274,6 +276,7 @@ def inverse_free_shampoo(
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
         arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.

@@ -92,7 +92,7 @@ class EigenKFACState(NamedTuple):
     inverted_at: Counter
 
 
-State = KFACState | EigenKFACState
+AnyState = KFACState | EigenKFACState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,7 @@ class KFAC(Rule):
         """Plain moments."""
         return (Moments(),)
 
-    def init(self, view: MatrixView) -> State:
+    def init(self, view: MatrixView) -> AnyState:
         """Inverses I, and averages 0 (I without bias correction)."""
         for structure in view.structures:
             check_invertible(structure, view.path)
@@ -175,19 +175,19 @@ class KFAC(Rule):
         averaged, inverted_at = jnp.zeros(stack, jnp.int32), jnp.full(stack, -1, jnp.int32)
         if self.inverse_method == "cholesky":
             return KFACState(K, C, S_K, S_C, averaged, inverted_at)
-        values = (jnp.ones((*stack, dim), dtype) for dim in view.dims)
+        ones_K, ones_C = (jnp.ones((*stack, dim), dtype) for dim in view.dims)
         damping = jnp.zeros(stack, dtype)
-        return EigenKFACState(K, C, *values, damping, S_K, S_C, averaged, inverted_at)
+        return EigenKFACState(K, C, ones_K, ones_C, damping, S_K, S_C, averaged, inverted_at)
 
     def refresh(
         self,
         view: MatrixView,
-        state: State,
+        state: AnyState,
         statistics: Statistics | None,
         gradient: jax.Array,
         count: jax.Array,
         key: jax.Array,
-    ) -> tuple[State, bool]:
+    ) -> tuple[AnyState, bool]:
         """New averages; new inverses if they are due."""
         assert statistics is not None
         rate = hyperparameter_at(self.factor_learning_rate, count, view.statistics_dtype)
@@ -200,7 +200,7 @@ class KFAC(Rule):
         if self.bias_correction:
             correction = 1 / (1 - (1 - rate) ** averaged.astype(view.statistics_dtype))
 
-        def invert() -> State:
+        def invert() -> AnyState:
             return self._inverted(view, state, S_K * correction, S_C * correction, count)
 
         new = jax.lax.cond(now, invert, lambda: state)
@@ -210,11 +210,11 @@ class KFAC(Rule):
     def _inverted(
         self,
         view: MatrixView,
-        state: State,
+        state: AnyState,
         S_K: StructuredMatrix,
         S_C: StructuredMatrix,
         count: jax.Array,
-    ) -> State:
+    ) -> AnyState:
         dtype = view.statistics_dtype
         damping = hyperparameter_at(self.damping, count)
         traces = S_K.average_trace(), S_C.average_trace()
@@ -234,11 +234,11 @@ class KFAC(Rule):
     def direction(
         self,
         view: MatrixView,
-        state: State,
+        state: AnyState,
         vector: jax.Array,
         gradient: jax.Array,
         count: jax.Array,
-    ) -> tuple[jax.Array, State]:
+    ) -> tuple[jax.Array, AnyState]:
         """The natural gradient."""
         K, C, precision = state.K, state.C, self.precision
         if not isinstance(state, EigenKFACState):
@@ -263,6 +263,7 @@ def scale_by_kfac(layers: Layers, **options: object) -> optax.GradientTransforma
 
     Args:
       layers: From ``find_layers``; structures dense, diagonal or block-diagonal.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -288,6 +289,7 @@ def kfac(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``; structures dense, diagonal or block-diagonal.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.

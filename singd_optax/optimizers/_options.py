@@ -93,7 +93,7 @@ def _entries(source: Source) -> dict[str, str]:
         doc = inspect.cleandoc(one.__doc__ or "")
         section = re.search(r"^(?:Args|Attributes):\n((?:  .*\n|\n)*)", doc + "\n", re.MULTILINE)
         if section:
-            parts = re.split(r"^  (?=\w+:)", section.group(1), flags=re.MULTILINE)
+            parts = re.split(r"^  (?=\**\w+:)", section.group(1), flags=re.MULTILINE)
             found |= {part.split(":")[0]: f"  {part.rstrip()}" for part in parts if part.strip()}
     return found
 

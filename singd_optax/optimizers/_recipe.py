@@ -80,6 +80,7 @@ def optimizer(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      **options: Those of ``scale_by_rule``, by name:
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad`` if the rule

@@ -272,6 +272,7 @@ def scale_by_shampoo(
     Args:
       layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
         arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       A transformation; its state counts roots that failed, in ``skipped_refreshes``.
@@ -316,6 +317,7 @@ def shampoo(
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
         arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.

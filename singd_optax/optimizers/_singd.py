@@ -167,9 +167,9 @@ class SINGD(InverseFree):
         K, C = identity_pair(view)
         # A traced value may become another; a plain zero never does, and needs no memory.
         plain_zero = isinstance(self.factor_momentum, int | float) and self.factor_momentum == 0
-        momenta = (None, None) if plain_zero else zero_pair(view)
+        m_K, m_C = (None, None) if plain_zero else zero_pair(view)
         products = cached_products(view, K, C, self.cache_products)
-        return SINGDState(K, C, *momenta, *products, jnp.zeros(view.stack_shape, jnp.int32))
+        return SINGDState(K, C, m_K, m_C, *products, jnp.zeros(view.stack_shape, jnp.int32))
 
     def refresh(
         self,
@@ -215,9 +215,9 @@ class SINGD(InverseFree):
             for factor, m in ((K, m_K), (C, m_C))
         )
         K, C = K * scales[0], C * scales[1]
-        kept = (None, None) if state.m_K is None else (m_K, m_C)
         products = cached_products(view, K, C, self.cache_products)
-        return SINGDState(K, C, *kept, *products, jnp.ones_like(state.started)), True
+        new = SINGDState(K, C, m_K, m_C, *products, jnp.ones_like(state.started))
+        return (new if state.m_K is not None else new._replace(m_K=None, m_C=None)), True
 
 
 @shows_scaling_of(SINGD)
@@ -236,6 +236,7 @@ def scale_by_singd(layers: Layers, **options: object) -> optax.GradientTransform
 
     Args:
       layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -279,6 +280,7 @@ def singd(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -320,6 +322,7 @@ def ingd(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, with dense structures.
+      **options: Of the rule, and common ones, by name:
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.

@@ -45,7 +45,7 @@ class Rule(abc.ABC):
     the dtype of statistics, and are rounded to that of their role by ``scale_by_rule``. All arrays
     may have the leading axes of a stack, whose matrices are separate throughout.
 
-    The momentum, finite checks, counting, sizes and schedules of refreshes are not a rule's business.
+    Momentum, finite checks, counting, sizes and schedules of refreshes are not a rule's business.
 
     Attributes:
       precision: Of the products, as ``jax.numpy.einsum`` takes it.

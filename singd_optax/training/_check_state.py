@@ -90,7 +90,7 @@ def _differing_factors(got: dict[str, Any], expected: dict[str, Any]) -> list[st
                 pair = [getattr(tree[path], name, None) for tree in (got, expected)]
                 if None in pair:
                     continue  # another rule, or other options: said below
-                found, wanted = map(describe_factor, pair)
+                found, wanted = (describe_factor(one) for one in pair if one is not None)
                 if found != wanted:
                     lines.append(f"layer {path!r}: {name} is {found}, expected {wanted}")
     return lines

@@ -119,10 +119,10 @@ class MultiSteps:
             multi_steps.inner_opt.update(
                 updates, inner.inner_opt_state, params, curvature=curvature, **extra_args
             )
-        given = {path: curvature[path]._replace(count=None) for path in old} if curvature else {}
+        given = {path: curvature[path]._replace(measured_at=None) for path in old} if curvature else {}
         new = self._accumulated(old, given, inner.mini_step)
         counted = {
-            path: one._replace(count=curvature[path].count if curvature else None)
+            path: one._replace(measured_at=curvature[path].measured_at if curvature else None)
             for path, one in new.items()
         }
         result, new_inner = multi_steps.update(

@@ -124,7 +124,7 @@ def checked_curvature(
 def _check_shapes(view: MatrixView, measures: tuple[Measure, ...], got: Statistics) -> None:
     zeros = functools.partial(Statistics.zeros, view, measures)
     expected = jax.eval_shape(zeros)
-    plain = got._replace(count=None) if isinstance(got, Statistics) else got
+    plain = got._replace(measured_at=None) if isinstance(got, Statistics) else got
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (plain, expected)]
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -138,7 +138,7 @@ def _check_step(path: str, statistics: Statistics, count: jax.Array) -> None:
     if not isinstance(stale, jax.core.Tracer) and stale:
         raise ValueError(
             f"`curvature` is of an earlier step: it was measured with an opt_state after "
-            f"{statistics.count} updates, and update() got one after {count}. Hand on what "
+            f"{statistics.measured_at} updates, and update() got one after {count}. Hand on what "
             "grad_fn(params, batch, opt_state=opt_state) returned for this step, and pass both the "
             "same opt_state."
         )

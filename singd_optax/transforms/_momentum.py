@@ -21,7 +21,7 @@ class Momentum:
     """A buffer for each parameter that a rule treats.
 
     Of gradients it is the heavy ball of ``optax.trace``, m <- d m + g. Of updates it is their
-    average with corrected bias, m <- d m + (1 - d) u over 1 - d^t, since their size means something.
+    average with corrected bias, m <- d m + (1 - d) u over 1 - d^t, since their size has a meaning.
 
     Attributes:
       decay: d in [0, 1).

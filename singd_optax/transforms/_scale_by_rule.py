@@ -12,6 +12,7 @@ from singd_optax._types import PyTree
 from singd_optax._validate import check_interval, check_seed
 from singd_optax.layers import (
     Layers,
+    LayerSpec,
     Leaves,
     MatrixAxes,
     MatrixView,
@@ -88,7 +89,8 @@ def scale_by_rule(
 
     Args:
       rule: What to do for each matrix, for example ``SINGD()``, or one of your own.
-      layers: From ``find_layers``; rules with measures need them, all others may have them.
+      layers: From ``find_layers``; rules with measures need them, all others may have them, or
+        what ``find_matrices`` returns.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -123,8 +125,8 @@ def scale_by_rule(
     Example:
       >>> import jax.numpy as jnp, optax, singd_optax
       >>> from singd_optax.optimizers import Shampoo
-      >>> tx = optax.chain(
-      ...     singd_optax.scale_by_rule(Shampoo(), update_rms=0.2), optax.scale_by_learning_rate(0.1))
+      >>> scale = singd_optax.scale_by_rule(Shampoo(), update_rms=0.2)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(0.1))
       >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
       >>> updates, opt_state = tx.update(params, tx.init(params), params)
       >>> updates["kernel"].round(3)[0]
@@ -189,7 +191,7 @@ def scale_by_rule(
         if layers is None and leaves.is_placeholder:
             # optax inits with a placeholder to find what is shaped like parameters: of the rest
             # nothing is, and one leaf for each field says so whatever the parameters are.
-            nothing = jnp.zeros([])
+            nothing: PyTree = jnp.zeros([])
             state = state._replace(
                 rule_states=nothing,
                 size_states=nothing,
@@ -364,9 +366,11 @@ def _check_rule(rule: Rule, layers: Layers | None) -> None:
     roles_of(type(rule).State)
     if layers is not None:
         check_layers(layers)
-    elif rule.measures:
+    is_measured = layers is not None and all(isinstance(s, LayerSpec) for s in layers.specs)
+    if rule.measures and not is_measured:
+        got = "no `layers`" if layers is None else "matrices from find_matrices"
         raise TypeError(
-            f"{type(rule).__name__} measures the layers of a model, got no `layers`. Write layers "
+            f"{type(rule).__name__} measures the layers of a model, got {got}. Write layers "
             "= singd_optax.find_layers(loss_fn, params, batch), and pass them."
         )
 

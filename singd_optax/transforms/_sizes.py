@@ -1,6 +1,6 @@
-"""What sets the size of updates: one root mean square, a bound on the predictions, or another step.
+"""What sets the size of updates: one root mean square, a bound on predictions, or another step.
 
-A size is set where updates are matrices. All three are frozen dataclasses with the same two methods.
+A size is set where updates are matrices. All are frozen dataclasses with the same two methods.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ class UpdateRMS:
     """One root mean square for each matrix, so that AdamW's learning rates carry over.
 
     AdamW's updates have a root mean square of about 0.2 to 0.4 before the learning rate, whatever
-    the layer's size. Kernel and bias of a layer are scaled together, matrices of a stack one by one.
+    the layer's size. Kernel and bias of a layer are scaled together, those of a stack one by one.
 
     The size is constant as long as gradients come. Where they vanish (an expert that is not used,
     batches of padding, a loss of 0), what momentum is left of the update shrinks, and is not

@@ -29,9 +29,9 @@ from singd_optax.layers import (
     Statistics,
     check_factors,
     curvature_states,
-    gathered,
-    whitens_late,
+    whitening_factors,
 )
+from singd_optax.placement import gathered
 from singd_optax.structures import Precision
 
 
@@ -169,7 +169,8 @@ class Measuring:
         number = jnp.where(state.refresh_due > 0, state.curvature_count + 1, 0)
         refresh = jnp.broadcast_to(number, spec.scan_shape)
         factors = state.factors[path]
-        whitening = () if whitens_late(spec, factors) else gathered(factors)
+        late = spec.placement.whitens_late(whitening_factors(factors))
+        whitening = () if late else gathered(factors)
         return Tap(slot, whitening, refresh, spec, self._precision)
 
     def _decisions(self) -> Sequences[Decision | None]:

@@ -20,11 +20,9 @@ from singd_optax.layers import (
     LayerSpec,
     Operation,
     Statistics,
-    constrained_moments,
-    laid_out_like,
     layer_statistics,
-    partitions_of,
 )
+from singd_optax.placement import laid_out_like, partitions_of
 from singd_optax.structures import Precision
 
 
@@ -178,7 +176,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
             transposed=call.transposed,
             number=number,
         )
-        return constrained_moments(spec.placement, statistics)
+        return spec.placement.constrained_moments(statistics, Statistics.sides())
 
     for _ in range(mapped):
         form = jax.vmap(form, in_axes=(0, 0, None))

@@ -12,8 +12,13 @@ from singd_optax.layers._check_form import check_form, differing_form
 from singd_optax.layers._check_state import check_factors, describe_factor
 from singd_optax.layers._convolution import Convolution
 from singd_optax.layers._curvature import Curvature
-from singd_optax.layers._exchange import Eigenbases, Factors, Inverses, Statistics
-from singd_optax.layers._explicit import gathered, laid_out_like, partitions_of
+from singd_optax.layers._exchange import (
+    Eigenbases,
+    Factors,
+    Inverses,
+    Statistics,
+    whitening_factors,
+)
 from singd_optax.layers._layers import Layers, OtherParameter
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._lookup import Lookup
@@ -25,22 +30,6 @@ from singd_optax.layers._matrices import (
     matrix_specs,
 )
 from singd_optax.layers._operation import Operation
-from singd_optax.layers._placed import (
-    gradient_from_factors,
-    gradient_to_factors,
-    placed_factors,
-    placed_memory,
-    whitened,
-    whitens_late,
-)
-from singd_optax.layers._placement import (
-    Placement,
-    constrained,
-    constrained_moments,
-    constrained_parameters,
-    fitting,
-    partitions,
-)
 from singd_optax.layers._product import Product, parse_product
 from singd_optax.layers._rows import layer_statistics
 from singd_optax.layers._rule_name import RuleName
@@ -86,7 +75,6 @@ __all__ = [
     "MatrixSpec",
     "Operation",
     "OtherParameter",
-    "Placement",
     "Product",
     "RuleName",
     "Stacking",
@@ -100,34 +88,21 @@ __all__ = [
     "check_not_flat",
     "check_params",
     "check_updates",
-    "constrained",
-    "constrained_moments",
-    "constrained_parameters",
     "curvature_states",
     "default_matrix_axes",
     "describe_factor",
     "differing_form",
     "factors",
-    "fitting",
     "format_bytes",
-    "gathered",
-    "gradient_from_factors",
     "gradient_states",
-    "gradient_to_factors",
     "is_box",
     "join_path",
-    "laid_out_like",
     "layer_statistics",
     "matrix_specs",
     "parse_options",
     "parse_product",
-    "partitions",
-    "partitions_of",
     "path_name",
-    "placed_factors",
-    "placed_memory",
     "warn_of_unknown",
-    "whitened",
-    "whitens_late",
+    "whitening_factors",
     "whole_layers",
 ]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from singd_optax.layers._spec import LayerSpec
+from singd_optax.placement import Sides
 from singd_optax.structures import StructuredMatrix
 
 
@@ -24,6 +25,11 @@ class Factors(NamedTuple):
 
     K: StructuredMatrix
     C: StructuredMatrix
+
+
+def whitening_factors(factors: object) -> tuple[StructuredMatrix, ...]:
+    """K and C if statistics are whitened with them; none for a method whose moments are plain."""
+    return tuple(factors) if isinstance(factors, Factors) else ()
 
 
 class Inverses(NamedTuple):
@@ -79,6 +85,12 @@ class Statistics(NamedTuple):
     mean_U: jax.Array
     mean_G: jax.Array
     transposed: "Statistics | None" = None
+
+    @staticmethod
+    def sides() -> Sides:
+        """Which fields belong to K (0), to C (1), or to neither."""
+        use = {"H_K": 0, "H_C": 1, "mean_U": None, "mean_G": None}
+        return {**use, "transposed": {**use, "transposed": None}}
 
     @classmethod
     def zeros(cls, spec: LayerSpec) -> "Statistics":

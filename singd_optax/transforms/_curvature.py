@@ -20,20 +20,15 @@ from singd_optax.layers import (
     check_form,
     check_layers,
     check_params,
-    constrained_parameters,
-    gradient_from_factors,
-    gradient_to_factors,
-    laid_out_like,
-    partitions_of,
-    placed_factors,
-    placed_memory,
 )
+from singd_optax.placement import laid_out_like, partitions_of
 from singd_optax.rules import Rule
 from singd_optax.transforms._check import check_rule, checked_curvature, checked_specs
 from singd_optax.transforms._interval import Interval, is_due
 from singd_optax.transforms._kl_clip import KLClip
 from singd_optax.transforms._params import present_layers, warn_of_params
 from singd_optax.transforms._refresh import Carry, refresh_all
+from singd_optax.transforms._sides import sides_of
 
 
 def scale_by_curvature(
@@ -161,15 +156,15 @@ def scale_by_curvature(
 def _preconditioned(
     rule: Rule, spec: LayerSpec, leaves: Leaves, factors: Any, memory: Any
 ) -> dict[str, jax.Array]:
-    own = constrained_parameters(spec.placement, {path: leaves[path] for path in spec.shapes})
-    placed = placed_factors(spec, factors)
-    gradient = gradient_to_factors(spec, placed, spec.to_matrix(*own.values()))
-    changed = rule.precondition(placed, gradient, placed_memory(spec, memory))
-    matrix = gradient_from_factors(spec, placed, changed)
-    return constrained_parameters(
-        spec.placement,
+    placement, sides = spec.placement, sides_of(factors)
+    own = placement.constrained_parameters({path: leaves[path] for path in spec.shapes})
+    placed = placement.placed(factors, sides)
+    gradient = placement.gradient_to_factors(spec.to_matrix(*own.values()), placed, sides)
+    changed = rule.precondition(placed, gradient, placement.placed(memory, sides_of(memory)))
+    matrix = placement.gradient_from_factors(changed, placed, sides)
+    return placement.constrained_parameters(
         {
             path: part.astype(leaves[path].dtype)
             for path, part in zip(spec.shapes, spec.from_matrix(matrix), strict=True)
-        },
+        }
     )

@@ -18,11 +18,10 @@ from singd_optax.layers import (
     as_count,
     check_form,
     check_matrix_axes,
-    laid_out_like,
     matrix_specs,
     parse_options,
-    partitions_of,
 )
+from singd_optax.placement import laid_out_like, partitions_of
 from singd_optax.rules import GradientRule, choose
 from singd_optax.structures import Structure
 from singd_optax.transforms._check import check_rule

@@ -13,10 +13,9 @@ from singd_optax.layers import (
     MatrixAxes,
     MatrixSpec,
     check_matrix_axes,
-    laid_out_like,
     matrix_specs,
-    partitions_of,
 )
+from singd_optax.placement import laid_out_like, partitions_of
 from singd_optax.rules import Hyperparameter
 from singd_optax.transforms._params import check_some_params
 from singd_optax.transforms._running_size import scaled_to

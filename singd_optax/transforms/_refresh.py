@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers import Curvature, LayerSpec, Statistics, constrained, whitened
+from singd_optax.layers import Curvature, LayerSpec, Statistics, whitening_factors
 from singd_optax.rules import Rule
+from singd_optax.transforms._sides import sides_of
 
 
 class Carry(NamedTuple):
@@ -35,12 +36,13 @@ def refresh_all(
     for index, spec in enumerate(specs):
         path = spec.path
         old = (factors[path], memory[path])
-        measured = constrained(spec.placement, statistics[path].merged())
-        measured = whitened(spec, factors[path], measured, rule.precision)
+        place, sides, whitening = spec.placement, Statistics.sides(), whitening_factors(old[0])
+        measured = place.constrained(statistics[path].merged(), sides)
+        measured = place.whitened(measured, sides, whitening, rule.precision)
         fresh = jnp.logical_not(statistics.is_stale(path, count))
         own_key = jax.random.fold_in(key, index)
         new, good = _refreshed(rule, spec, old, measured, fresh, count, own_key)
-        factors[path], memory[path] = constrained(spec.placement, new)
+        factors[path], memory[path] = (place.constrained(part, sides_of(part)) for part in new)
         skipped[path] = skipped[path] + jnp.logical_not(good)
         in_a_row[path] = jnp.where(good, 0, in_a_row[path] + 1)
     return Carry(factors, memory, skipped, in_a_row)

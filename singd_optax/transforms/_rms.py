@@ -11,9 +11,8 @@ from singd_optax.layers import (
     Layers,
     Leaves,
     check_layers,
-    laid_out_like,
-    partitions_of,
 )
+from singd_optax.placement import laid_out_like, partitions_of
 from singd_optax.rules import Hyperparameter
 from singd_optax.transforms._params import present_layers
 from singd_optax.transforms._running_size import scaled_to

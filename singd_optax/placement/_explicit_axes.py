@@ -9,7 +9,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 
 @flax.struct.dataclass
-class Partitions:
+class ExplicitPartitions:
     """How the arrays of a tree are split; static, None where nothing has to be said."""
 
     leaves: tuple[PartitionSpec, ...] | None = flax.struct.field(pytree_node=False)
@@ -28,15 +28,15 @@ def explicit_axes() -> tuple[str, ...]:
     )
 
 
-def partitions_of(tree: Any) -> Partitions:
+def partitions_of(tree: Any) -> ExplicitPartitions:
     """How the arrays of a tree are split over the Explicit axes of the mesh that is set."""
     leaves, treedef = jax.tree.flatten(tree)
     if not explicit_axes():
-        return Partitions(None, None)
-    return Partitions(tuple(jax.typeof(leaf).sharding.spec for leaf in leaves), treedef)
+        return ExplicitPartitions(None, None)
+    return ExplicitPartitions(tuple(jax.typeof(leaf).sharding.spec for leaf in leaves), treedef)
 
 
-def laid_out_like(function: Callable[..., Any], like: Partitions, *arguments: Any) -> Any:
+def laid_out_like(function: Callable[..., Any], like: ExplicitPartitions, *arguments: Any) -> Any:
     """``function(*arguments)``, with results that are split as other arrays are.
 
     With Auto axes, or without a mesh, this is a call. With Explicit axes the types of arrays say

@@ -1,5 +1,6 @@
 """On a mesh the trajectory is the single device's, wherever the factors are."""
 
+import contextlib
 import functools
 import json
 import pickle
@@ -56,10 +57,13 @@ def test_trajectory(layout, kind, strategy):
     assert all(jax.tree.leaves(same))
 
 
-def test_shard_map():
-    """Data parallel with pmean, written by hand."""
+@pytest.mark.parametrize("is_spread", [False, True])
+def test_shard_map(is_spread):
+    """Data parallel with pmean, written by hand; there placements split nothing."""
     params, batch, layers = meshes.problem()
     mesh = meshes.make_mesh({"data": 8}, "Auto")
+    if is_spread:
+        layers = spread(layers, jax.tree.map(lambda _: NamedSharding(mesh, P()), params))
     tx = meshes.make_tx(layers)
     step = jax.jit(
         jax.shard_map(
@@ -304,8 +308,8 @@ def test_family(name, kind):
     assert split._cache_size() == 1
 
 
-@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-def test_layers_without_devices(kind):
+@pytest.mark.parametrize(("kind", "is_set"), [("Auto", False), ("Auto", True), ("Explicit", True)])
+def test_layers_without_devices(kind, is_set):
     """Layers that were spread are static data: pickled, and the same on any mesh of this form."""
     setup = meshes.setup("data x tensor", kind, "rows")
     layers = pickle.loads(pickle.dumps(setup.layers))
@@ -320,7 +324,7 @@ def test_layers_without_devices(kind):
         compiler_options=meshes.QUICK,
     )
     batch = jax.device_put(setup.batch, setup.of_batch)
-    with setup.context():
+    with jax.set_mesh(setup.mesh) if is_set else contextlib.nullcontext():
         losses = meshes.run(step, *setup.start(), batch, steps=4)[2]
     np.testing.assert_allclose(losses, meshes.alone()[2][:4], rtol=1e-5)
 

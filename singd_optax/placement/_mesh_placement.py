@@ -12,7 +12,7 @@ from singd_optax.placement._late_whitening import can_whiten, whiten
 from singd_optax.placement._mesh_partitions import MeshPartitions
 from singd_optax.placement._placed_matrix import PlacedMatrix
 from singd_optax.placement._placement import Placement
-from singd_optax.placement._sides import Side, Sides, at_sides, matrix_of
+from singd_optax.placement._sides import Side, Sides, at_arrays, at_sides, matrix_of
 from singd_optax.placement._splits import Split
 from singd_optax.structures import DenseMatrix, Precision, StructuredMatrix
 
@@ -29,19 +29,13 @@ class MeshPlacement(MeshPartitions, Placement):
 
     def constrained(self, tree: Tree, sides: Sides) -> Tree:
         """As ``Placement`` says, split by the stack, and by rows."""
-
-        def part(tree: object, side: Side) -> object:
-            return jax.tree.map(lambda x: self.constrain(x, self.kept(x.shape, side)), tree)
-
-        return at_sides(part, tree, sides)
+        kept = lambda x, side: self.constrain(x, self.kept(x.shape, side))
+        return at_arrays(kept, tree, sides)
 
     def constrained_moments(self, tree: Tree, sides: Sides) -> Tree:
         """As ``Placement`` says, split by rows over all devices."""
-
-        def part(tree: object, side: Side) -> object:
-            return jax.tree.map(lambda x: self.constrain(x, self.formed(x.shape, side)), tree)
-
-        return at_sides(part, tree, sides)
+        formed = lambda x, side: self.constrain(x, self.formed(x.shape, side))
+        return at_arrays(formed, tree, sides)
 
     def constrained_parameters(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """As ``Placement`` says, split as the user split the parameters."""
@@ -59,11 +53,8 @@ class MeshPlacement(MeshPartitions, Placement):
                 f"shardings are on one of {dict(mesh.shape)}. Call singd_optax.sharding.spread "
                 "with the shardings that you pass."
             )
-
-        def part(tree: object, side: Side) -> object:
-            return jax.tree.map(lambda x: NamedSharding(mesh, self.kept(x.shape, side)), tree)
-
-        return at_sides(part, tree, sides)
+        named = lambda x, side: NamedSharding(mesh, self.kept(x.shape, side))
+        return at_arrays(named, tree, sides)
 
     def placed(self, tree: Tree, sides: Sides) -> Tree:
         """As ``Placement`` says."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import jax
+
 from singd_optax.structures import StructuredMatrix
 
 #: 0 for K (inputs, rows), 1 for C (outputs, columns), None for neither.
@@ -39,6 +41,15 @@ def at_sides(function: Callable[[Any, Side], Any], tree: Tree, sides: Sides) -> 
         return function(node, sides)
     fields = {name: at_sides(function, getattr(node, name), sides[name]) for name in node._fields}
     return node._replace(**fields)
+
+
+def at_arrays(function: Callable[[Any, Side], Any], tree: Tree, sides: Sides) -> Tree:
+    """The tree with ``function(array, side)`` for each of its arrays (or shapes)."""
+
+    def part(node: object, side: Side) -> object:
+        return jax.tree.map(lambda array: function(array, side), node)
+
+    return at_sides(part, tree, sides)
 
 
 def matrix_of(tree: object, sides: Sides, side: int) -> StructuredMatrix | None:

@@ -25,13 +25,11 @@ It knows structured matrices, and neither layers, optax nor Flax.
 
 from singd_optax.placement._axis_names import Rules, partition_of_names
 from singd_optax.placement._explicit_axes import gathered, laid_out_like, partitions_of
-from singd_optax.placement._mesh_placement import MeshPlacement
 from singd_optax.placement._placement import OneDevice, Placement
 from singd_optax.placement._sides import Side, Sides
 from singd_optax.placement._strategies import ParameterAxes, Strategy, placement_on_mesh
 
 __all__ = [
-    "MeshPlacement",
     "OneDevice",
     "ParameterAxes",
     "Placement",

@@ -1,7 +1,9 @@
 """On a mesh the trajectory is the single device's, wherever the factors are."""
 
+import contextlib
 import functools
 import json
+import pickle
 import socket
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import singd_optax
+from singd_optax.layers import Leaves, matrix_specs
 from singd_optax.sharding import named_shardings, spread, state_shardings
 
 #: What float32 leaves of 20 steps: parameters; the optimizer's state.
@@ -54,10 +57,13 @@ def test_trajectory(layout, kind, strategy):
     assert all(jax.tree.leaves(same))
 
 
-def test_shard_map():
-    """Data parallel with pmean, written by hand."""
+@pytest.mark.parametrize("is_spread", [False, True])
+def test_shard_map(is_spread):
+    """Data parallel with pmean, written by hand; there placements split nothing."""
     params, batch, layers = meshes.problem()
     mesh = meshes.make_mesh({"data": 8}, "Auto")
+    if is_spread:
+        layers = spread(layers, jax.tree.map(lambda _: NamedSharding(mesh, P()), params))
     tx = meshes.make_tx(layers)
     step = jax.jit(
         jax.shard_map(
@@ -268,13 +274,16 @@ def family(name):
         tx = singd_optax.kfac(2.5e-3, layers, refresh_every=2)
         return tx, meshes.make_step(tx, layers)
     tx = getattr(singd_optax, name)(2.5e-3, refresh_every=2)
+    return tx, plain_step(tx)
 
+
+def plain_step(tx):
     def step(params, state, x, y):
         loss, grads = jax.value_and_grad(meshes.loss_fn)(params, x, y)
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state, loss
 
-    return tx, step
+    return step
 
 
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
@@ -297,3 +306,76 @@ def test_family(name, kind):
     np.testing.assert_allclose(got[2], want[2], rtol=rounding)
     assert meshes.difference(got[0], want[0]) < 10 * rounding
     assert split._cache_size() == 1
+
+
+@pytest.mark.parametrize(("kind", "is_set"), [("Auto", False), ("Auto", True), ("Explicit", True)])
+def test_layers_without_devices(kind, is_set):
+    """Layers that were spread are static data: pickled, and the same on any mesh of this form."""
+    setup = meshes.setup("data x tensor", kind, "rows")
+    layers = pickle.loads(pickle.dumps(setup.layers))
+    assert layers == setup.layers
+    assert hash(layers) == hash(setup.layers)
+    others = meshes.make_mesh({"data": 4, "model": 2}, "Auto", jax.devices()[::-1])
+    shardings = jax.tree.map(lambda own: NamedSharding(others, own.spec), setup.shardings)
+    assert spread(meshes.problem()[2], shardings) == layers
+    step = jax.jit(
+        meshes.make_step(meshes.make_tx(layers), layers),
+        out_shardings=(setup.shardings, setup.of_state, None),
+        compiler_options=meshes.QUICK,
+    )
+    batch = jax.device_put(setup.batch, setup.of_batch)
+    with jax.set_mesh(setup.mesh) if is_set else contextlib.nullcontext():
+        losses = meshes.run(step, *setup.start(), batch, steps=4)[2]
+    np.testing.assert_allclose(losses, meshes.alone()[2][:4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["rows", "layers"])
+def test_gradients_only(strategy):
+    """Matrices that are no layers are spread too: here the state of a rule that has them."""
+    params, batch, _ = meshes.problem()
+    axes = {"blocks/.*": ((1,), (2,))}
+    specs = matrix_specs(Leaves(params), structures="dense", matrix_axes=axes)
+    setup = meshes.setup("data x tensor", "Auto", "rows")
+    layers = spread(singd_optax.Layers(tuple(specs.values())), setup.shardings, strategy=strategy)
+    assert pickle.loads(pickle.dumps(layers)) == layers
+    shampoo = singd_optax.transforms.scale_by_gradient_rule(
+        singd_optax.rules.Shampoo(), structures="dense", matrix_axes=axes, grafting="rmsprop"
+    )
+    tx = optax.chain(shampoo, optax.scale(-2.5e-3))
+    of_state = state_shardings(tx.init, params, setup.shardings, layers)
+    (found,) = singd_optax.layers.gradient_states(of_state)
+    up = found.gradient_factors["blocks/up/kernel"].K.entries.spec
+    assert up == P(("data", "model"), None, None)  # eight blocks, eight devices
+    head = P(("data", "model"), None) if strategy == "rows" else P(None, None)
+    assert found.gradient_factors["head/kernel"].K.entries.spec == head
+    assert found.gradient_memory["head/kernel"].L.entries.spec == head
+    step = plain_step(tx)
+    want = meshes.run(jax.jit(step), params, tx.init(params), batch, steps=4)
+    split = jax.jit(step, out_shardings=(setup.shardings, of_state, None))
+    state = jax.jit(tx.init, out_shardings=of_state)(params)
+    placed = jax.device_put(params, setup.shardings)
+    got = meshes.run(split, placed, state, jax.device_put(batch, setup.of_batch), steps=4)
+    np.testing.assert_allclose(got[2], want[2], rtol=1e-3)  # roots amplify rounding
+
+
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_without_jit(kind):
+    """A step by hand, with arrays on the mesh; and with arrays on one device, where it is none."""
+    setup = meshes.setup("fsdp", kind, "rows")
+    grads = jax.tree.map(jnp.ones_like, meshes.problem()[0])
+    curvature = {
+        path: jax.tree.map(jnp.ones_like, singd_optax.layers.Statistics.zeros(spec))
+        for path, spec in setup.layers.items()
+    }
+    tx = singd_optax.scale_by_singd(setup.layers)
+    want, _ = tx.update(grads, tx.init(grads), curvature=curvature)
+    assert len(jax.tree.leaves(want)[0].devices()) == 1
+    of_state = state_shardings(tx.init, grads, setup.shardings, setup.layers)
+    with setup.context():
+        state = jax.jit(tx.init, out_shardings=of_state)(grads)
+        got, _ = tx.update(jax.device_put(grads, setup.shardings), state, curvature=curvature)
+    assert meshes.difference(got, want) < CLOSE
+    same = jax.tree.map(
+        lambda x, own: x.sharding.is_equivalent_to(own, x.ndim), got, setup.shardings
+    )
+    assert all(jax.tree.leaves(same))

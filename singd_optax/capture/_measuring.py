@@ -26,12 +26,10 @@ from singd_optax.layers import (
     LayerSpec,
     RuleState,
     check_factors,
-    factors_of,
-    gathered,
     measured_states,
-    whitens_late,
 )
 from singd_optax.measures import Statistics
+from singd_optax.placement import gathered
 from singd_optax.structures import Precision
 
 
@@ -172,9 +170,12 @@ class Measuring:
         number = jnp.where(state.refresh_due > 0, state.rule_count + 1, 0)
         refresh = jnp.broadcast_to(number, spec.scan_shape)
         own, measures = state.rule_states[path], state.rule_tag.measures
-        late = whitens_late(spec, factors_of(own))
-        names = () if late else (name for measure in measures for name in measure.fields)
-        riding = {name: gathered(getattr(own, name)) for name in names}
+        riding = {
+            name: gathered(getattr(own, name))
+            for measure in measures
+            if not spec.placement.whitens_late(measure.whitening(own))
+            for name in measure.fields
+        }
         return Tap(slot, riding, refresh, spec, measures, self._precision)
 
     def _decisions(self) -> Sequences[Decision | None]:

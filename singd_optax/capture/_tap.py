@@ -15,14 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from singd_optax.layers import (
-    LayerSpec,
-    Operation,
-    constrained_moments,
-    laid_out_like,
-    partitions_of,
-)
-from singd_optax.measures import Measure, Statistics, layer_statistics
+from singd_optax.layers import LayerSpec, Operation
+from singd_optax.measures import SIDES, Measure, Statistics, layer_statistics
+from singd_optax.placement import laid_out_like, partitions_of
 from singd_optax.structures import Precision
 
 #: Arrays of a rule's state, by field.
@@ -182,7 +177,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
             transposed=call.transposed,
             number=number,
         )
-        return constrained_moments(spec.placement, statistics)
+        return spec.placement.constrained_moments(statistics, SIDES)
 
     for _ in range(mapped):
         form = jax.vmap(form, in_axes=(0, 0, None))

@@ -2,7 +2,6 @@
 
 from singd_optax.layers._check import (
     check_layers,
-    check_not_flat,
     check_params,
     check_updates,
     warn_of_unknown,
@@ -11,7 +10,6 @@ from singd_optax.layers._check import (
 from singd_optax.layers._check_form import check_form, differing_form
 from singd_optax.layers._check_state import check_factors, describe_factor
 from singd_optax.layers._convolution import Convolution
-from singd_optax.layers._explicit import gathered, laid_out_like, partitions_of
 from singd_optax.layers._find_matrices import find_matrices
 from singd_optax.layers._layers import Layers, OtherParameter
 from singd_optax.layers._layout import Layout
@@ -24,23 +22,8 @@ from singd_optax.layers._matrices import (
     matrix_specs,
 )
 from singd_optax.layers._operation import Operation
-from singd_optax.layers._placed import (
-    gradient_from_factors,
-    gradient_to_factors,
-    placed_state,
-    whitened,
-    whitens_late,
-)
-from singd_optax.layers._placement import (
-    Placement,
-    constrained,
-    constrained_moments,
-    constrained_parameters,
-    fitting,
-    partitions,
-)
 from singd_optax.layers._product import Product, parse_product
-from singd_optax.layers._roles import Role, role_of_factors, roles_of
+from singd_optax.layers._roles import Role, multiplying_sides, role_of_factors, roles_of, sides_of
 from singd_optax.layers._rule_tag import RuleTag
 from singd_optax.layers._spec import (
     EMBED,
@@ -62,7 +45,7 @@ from singd_optax.layers._states import (
     rule_states,
 )
 from singd_optax.layers._table import align_columns, format_bytes
-from singd_optax.layers._tree import Leaves, is_box, path_name
+from singd_optax.layers._tree import Leaves, check_not_flat, is_box, path_name
 from singd_optax.layers._view import MatrixView
 
 __all__ = [
@@ -82,7 +65,6 @@ __all__ = [
     "MatrixView",
     "Operation",
     "OtherParameter",
-    "Placement",
     "Product",
     "Role",
     "RuleState",
@@ -97,36 +79,25 @@ __all__ = [
     "check_not_flat",
     "check_params",
     "check_updates",
-    "constrained",
-    "constrained_moments",
-    "constrained_parameters",
     "default_matrix_axes",
     "describe_factor",
     "differing_form",
     "factors",
     "factors_of",
     "find_matrices",
-    "fitting",
     "format_bytes",
-    "gathered",
-    "gradient_from_factors",
-    "gradient_to_factors",
     "is_box",
     "join_path",
-    "laid_out_like",
     "matrix_specs",
     "measured_states",
+    "multiplying_sides",
     "parse_options",
     "parse_product",
-    "partitions",
-    "partitions_of",
     "path_name",
-    "placed_state",
     "role_of_factors",
     "roles_of",
     "rule_states",
+    "sides_of",
     "warn_of_unknown",
-    "whitened",
-    "whitens_late",
     "whole_layers",
 ]

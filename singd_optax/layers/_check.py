@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from singd_optax.layers._layers import Layers
 from singd_optax.layers._spec import LayerSpec
-from singd_optax.layers._tree import Leaves
+from singd_optax.layers._tree import Leaves, check_not_flat
 from singd_optax.layers._view import MatrixView
 
 
@@ -100,25 +100,6 @@ def _advice(path: str, leaves: Leaves) -> str:
             "for its params alone: pass variables['params']."
         )
     return "Call find_layers again with the params that you train, in the same nesting."
-
-
-def check_not_flat(leaves: Leaves, what: str) -> None:
-    """Raise if the tree is one array instead of a tree of parameters.
-
-    Args:
-      leaves: Parameters or gradients.
-      what: What they are, for the message.
-
-    Raises:
-      ValueError: It is one array, as ``optax.flatten`` makes.
-    """
-    if "" in leaves:
-        raise ValueError(
-            f"`{what}` is one array of shape {jnp.shape(leaves[''])} and no tree of parameters. "
-            "optax.flatten does that, and then no layer can be told from another: leave it out. "
-            "To flatten the parameters that are no Kronecker layers, write "
-            "fallback=optax.flatten(optax.adamw(learning_rate))."
-        )
 
 
 def warn_of_unknown(layers: Layers, leaves: Leaves) -> None:

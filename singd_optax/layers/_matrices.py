@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._validate import check_pattern
-from singd_optax.layers._check import check_not_flat
 from singd_optax.layers._spec import accumulation_dtype_of, parse_options
-from singd_optax.layers._tree import Leaves
+from singd_optax.layers._tree import Leaves, check_not_flat
+from singd_optax.placement import OneDevice, ParameterAxes, Placement
 from singd_optax.structures import Structure
 
 #: The axes that make the rows, and those that make the columns; all others are stacked.
@@ -31,6 +31,7 @@ class MatrixSpec:
       columns: The axes that are merged to columns. Axes in neither run over separate matrices.
       structures: The structures of the factors of (rows, columns), choices (``Auto``) resolved.
       factor_dtype: The dtypes, by name, in which these are kept.
+      placement: Which devices hold what of the factors, see ``singd_optax.sharding``.
 
     >>> spec = MatrixSpec(
     ...     path="attention/kernel", shape=(12, 768, 8, 64), dtype="float32", rows=(1,),
@@ -46,6 +47,17 @@ class MatrixSpec:
     columns: tuple[int, ...]
     structures: tuple[Structure, Structure]
     factor_dtype: tuple[str, str]
+    placement: Placement = dataclasses.field(default_factory=OneDevice)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Path -> shape of the parameter."""
+        return {self.path: self.shape}
+
+    @property
+    def axes(self) -> ParameterAxes:
+        """Which axes of the parameter run over a stack, and which make rows and columns."""
+        return ParameterAxes(self.stack, self.rows, self.columns)
 
     @property
     def described(self) -> str:
@@ -70,11 +82,6 @@ class MatrixSpec:
                 "matrix from find_matrices. Its options: structures, factor_dtype."
             )
         return _resolved(dataclasses.replace(self, **parse_options(self.dtype, **options)))
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Path -> shape: of the one parameter."""
-        return {self.path: self.shape}
 
     @property
     def stack(self) -> tuple[int, ...]:

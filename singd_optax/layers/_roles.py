@@ -64,6 +64,17 @@ Number = Annotated[jax.Array, Role("number")]
 Counter = Annotated[jax.Array, Role("counter")]
 
 
+def sides_of(state: type) -> dict[str, int | None]:
+    """The side of each field, as placements want it."""
+    return {name: role.side for name, role in roles_of(state).items()}
+
+
+def multiplying_sides(state: type) -> dict[str, int | None]:
+    """The side of each field that multiplies gradients, and None for all others."""
+    roles = roles_of(state)
+    return {name: role.side if role.multiplies else None for name, role in roles.items()}
+
+
 def role_of_factors(state: type) -> dict[str, Role]:
     """The fields that multiply gradients, factors and bases, with their roles."""
     return {n: role for n, role in roles_of(state).items() if role.kind in ("factor", "basis")}

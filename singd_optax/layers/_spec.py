@@ -9,8 +9,8 @@ from jax.typing import DTypeLike
 
 from singd_optax._validate import check_choice, check_number, concrete_number
 from singd_optax.layers._layout import Layout
-from singd_optax.layers._placement import Placement
 from singd_optax.layers._stacking import Stacking
+from singd_optax.placement import OneDevice, ParameterAxes, Placement
 from singd_optax.structures import Diagonal, Structure, parse_structures
 
 KFACApprox = Literal["expand", "reduce"]
@@ -61,8 +61,8 @@ class LayerSpec:
       curvature_fraction: The share of positions (or of examples, for convolutions and
         ``"reduce"``) that statistics are formed of, in (0, 1]: every k-th from a random start, k
         the largest divisor of their number up to 1 / ``curvature_fraction``.
-      placement: Which devices hold what of the factors, see ``singd_optax.sharding``; None if the
-        compiler is left to choose.
+      placement: Which devices hold what of the factors, see ``singd_optax.sharding``; ``OneDevice``
+        if the compiler is left to choose.
     """
 
     path: str
@@ -82,7 +82,7 @@ class LayerSpec:
     tied: bool = False
     is_mapped: bool = False
     rider: Literal["module", "params"] | None = None
-    placement: Placement | None = None
+    placement: Placement = dataclasses.field(default_factory=OneDevice)
 
     def __post_init__(self) -> None:
         K, C = (s.resolve(dim) for s, dim in zip(self.structures, self.dims, strict=True))
@@ -106,6 +106,18 @@ class LayerSpec:
     def sharing(self) -> str:
         """What is done with shared positions and with the average of the loss, for people."""
         return f"{self.kfac_approx}, loss mean over {self.loss_average or 'nothing'}"
+
+    @property
+    def axes(self) -> ParameterAxes:
+        """Which axes of the kernel run over a stack, and which make rows and columns."""
+        rank = len(self.kernel_shape)
+        stacked = self.stacking.positions(rank)
+        own = [axis for axis in range(rank) if axis not in stacked]
+        batch, rows, columns = (
+            tuple(own[axis] for axis in axes)
+            for axes in (self.layout.batch, self.layout.inputs, self.layout.outputs)
+        )
+        return ParameterAxes((*stacked, *batch), rows, columns)
 
     @property
     def scan_shape(self) -> tuple[int, ...]:

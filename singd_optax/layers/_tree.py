@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 def path_name(path: Iterable[Any]) -> str:
@@ -95,6 +96,25 @@ class Leaves:
     def labelled(self, labels: Mapping[str, Any], default: Any) -> Any:
         """The tree with labels for leaves."""
         return self.replaced({path: labels.get(path, default) for path in self})
+
+
+def check_not_flat(leaves: Leaves, what: str) -> None:
+    """Raise if the tree is one array instead of a tree of parameters.
+
+    Args:
+      leaves: Parameters or gradients.
+      what: What they are, for the message.
+
+    Raises:
+      ValueError: It is one array, as ``optax.flatten`` makes.
+    """
+    if "" in leaves:
+        raise ValueError(
+            f"`{what}` is one array of shape {jnp.shape(leaves[''])} and no tree of parameters. "
+            "optax.flatten does that, and then no layer can be told from another: leave it out. "
+            "To flatten the parameters that are no Kronecker layers, write "
+            "fallback=optax.flatten(optax.adamw(learning_rate))."
+        )
 
 
 def _is_empty(node: Any) -> bool:

@@ -5,6 +5,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from singd_optax.placement import Placement
 from singd_optax.structures import Structure
 
 
@@ -44,6 +45,10 @@ class MatrixView(Protocol):
     @property
     def statistics_dtype(self) -> jnp.dtype:
         """In which everything is computed: float32, or float64 for a float64 parameter."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where its arrays are, and what moves."""
 
     def to_matrix(self, *arrays: jax.Array) -> jax.Array:
         """The parameters, or their gradients, as (*stack_shape, rows, columns)."""

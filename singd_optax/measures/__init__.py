@@ -7,10 +7,11 @@ state (factors that whiten, a basis) rides to the layer by the names of that sta
 
 from singd_optax.measures._forming import layer_statistics
 from singd_optax.measures._measure import Measure, Measured, RowsOfSide
-from singd_optax.measures._moments import Moments
-from singd_optax.measures._statistics import Statistics, by_origin, is_stale
+from singd_optax.measures._moments import Moments, moments_of
+from singd_optax.measures._statistics import SIDES, Statistics, by_origin, is_stale
 
 __all__ = [
+    "SIDES",
     "Measure",
     "Measured",
     "Moments",
@@ -19,4 +20,5 @@ __all__ = [
     "by_origin",
     "is_stale",
     "layer_statistics",
+    "moments_of",
 ]

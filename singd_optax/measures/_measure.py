@@ -1,7 +1,7 @@
 """The contract of a measure."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import flax.struct
@@ -47,6 +47,11 @@ class Measure(abc.ABC):
     @abc.abstractmethod
     def fields(self) -> tuple[str, ...]:
         """The fields of the rule's state that ``of_rows`` needs."""
+
+    def whitening(self, state: PyTree) -> Sequence[StructuredMatrix]:
+        """K and C of a rule's state, if they whiten; on a mesh they may do so later."""
+        del state
+        return ()
 
     @abc.abstractmethod
     def zeros(self, view: MatrixView) -> PyTree:

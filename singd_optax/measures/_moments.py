@@ -1,12 +1,13 @@
 """Second moments of both sides, whitened or plain."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from singd_optax._types import PyTree
 from singd_optax.layers import MatrixView
 from singd_optax.measures._measure import Measure, RowsOfSide
 from singd_optax.structures import Precision, Projection, StructuredMatrix
@@ -31,6 +32,10 @@ class Moments(Measure):
     def fields(self) -> tuple[str, ...]:
         """K and C, if they whiten."""
         return self.whitened_by or ()
+
+    def whitening(self, state: PyTree) -> Sequence[StructuredMatrix]:
+        """K and C."""
+        return [getattr(state, name) for name in self.fields]
 
     def zeros(self, view: MatrixView) -> tuple[StructuredMatrix, StructuredMatrix]:
         """Zero matrices in the structures of the layer."""

@@ -9,10 +9,20 @@ from jax.typing import ArrayLike
 from singd_optax.layers import MatrixView
 from singd_optax.measures._measure import Measure, Measured
 from singd_optax.measures._moments import Moments, moments_of, zero_mean
+from singd_optax.placement import Sides
 from singd_optax.structures import StructuredMatrix
 
-#: Which side each field is of: 0 for inputs, 1 for output gradients.
-SIDES: dict[str, int | None] = {"H_K": 0, "H_C": 1}
+_OF_ONE_USE: dict[str, int | None] = {
+    "H_K": 0,
+    "H_C": 1,
+    "mean_U": None,
+    "mean_G": None,
+    "transposed": None,
+    "measured_at": None,
+    "others": None,
+}
+#: Which side each field of ``Statistics`` is of, as placements want it.
+SIDES: Sides = _OF_ONE_USE | {"transposed": _OF_ONE_USE}
 
 
 class Statistics(NamedTuple):

@@ -12,6 +12,7 @@ from singd_optax.capture._measuring import Measuring
 from singd_optax.layers import Layers, LayerSpec, RuleState, RuleTag
 from singd_optax.layers._roles import ColumnFactor, RowFactor
 from singd_optax.measures import Moments, Statistics
+from singd_optax.placement import OneDevice
 from singd_optax.testing._compile import quick_jit
 from singd_optax.testing._echo import Echo, Silence
 from singd_optax.testing._heard import Heard
@@ -53,7 +54,7 @@ def plainly_measured(layers: Layers) -> Layers:
     def plain(spec: LayerSpec) -> LayerSpec:
         dtype = spec.statistics_dtype.name
         return dataclasses.replace(
-            spec, curvature_fraction=1.0, placement=None, factor_dtype=(dtype, dtype)
+            spec, curvature_fraction=1.0, placement=OneDevice(), factor_dtype=(dtype, dtype)
         )
 
     return dataclasses.replace(layers, specs=tuple(map(plain, layers.specs)))

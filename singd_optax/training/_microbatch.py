@@ -80,8 +80,8 @@ def microbatch(
 
         def wide(*args: Any, **kwargs: Any) -> Any:
             value, grads, curvature = grad_fn(*args, opt_state=opt_state, **kwargs)
-            uncounted = {path: one._replace(measured_at=None) for path, one in curvature.items()}
-            return value, jax.tree.map(_widen, grads), uncounted
+            plain = {path: one._replace(measured_at=None) for path, one in curvature.items()}
+            return value, jax.tree.map(_widen, grads), plain
 
         loop = optax.microbatch(
             wide,
@@ -103,7 +103,8 @@ def microbatch(
         value, grads, curvature = loop(params, *args, **kwargs)
         grads = jax.tree.map(lambda g, p: g.astype(jnp.result_type(p)), grads, params)
         counted = {
-            path: one._replace(measured_at=states[path].rule_count) for path, one in curvature.items()
+            path: one._replace(measured_at=states[path].rule_count)
+            for path, one in curvature.items()
         }
         return value, grads, counted
 

@@ -119,7 +119,9 @@ class MultiSteps:
             multi_steps.inner_opt.update(
                 updates, inner.inner_opt_state, params, curvature=curvature, **extra_args
             )
-        given = {path: curvature[path]._replace(measured_at=None) for path in old} if curvature else {}
+        given = (
+            {path: curvature[path]._replace(measured_at=None) for path in old} if curvature else {}
+        )
         new = self._accumulated(old, given, inner.mini_step)
         counted = {
             path: one._replace(measured_at=curvature[path].measured_at if curvature else None)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._types import PyTree
-from singd_optax.layers import MatrixView, constrained, factors_of, roles_of, whitened
-from singd_optax.measures import Statistics, is_stale
+from singd_optax.layers import MatrixView, roles_of, sides_of
+from singd_optax.measures import SIDES, Statistics, is_stale, moments_of
 from singd_optax.rules import Rule, choose
 from singd_optax.structures import stochastic_round
 
@@ -46,7 +46,9 @@ def refreshed(
         if path in statistics:
             usable &= jnp.logical_not(is_stale(statistics[path], count))
         good = usable & went_well
-        states[path] = constrained(getattr(view, "placement", None), choose(usable, new, old[path]))
+        states[path] = view.placement.constrained(
+            choose(usable, new, old[path]), sides_of(type(new))
+        )
         skipped[path] = skipped[path] + jnp.logical_not(good)
         in_a_row[path] = jnp.where(good, 0, in_a_row[path] + 1)
     return Carry(states, skipped, in_a_row)
@@ -58,11 +60,9 @@ def _measured(
     """The statistics of a layer as its rule wants them."""
     if view.path not in statistics:
         return None
-    merged = constrained(getattr(view, "placement", None), statistics[view.path].merged())
-    if not any(measure.fields for measure in rule.measures):
-        return merged
-    H_K, H_C = whitened(view, factors_of(state), (merged.H_K, merged.H_C), rule.precision)
-    return merged._replace(H_K=H_K, H_C=H_C)
+    merged = view.placement.constrained(statistics[view.path].merged(), SIDES)
+    whitening = moments_of(rule.measures).whitening(state)
+    return view.placement.whitened(merged, SIDES, whitening, rule.precision)
 
 
 def _is_good(statistics: Statistics | None, finite: jax.Array) -> jax.Array:

@@ -22,17 +22,13 @@ from singd_optax.layers import (
     check_layers,
     check_matrix_axes,
     check_params,
-    constrained_parameters,
-    gradient_from_factors,
-    gradient_to_factors,
-    laid_out_like,
     matrix_specs,
+    multiplying_sides,
     parse_options,
-    partitions_of,
-    placed_state,
     roles_of,
 )
 from singd_optax.measures import Statistics
+from singd_optax.placement import laid_out_like, partitions_of
 from singd_optax.rules import Hyperparameter, Interval, Rule, choose
 from singd_optax.structures import Structure
 from singd_optax.transforms._check import (
@@ -219,9 +215,9 @@ def scale_by_rule(
             check_matrices(views, state)
         else:
             views = checked_layers(layers, state)
+            check_params(views.values(), leaves, "updates")
         check_states(state, {path: initial_form(view) for path, view in views.items()})
         statistics = checked_curvature(curvature, views, measures, state)
-        check_params(views.values(), leaves, "updates")
         own = {path: leaves[path] for view in views.values() for path in view.shapes}
         function = functools.partial(preconditioned, views)
         like = partitions_of((own, state))
@@ -238,8 +234,8 @@ def scale_by_rule(
         updates = {
             path: array
             for view in views.values()
-            for path, array in constrained_parameters(
-                getattr(view, "placement", None), {path: updates[path] for path in view.shapes}
+            for path, array in view.placement.constrained_parameters(
+                {path: updates[path] for path in view.shapes}
             ).items()
         }
         gradients = {path: as_matrix(view, updates) for path, view in views.items()}
@@ -329,9 +325,8 @@ def as_parameters(views: Mapping[str, MatrixView], matrices: Mapping[str, jax.Ar
     return {
         path: array
         for name, view in views.items()
-        for path, array in constrained_parameters(
-            getattr(view, "placement", None),
-            dict(zip(view.shapes, view.from_matrix(matrices[name]), strict=True)),
+        for path, array in view.placement.constrained_parameters(
+            dict(zip(view.shapes, view.from_matrix(matrices[name]), strict=True))
         ).items()
     }
 
@@ -345,10 +340,11 @@ def direction(
     count: jax.Array,
 ) -> tuple[jax.Array, PyTree]:
     """What a vector becomes, computed where the factors are."""
-    placed = placed_state(view, state)
-    vector = gradient_to_factors(view, placed, vector)
+    sides, placement = multiplying_sides(type(state)), view.placement
+    placed = placement.placed(state, sides)
+    vector = placement.gradient_to_factors(vector, placed, sides)
     matrix, new = rule.direction(view, placed, vector, gradient, count)
-    matrix = gradient_from_factors(view, placed, matrix)
+    matrix = placement.gradient_from_factors(matrix, placed, sides)
     if new is placed:
         return matrix, state
     parts = {

@@ -9,8 +9,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 
-Axes = tuple[str, ...]
-Split = tuple[Axes, ...]
+from singd_optax.placement._splits import MeshAxes, Split
 
 
 @functools.lru_cache(maxsize=4096)
@@ -50,7 +49,7 @@ def steps(
     return tuple(reversed(way[:-1]))
 
 
-def _neighbours(here: Split, wanted: set[str], names: Axes) -> Iterator[Split]:
+def _neighbours(here: Split, wanted: set[str], names: MeshAxes) -> Iterator[Split]:
     used = {axis for axes in here for axis in axes}
     for source, axes in enumerate(here):
         if not axes:
@@ -68,5 +67,5 @@ def _neighbours(here: Split, wanted: set[str], names: Axes) -> Iterator[Split]:
                 yield _with(here, target, (*axes, name))
 
 
-def _with(split: Split, place: int, axes: Axes) -> Split:
+def _with(split: Split, place: int, axes: MeshAxes) -> Split:
     return (*split[:place], axes, *split[place + 1 :])

@@ -1,19 +1,21 @@
 """Meshes whose axes are Explicit: our arithmetic leaves its layout to the compiler there too."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import flax.struct
 import jax
 from jax.sharding import AxisType, PartitionSpec
 
+Tree = TypeVar("Tree")
+
 
 @flax.struct.dataclass
-class Partitions:
+class ExplicitPartitions:
     """How the arrays of a tree are split; static, None where nothing has to be said."""
 
     leaves: tuple[PartitionSpec, ...] | None = flax.struct.field(pytree_node=False)
-    treedef: Any = flax.struct.field(pytree_node=False)
+    treedef: jax.tree_util.PyTreeDef | None = flax.struct.field(pytree_node=False)
 
 
 def explicit_axes() -> tuple[str, ...]:
@@ -28,15 +30,17 @@ def explicit_axes() -> tuple[str, ...]:
     )
 
 
-def partitions_of(tree: Any) -> Partitions:
+def partitions_of(tree: object) -> ExplicitPartitions:
     """How the arrays of a tree are split over the Explicit axes of the mesh that is set."""
     leaves, treedef = jax.tree.flatten(tree)
     if not explicit_axes():
-        return Partitions(None, None)
-    return Partitions(tuple(jax.typeof(leaf).sharding.spec for leaf in leaves), treedef)
+        return ExplicitPartitions(None, None)
+    return ExplicitPartitions(tuple(jax.typeof(leaf).sharding.spec for leaf in leaves), treedef)
 
 
-def laid_out_like(function: Callable[..., Any], like: Partitions, *arguments: Any) -> Any:
+def laid_out_like(
+    function: Callable[..., Tree], like: ExplicitPartitions, *arguments: object
+) -> Tree:
     """``function(*arguments)``, with results that are split as other arrays are.
 
     With Auto axes, or without a mesh, this is a call. With Explicit axes the types of arrays say
@@ -48,7 +52,7 @@ def laid_out_like(function: Callable[..., Any], like: Partitions, *arguments: An
       like: How the results are to be split.
       *arguments: Of the function.
     """
-    if like.leaves is None:
+    if like.leaves is None or like.treedef is None:
         return function(*arguments)
     shardings = jax.tree.unflatten(like.treedef, like.leaves)
     return jax.sharding.auto_axes(function, axes=explicit_axes(), out_sharding=shardings)(
@@ -56,7 +60,7 @@ def laid_out_like(function: Callable[..., Any], like: Partitions, *arguments: An
     )
 
 
-def gathered(tree: Any) -> Any:
+def gathered(tree: Tree) -> Tree:
     """The tree, whole on each device: Explicit axes allow no scan over an axis that is split."""
     if not explicit_axes():
         return tree

@@ -1,0 +1,106 @@
+"""The contract of a placement, which one device fulfils by doing nothing."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypeVar
+
+import jax
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from singd_optax.placement._sides import Sides
+from singd_optax.structures import Precision, StructuredMatrix
+
+Tree = TypeVar("Tree")
+
+
+class Placement:
+    """Where the arrays of one layer are, and how its gradients get to its factors.
+
+    Static and hashable. What is written here is what one device needs: nothing moves. All methods
+    take traced arrays; a tree is a NamedTuple (or one part of it), with ``sides`` that say to which
+    side each of its fields belongs.
+    """
+
+    def constrained(self, tree: Tree, sides: Sides) -> Tree:
+        """A layer's factors, memory or statistics (stack first), where they are kept."""
+        del sides
+        return tree
+
+    def constrained_moments(self, tree: Tree, sides: Sides) -> Tree:
+        """The statistics of one layer of a stack, where they are formed."""
+        del sides
+        return tree
+
+    def constrained_parameters(self, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Arrays like a layer's parameters, by path, where these are."""
+        return arrays
+
+    def placed(self, tree: Tree, sides: Sides) -> Tree:
+        """The tree with matrices whose products with gradients say where they are computed."""
+        del sides
+        return tree
+
+    def gradient_to_factors(self, gradient: jax.Array, placed: object, sides: Sides) -> jax.Array:
+        """The gradient matrix, from where its parameter is to where K is applied.
+
+        Args:
+          gradient: (*stack, rows, columns).
+          placed: What ``placed`` returned.
+          sides: Of its fields.
+        """
+        del placed, sides
+        return gradient
+
+    def gradient_from_factors(self, gradient: jax.Array, placed: object, sides: Sides) -> jax.Array:
+        """The preconditioned gradient, from where C was applied to where its parameter is."""
+        del placed, sides
+        return gradient
+
+    def whitens_late(self, factors: Sequence[StructuredMatrix]) -> bool:
+        """Whether statistics stay plain where they are formed, and are whitened at the refresh.
+
+        Args:
+          factors: K and C; empty for a method that does not whiten.
+        """
+        del factors
+        return False
+
+    def whitened(
+        self,
+        statistics: Tree,
+        sides: Sides,
+        factors: Sequence[StructuredMatrix],
+        precision: Precision,
+    ) -> Tree:
+        """Statistics as they are wanted, whether they were whitened where they were formed or not.
+
+        Args:
+          statistics: Of one layer, in its factors' structures.
+          sides: Of their fields.
+          factors: K and C; empty for a method that does not whiten.
+          precision: Of the products.
+        """
+        del sides, factors, precision
+        return statistics
+
+    def named(self, tree: Tree, sides: Sides, mesh: Mesh | AbstractMesh) -> Tree:
+        """The sharding of each array (or shape) of what ``constrained`` takes.
+
+        Args:
+          tree: Of arrays or shapes.
+          sides: Of its fields.
+          mesh: The devices.
+
+        Returns:
+          The same tree, of ``NamedSharding``.
+
+        Raises:
+          ValueError: The layer was placed on a mesh of other axes.
+        """
+        del sides
+        return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneDevice(Placement):
+    """Nothing is split by us: one device, or a mesh on which the compiler is left to choose."""

@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import singd_optax
-from singd_optax.layers import Leaves, matrix_specs
+from singd_optax.optimizers import SINGD
 from singd_optax.sharding import named_shardings, spread, state_shardings
 
 #: What float32 leaves of 20 steps: parameters; the optimizer's state.
@@ -176,11 +176,11 @@ def test_memory_falls_with_devices(sizes):
 
 def compiled_update(layers, params, shardings, due):
     """The compiled update of all layers, with or without a refresh."""
-    tx = singd_optax.scale_by_singd(layers)
+    tx = singd_optax.scale_by_rule(SINGD.paper(), layers)
     of_state = state_shardings(tx.init, params, shardings, layers)
     state = jax.eval_shape(tx.init, params)
     curvature = {
-        path: jax.eval_shape(lambda spec=spec: singd_optax.layers.Statistics.zeros(spec))
+        path: jax.eval_shape(lambda spec=spec: singd_optax.measures.Statistics.zeros(spec))
         for path, spec in layers.items()
     }
 
@@ -243,8 +243,8 @@ def test_boxes_and_rules():
     state = state_shardings(tx.init, params, shardings, layers)
     assert singd_optax.factors(state)[""].K.entries.spec == P("data", None)
     assert singd_optax.factors(state)[""].C.entries.spec == P("model", None)
-    trace = optax.tree.get(state, "trace")
-    assert trace["kernel"].value.spec == P("data", "model")
+    momentum = optax.tree.get(state, "rule_momentum")
+    assert momentum["kernel"].value.spec == P("data", "model")
     params = jax.jit(model.init, out_shardings={"params": shardings})(jax.random.key(0), x)
     assert jax.jit(tx.init, out_shardings=state)(params["params"]) is not None
 
@@ -334,24 +334,24 @@ def test_gradients_only(strategy):
     """Matrices that are no layers are spread too: here the state of a rule that has them."""
     params, batch, _ = meshes.problem()
     axes = {"blocks/.*": ((1,), (2,))}
-    specs = matrix_specs(Leaves(params), structures="dense", matrix_axes=axes)
+    matrices = singd_optax.find_matrices(params, structures="dense", matrix_axes=axes)
     setup = meshes.setup("data x tensor", "Auto", "rows")
-    layers = spread(singd_optax.Layers(tuple(specs.values())), setup.shardings, strategy=strategy)
+    layers = spread(matrices, setup.shardings, strategy=strategy)
     assert pickle.loads(pickle.dumps(layers)) == layers
-    shampoo = singd_optax.transforms.scale_by_gradient_rule(
-        singd_optax.rules.Shampoo(), structures="dense", matrix_axes=axes, grafting="rmsprop"
+    shampoo = lambda layers: optax.chain(
+        singd_optax.scale_by_shampoo(layers, grafting="rmsprop"), optax.scale(-2.5e-3)
     )
-    tx = optax.chain(shampoo, optax.scale(-2.5e-3))
+    tx = shampoo(layers)
     of_state = state_shardings(tx.init, params, setup.shardings, layers)
-    (found,) = singd_optax.layers.gradient_states(of_state)
-    up = found.gradient_factors["blocks/up/kernel"].K.entries.spec
+    (found,) = singd_optax.layers.rule_states(of_state)
+    up = found.rule_states["blocks/up/kernel"].K.entries.spec
     assert up == P(("data", "model"), None, None)  # eight blocks, eight devices
     head = P(("data", "model"), None) if strategy == "rows" else P(None, None)
-    assert found.gradient_factors["head/kernel"].K.entries.spec == head
-    assert found.gradient_memory["head/kernel"].L.entries.spec == head
-    step = plain_step(tx)
-    want = meshes.run(jax.jit(step), params, tx.init(params), batch, steps=4)
-    split = jax.jit(step, out_shardings=(setup.shardings, of_state, None))
+    assert found.rule_states["head/kernel"].K.entries.spec == head
+    assert found.rule_states["head/kernel"].L.entries.spec == head
+    alone = shampoo(matrices)
+    want = meshes.run(jax.jit(plain_step(alone)), params, alone.init(params), batch, steps=4)
+    split = jax.jit(plain_step(tx), out_shardings=(setup.shardings, of_state, None))
     state = jax.jit(tx.init, out_shardings=of_state)(params)
     placed = jax.device_put(params, setup.shardings)
     got = meshes.run(split, placed, state, jax.device_put(batch, setup.of_batch), steps=4)
@@ -364,10 +364,10 @@ def test_without_jit(kind):
     setup = meshes.setup("fsdp", kind, "rows")
     grads = jax.tree.map(jnp.ones_like, meshes.problem()[0])
     curvature = {
-        path: jax.tree.map(jnp.ones_like, singd_optax.layers.Statistics.zeros(spec))
+        path: jax.tree.map(jnp.ones_like, singd_optax.measures.Statistics.zeros(spec))
         for path, spec in setup.layers.items()
     }
-    tx = singd_optax.scale_by_singd(setup.layers)
+    tx = singd_optax.scale_by_rule(SINGD.paper(), setup.layers)
     want, _ = tx.update(grads, tx.init(grads), curvature=curvature)
     assert len(jax.tree.leaves(want)[0].devices()) == 1
     of_state = state_shardings(tx.init, grads, setup.shardings, setup.layers)

@@ -3,7 +3,9 @@
 A new alias or ``scale_by_*`` is tested by one entry in ``TRANSFORMATIONS``.
 """
 
+import dataclasses
 import functools
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,8 +14,11 @@ import numpy as np
 import optax
 
 import singd_optax
-from singd_optax.layers import curvature_states
+from singd_optax.layers import measured_states
+from singd_optax.optimizers import CASPR, IKFAC, KFAC
+from singd_optax.rules import Rule
 from singd_optax.testing._compile import _known_options
+from singd_optax.transforms import KLClip
 
 
 class Net(nn.Module):
@@ -42,6 +47,26 @@ def problem(dtype="float32"):
     return params, singd_optax.find_layers(loss_fn, params, x, y, structures="dense"), x, y
 
 
+class NothingKept(NamedTuple):
+    """The state of a rule that keeps nothing."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Passing(Rule):
+    """The rule that changes nothing: what is left is momentum and size."""
+
+    State: ClassVar[type] = NothingKept
+
+    def init(self, view):
+        return NothingKept()
+
+    def refresh(self, view, state, statistics, gradient, count, key):
+        return state, True
+
+    def direction(self, view, state, vector, gradient, count):
+        return vector, state
+
+
 def _scaled(scale):
     return lambda layers: optax.chain(scale(layers), optax.sgd(0.05))
 
@@ -55,16 +80,25 @@ TRANSFORMATIONS = {
     "scale_by_kfac": _scaled(singd_optax.scale_by_kfac),
     "scale_by_singd": _scaled(singd_optax.scale_by_singd),
     "scale_by_ikfac": _scaled(singd_optax.scale_by_ikfac),
-    "scale_by_curvature": _scaled(
-        lambda layers: singd_optax.scale_by_curvature(
-            singd_optax.rules.IKFAC(damping=1e-3, factor_learning_rate=1e-2), layers
+    "scale_by_rule": _scaled(
+        lambda layers: singd_optax.scale_by_rule(
+            IKFAC.paper(damping=1e-3, factor_learning_rate=1e-2), layers
         )
     ),
-    "scale_by_consistent_rms": _scaled(
-        lambda layers: optax.chain(
-            singd_optax.scale_by_singd(layers), singd_optax.scale_by_consistent_rms(layers)
+    "scale_by_rule with update_rms": _scaled(
+        lambda layers: singd_optax.scale_by_rule(IKFAC(), layers, update_rms=0.8)
+    ),
+    "scale_by_rule with kl_clip": _scaled(
+        lambda layers: singd_optax.scale_by_rule(
+            KFAC.paper(), layers, kl_clip=KLClip(1e-3, learning_rate=0.05)
         )
     ),
+    "scale_by_rule with momentum": _scaled(
+        lambda layers: singd_optax.scale_by_rule(
+            IKFAC(), layers, momentum=0.85, nesterov=True, update_rms=0.8
+        )
+    ),
+    "optimizer": lambda layers: singd_optax.optimizer(0.05, KFAC(factor_learning_rate=0.1), layers),
     # Roots of nearly singular moments would magnify roundings: hence the larger ridge.
     "shampoo": lambda layers: singd_optax.shampoo(0.05, eps=0.03),
     "caspr": lambda layers: singd_optax.caspr(0.05, eps=0.03),
@@ -76,16 +110,15 @@ TRANSFORMATIONS = {
     "scale_by_inverse_free_shampoo": _scaled(
         lambda layers: singd_optax.scale_by_inverse_free_shampoo(grafting="sgd")
     ),
-    "scale_by_gradient_rule": _scaled(
-        lambda layers: singd_optax.scale_by_gradient_rule(
-            singd_optax.rules.CASPR(eps=0.03), structures="dense", grafting="adam"
+    "scale_by_rule without layers": _scaled(
+        lambda layers: singd_optax.scale_by_rule(
+            CASPR(eps=0.03), structures="dense", grafting="adam"
         )
     ),
-    "scale_by_matrix_rms": _scaled(
-        lambda layers: optax.chain(
-            singd_optax.scale_by_shampoo(eps=0.03), singd_optax.scale_by_matrix_rms()
-        )
+    "scale_by_shampoo with update_rms": _scaled(
+        lambda layers: singd_optax.scale_by_shampoo(eps=0.03, update_rms=0.8)
     ),
+    "shampoo on layers": lambda layers: singd_optax.shampoo(0.05, layers, eps=0.03),
 }
 
 #: What takes a learning rate: by layers and curvature, and by gradients alone.
@@ -101,7 +134,7 @@ def plain_step(tx, layers, loss_fn=loss_fn):
 
     def step(params, opt_state, x, y):
         extra = {"unrelated": 1}
-        if curvature_states(opt_state):
+        if measured_states(opt_state):
             value, grads, extra["curvature"] = grad_fn(params, x, y, opt_state=opt_state)
         else:  # needs gradients only
             value, grads = jax.value_and_grad(loss_fn)(params, x, y)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 import singd_optax
-from singd_optax.layers import Factors
+from singd_optax.layers import RuleState
 
 
 def forward(weights, offsets, x):
@@ -61,14 +61,16 @@ def randomized(opt_state, seed=0):
     keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(opt_state))))
 
     def randomize(node):
-        if not isinstance(node, Factors):
+        if not isinstance(node, RuleState):
             return node
-        noise = jax.tree.map(
-            lambda leaf: 0.3 * jax.random.normal(next(keys), leaf.shape, leaf.dtype), node
-        )
-        return jax.tree.map(jnp.add, node, noise)
+        noisy = lambda leaf: leaf + 0.3 * jax.random.normal(next(keys), leaf.shape, leaf.dtype)
+        own = {
+            path: own._replace(K=jax.tree.map(noisy, own.K), C=jax.tree.map(noisy, own.C))
+            for path, own in node.rule_states.items()
+        }
+        return node._replace(rule_states=own)
 
-    return jax.tree.map(randomize, opt_state, is_leaf=lambda x: isinstance(x, Factors))
+    return jax.tree.map(randomize, opt_state, is_leaf=lambda x: isinstance(x, RuleState))
 
 
 def check(loss_fn, params, args, weights, data, locate, rtol=1e-9, has_aux=False, **options):
@@ -90,6 +92,7 @@ def check(loss_fn, params, args, weights, data, locate, rtol=1e-9, has_aux=False
     assert set(layers) == {path for path, _ in locate}
     tx = singd_optax.scale_by_singd(layers, refresh_every=2)
     state = randomized(tx.init(params))
+    factors = singd_optax.factors(state)
     grad_fn = singd_optax.value_and_grad(loss_fn, layers, has_aux=has_aux)
 
     @jax.jit
@@ -114,7 +117,7 @@ def check(loss_fn, params, args, weights, data, locate, rtol=1e-9, has_aux=False
             kfac_approx=spec.kfac_approx,
             loss_average=spec.loss_average,
         )
-        K, C = (np.asarray(f.to_dense(), np.float64)[index] for f in state.factors[path])
+        K, C = (np.asarray(f.to_dense(), np.float64)[index] for f in factors[path])
         terms = (K.T @ U @ K, C.T @ G @ C, np.trace(U) / len(U), np.trace(G) / len(G))
         old = expected.get((path, index), (0, 0, 0, 0))
         expected[path, index] = tuple(x + y for x, y in zip(old, terms, strict=True))

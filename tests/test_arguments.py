@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract import ALIASES, GRADIENT_ALIASES, TRANSFORMATIONS, jit, loss_fn, problem
+from contract import ALIASES, GRADIENT_ALIASES, TRANSFORMATIONS, Passing, jit, loss_fn, problem
 
 import singd_optax
 from singd_optax._validate import check_weights
-from singd_optax.layers._sample import largest_divisor
+from singd_optax.measures._sampling import largest_divisor
 
 RECIPES = ALIASES + GRADIENT_ALIASES
 
@@ -56,7 +56,7 @@ def test_what_is_no_number(value):
 
 def test_scalars_of_all_libraries_are_numbers():
     for value in spellings(0.5):
-        tx = make("singd", value, damping=value, momentum=value, consistent_rms=value)
+        tx = make("singd", value, damping=value, momentum=value, update_rms=value)
         tx.init(problem()[0])
 
 
@@ -107,7 +107,7 @@ def test_schedules_of_intervals(name):
     tx = make("shampoo", refresh_every=lambda step: step)
     state = jit(lambda: tx.init(grads))()
     _, state = jit(tx.update)(grads, state, grads)
-    assert not np.allclose(optax.tree.get(state, "gradient_factors")["w"].K.to_dense(), np.eye(3))
+    assert not np.allclose(singd_optax.factors(state)["w"].K.to_dense(), np.eye(3))
     for schedule in (lambda step: 2.0, lambda step: step * 1.5):  # known by its dtype
         with pytest.raises(TypeError, match="round it"):
             jax.eval_shape(make("singd", refresh_every=schedule).init, params)
@@ -185,7 +185,7 @@ def test_patterns_of_matrices(key):
         with pytest.raises(error, match="`matrix_axes key` must be a regular expression"):
             make(name, matrix_axes={key: None})
     with pytest.raises(error, match="`matrix_axes key`"):
-        singd_optax.scale_by_matrix_rms(matrix_axes={key: ((0,), (1,))})
+        singd_optax.scale_by_rule(Passing(), matrix_axes={key: ((0,), (1,))})
 
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import singd_optax
-from singd_optax.layers import Convolution, Curvature, layer_statistics
+from singd_optax.layers import Convolution
+from singd_optax.measures import Moments, layer_statistics
 
 PATCHES = 32 * 16 * 16 * 9 * 16 * 4
 
@@ -48,8 +49,7 @@ def test_micro_batches(kfac_approx, loss_average):
     curvature = jax.tree.map(mean, *[part[2] for part in parts])
     gradient = jax.tree.map(mean, *[part[1] for part in parts])
     if loss_average is None:
-        scaled = {path: s.scaled(gradients=4) for path, s in curvature.items()}
-        curvature = Curvature(scaled, curvature.counts)
+        curvature = {path: s.scaled(gradients=4) for path, s in curvature.items()}
         gradient = jax.tree.map(lambda g: 4 * g, gradient)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12),
@@ -116,14 +116,18 @@ def test_memory_of_convolutions(structure, share, kfac_approx):
         loss_fn, params, x, structures=structure, kfac_approx=kfac_approx
     )
     spec = layers["conv"]
-    factors = jax.eval_shape(singd_optax.scale_by_singd(layers).init, params).factors["conv"]
+    own = jax.eval_shape(singd_optax.scale_by_singd(layers).init, params).rule_states["conv"]
     operation = Convolution((3, 3), ((1, 1), (1, 1)), (1, 1), (1, 1), (1, 1))
 
-    def refresh(inputs, gradients, factors):
-        return layer_statistics(spec, operation, inputs, gradients, None, factors, "highest")
+    measures = (Moments(whitened_by=("K", "C")),)
+
+    def refresh(inputs, gradients, state):
+        return layer_statistics(
+            spec, measures, operation, inputs, gradients, None, state, "highest"
+        )
 
     gradients = jax.ShapeDtypeStruct((32, 16, 16, 32), jnp.float32)
-    compiled = jax.jit(refresh).lower(x, gradients, factors).compile()
+    compiled = jax.jit(refresh).lower(x, gradients, {"K": own.K, "C": own.C}).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < share * PATCHES
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import singd_optax
-from singd_optax.rules import CASPR, Shampoo
+from singd_optax.optimizers import CASPR, Shampoo
 from singd_optax.testing._compile import quick_jit
 
 
@@ -72,7 +72,7 @@ def test_state_and_roots_are_those_of_shampoo():
     shampoo, caspr = states
     for part in (0, 1):
         np.testing.assert_array_equal(
-            shampoo.gradient_factors[""][part].blocks, caspr.gradient_factors[""][part].blocks
+            shampoo.rule_states[""][part].blocks, caspr.rule_states[""][part].blocks
         )
     assert issubclass(CASPR, Shampoo)
 
@@ -117,4 +117,4 @@ def test_errors():
     with pytest.raises(ValueError, match="`eps` must be a finite number >= 0, got -1"):
         singd_optax.scale_by_caspr(eps=-1.0)
     with pytest.raises(ValueError, match="`block_size` must be an int >= 1, got 0"):
-        singd_optax.caspr(0.1, block_size=0)
+        singd_optax.caspr(0.1, structures="block_diagonal:0")

@@ -40,8 +40,7 @@ def test_metrics_inside_of_jit(stepped):
     layers, opt_state, grads, updates, numbers = stepped
     assert all(value.shape == () for value in numbers.values())
     K, C = (factor.to_dense() for factor in singd_optax.factors(opt_state)["first"])
-    memory = optax.tree.get(opt_state, "factor_memory")["first"]
-    m_K = memory.factor_momenta.K.to_dense()
+    m_K = optax.tree.get(opt_state, "rule_states")["first"].m_K.to_dense()
     g, u = (
         np.concatenate([tree["first"]["kernel"], tree["first"]["bias"][None]])
         for tree in (grads, updates)
@@ -51,7 +50,7 @@ def test_metrics_inside_of_jit(stepped):
         "norm_C": np.linalg.norm(C),
         "condition_K": np.linalg.cond(K),
         "condition_C": np.linalg.cond(C),
-        "memory_norm_factor_momenta_K": np.linalg.norm(m_K),
+        "norm_m_K": np.linalg.norm(m_K),
         "skipped_refreshes": 0,
         "gradient_rms": np.sqrt(np.mean(g**2)),
         "update_rms": np.sqrt(np.mean(u**2)),
@@ -110,7 +109,8 @@ def test_stacked_layers_are_told_apart():
         np.mean(np.concatenate([params["layer"]["kernel"][1].ravel(), np.zeros(4)]) ** 2)
     )
     np.testing.assert_allclose(numbers["singd_optax/layer[1]/gradient_rms"], want, rtol=1e-5)
-    assert not any("memory" in name for name in numbers)
+    names = {name.rsplit("/", 1)[1] for name in numbers if "/norm_" in name}
+    assert names == {"norm_K", "norm_C", "norm_product_K", "norm_product_C"}
 
 
 @pytest.mark.parametrize("inverse_method", ["cholesky", "eigh"])
@@ -119,14 +119,17 @@ def test_kfac(inverse_method):
     params, layers, *_ = problem()
     state = singd_optax.scale_by_kfac(layers, inverse_method=inverse_method).init(params)
     numbers = diagnostics.layer_diagnostics(layers, state)["first"]
-    moments = {"memory_norm_S_K", "memory_norm_S_C"}
-    assert {name for name in numbers if name.startswith("memory")} == moments
+    beside = {"norm_S_K", "norm_S_C"}
+    if inverse_method == "eigh":
+        beside |= {"norm_values_K", "norm_values_C", "norm_damping"}
+    names = {name for name in numbers if name.startswith("norm_")}
+    assert names - {"norm_K", "norm_C"} == beside
     assert numbers["condition_K"] == 1
     assert "Dense() 6 x 6 float32" in diagnostics.summary(state)
     assert len(diagnostics.plot_spectra(state).axes) == 2
     tx = singd_optax.scale_by_kfac(layers, inverse_method=inverse_method)
     singd_optax.training.check_opt_state(state, tx, params)
-    with pytest.raises(ValueError, match="memory"):
+    with pytest.raises(ValueError, match="not one of this optimizer"):
         singd_optax.training.check_opt_state(state, singd_optax.scale_by_singd(layers), params)
 
 

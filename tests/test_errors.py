@@ -7,8 +7,8 @@ import optax
 import pytest
 
 import singd_optax
-from singd_optax.layers import Statistics
-from singd_optax.rules import SINGD
+from singd_optax.measures import Statistics
+from singd_optax.optimizers import SINGD
 
 
 class Net(nn.Module):
@@ -103,7 +103,7 @@ MOMENTUM = [
 RECIPE = [
     ({"momentum": 1.0}, ValueError, ["`momentum`", "< 1"]),
     ({"weight_decay": -1.0}, ValueError, ["`weight_decay`", ">= 0"]),
-    ({"consistent_rms": 0.0}, ValueError, ["`rms`", "> 0"]),
+    ({"update_rms": 0.0}, ValueError, ["`update_rms`", "> 0"]),
 ]
 
 
@@ -154,12 +154,16 @@ def test_layers_of_another_type(params, layers):
         lambda: singd_optax.singd(0.1, params),
         lambda: singd_optax.ingd(0.1, params),
         lambda: singd_optax.value_and_grad(loss_fn, None),
-        lambda: singd_optax.scale_by_consistent_rms({"a": 1}),
+        lambda: singd_optax.scale_by_rule(SINGD(), {"a": 1}),
+        lambda: singd_optax.scale_by_rule(SINGD()),
+        lambda: singd_optax.optimizer(0.1, SINGD(), {"a": 1}),
     ):
         with raises(TypeError, "`layers`", "find_layers"):
             make()
     with raises(TypeError, "`rule`"):
-        singd_optax.scale_by_curvature("singd", layers)
+        singd_optax.scale_by_rule("singd", layers)
+    with raises(TypeError, "`rule`", r"write SINGD\(\)"):
+        singd_optax.scale_by_rule(SINGD, layers)
 
 
 def test_ingd_is_dense(layers):
@@ -237,7 +241,7 @@ def test_traced_hyperparameters_are_legal(params, layers):
     @jax.jit
     def norm(damping):
         rule = SINGD(damping=damping, factor_learning_rate=damping, factor_momentum=damping)
-        tx = singd_optax.scale_by_curvature(rule, layers)
+        tx = singd_optax.scale_by_rule(rule, layers)
         state = tx.init(params)
         grad_fn = singd_optax.value_and_grad(loss_fn, layers)
         _, grads, curvature = grad_fn(params, X, opt_state=state)

@@ -52,7 +52,7 @@ def problem(distribution, shape, loss_average="batch", weights=None, dtype=jnp.f
 
 def grad(loss_fn, layers, params, data, count=0, **options):
     state = singd_optax.scale_by_singd(layers, refresh_every=2).init(params)
-    state = state._replace(curvature_count=jnp.asarray(count))
+    state = state._replace(rule_count=jnp.asarray(count))
     grad_fn = singd_optax.value_and_grad(loss_fn, layers, **options)
     return jax.jit(lambda params, state: grad_fn(params, *data, opt_state=state)), state
 
@@ -108,7 +108,7 @@ def test_samples_have_the_exact_mean(distribution):
     step, state = grad(loss_fn, layers, params, data, fisher="ggn")
     *_, exact = step(params, state)
     sampled, _ = grad(loss_fn, layers, params, data, fisher="mc")
-    states = jax.vmap(lambda i: state._replace(curvature_count=i))(jnp.arange(4000))
+    states = jax.vmap(lambda i: state._replace(rule_count=i))(jnp.arange(4000))
     draw = jax.jit(lambda states: jax.lax.map(lambda s: sampled(params, s)[2], states))
     draws = draw(states)
     for path in layers:

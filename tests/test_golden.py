@@ -1,4 +1,8 @@
-"""Trajectories of the authors' PyTorch package, recorded in float64, to 1e-10 at every step."""
+"""Trajectories of the authors' PyTorch package, recorded in float64, to 1e-10 at every step.
+
+They run through the papers' settings, ``SINGD.paper`` and ``IKFAC.paper``; the same spelled out as
+options of ``scale_by_singd`` is one more row.
+"""
 
 import json
 from pathlib import Path
@@ -11,6 +15,7 @@ import optax
 import pytest
 
 import singd_optax
+from singd_optax.optimizers import IKFAC, SINGD
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = [
@@ -97,6 +102,18 @@ def subtree(arrays, prefix):
 
 def paper_optimizer(layers, hyper):
     """The paper's algorithm from public pieces, with the reference's names translated."""
+    options = {"damping": hyper["damping"], "factor_learning_rate": hyper["lr_cov"]}
+    step_norm = "max_abs" if hyper.get("normalize_lr_cov") else None
+    if hyper.get("kfac_like"):
+        assert step_norm is None
+        rule = IKFAC.paper(**options)
+    else:
+        rule = SINGD.paper(factor_momentum=hyper["alpha1"], factor_step_norm=step_norm, **options)
+    return around(singd_optax.scale_by_rule(rule, layers, refresh_every=hyper["T"]), hyper)
+
+
+def spelled_optimizer(layers, hyper):
+    """The same as options of ``scale_by_singd`` and ``scale_by_ikfac``."""
     options = {
         "damping": hyper["damping"],
         "factor_learning_rate": hyper["lr_cov"],
@@ -107,6 +124,11 @@ def paper_optimizer(layers, hyper):
         scale = singd_optax.scale_by_ikfac(layers, **options)
     else:
         scale = singd_optax.scale_by_singd(layers, factor_momentum=hyper["alpha1"], **options)
+    return around(scale, hyper)
+
+
+def around(scale, hyper):
+    """The steps after the preconditioner."""
     return optax.chain(
         scale,
         optax.add_decayed_weights(hyper["weight_decay"]),
@@ -118,6 +140,17 @@ def paper_optimizer(layers, hyper):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", NAMES)
 def test_trajectory(name):
+    follow(name, paper_optimizer)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["mlp_dense_nobias_T3", "mlp_ikfac", "mlp_diag_dense_normalized"])
+def test_spelled_chain(name):
+    follow(name, spelled_optimizer)
+
+
+def follow(name, make):
+    """Run an optimizer over the recorded batches, and compare every step."""
     meta, arrays = load(name)
     hyper = meta["hyper"]
     model = model_of(meta)
@@ -139,7 +172,7 @@ def test_trajectory(name):
         kfac_approx=hyper["kfac_approx"],
         loss_average=hyper["loss_average"],
     )
-    tx = paper_optimizer(layers, hyper)
+    tx = make(layers, hyper)
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
 
     @jax.jit

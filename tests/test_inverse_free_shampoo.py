@@ -57,7 +57,7 @@ def test_is_its_equations(structures):
         m_C = a1 * m_C + (1 - a1) / 2 * (damped_C - np.eye(4))
         K, C = K @ (np.eye(5) - b1 * m_K), C @ (np.eye(4) - b1 * m_C)
         np.testing.assert_allclose(got, K @ K.T @ G @ C @ C.T, rtol=1e-9)
-    factors = state.gradient_factors[""]
+    factors = state.rule_states[""]
     np.testing.assert_allclose(factors.K.to_dense(), K, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(factors.C.to_dense(), C, rtol=1e-9, atol=1e-12)
 
@@ -90,7 +90,7 @@ def test_factors_fit_the_first_gradient():
     state, updates = run(tx, gradients, jnp.float32)
     square = np.mean(gradients**2)
     np.testing.assert_allclose(updates[0], gradients[0] / square, rtol=1e-4)
-    assert bool(state.gradient_memory[""].started)
+    assert bool(state.rule_states[""].started)
 
 
 @pytest.mark.parametrize("structures", ["dense", "lower_toeplitz"])
@@ -104,10 +104,12 @@ def test_bfloat16_factors_follow_float32(structures):
     for name in ("float32", "bfloat16"):
         tx = singd_optax.scale_by_inverse_free_shampoo(factor_dtype=name, **options)
         state, _ = run(tx, gradients, jnp.float32)
-        factors[name] = state.gradient_factors[""]
+        factors[name] = state.rule_states[""]
         assert factors[name].K.dtype == jnp.dtype(name)
-    start = run(tx, gradients[:1], jnp.float32)[0].gradient_factors[""]
-    for wide, narrow, first in zip(*factors.values(), start, strict=True):
+    start = run(tx, gradients[:1], jnp.float32)[0].rule_states[""]
+    for wide, narrow, first in zip(
+        *(state[:2] for state in (*factors.values(), start)), strict=True
+    ):
         wide, narrow, first = (
             np.asarray(matrix.astype(jnp.float32).to_dense()) for matrix in (wide, narrow, first)
         )
@@ -119,7 +121,7 @@ def test_stable_at_large_steps():
     tx = singd_optax.scale_by_inverse_free_shampoo(factor_learning_rate=0.9)
     state, updates = run(tx, gradients, jnp.float32)
     assert np.isfinite(updates).all()
-    assert int(state.failed_refreshes[""]) == 0
+    assert int(state.skipped_refreshes[""]) == 0
 
 
 def test_gradients_of_zeros_teach_nothing():
@@ -127,11 +129,11 @@ def test_gradients_of_zeros_teach_nothing():
     gradients = random_gradients((4, 3), 3)
     gradients[1] = 0
     states = [run(tx, gradients[:count], jnp.float32)[0] for count in (1, 2)]
-    first, second = (state.gradient_factors for state in states)
+    first, second = (state.rule_states for state in states)
     jax.tree.map(np.testing.assert_array_equal, first, second)
-    assert int(states[1].failed_refreshes[""]) == 1
+    assert int(states[1].skipped_refreshes[""]) == 1
     state, _ = run(tx, np.zeros((2, 4, 3)), jnp.float32)
-    assert not bool(state.gradient_memory[""].started)
+    assert not bool(state.rule_states[""].started)
 
 
 def test_errors():

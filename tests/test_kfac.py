@@ -1,5 +1,7 @@
 """KFAC against explicit inverses, and IKFAC's approach to it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,12 @@ import pytest
 from contract import loss_fn, problem
 
 import singd_optax
-from singd_optax.layers import Factors, LayerSpec, Leaves, Stacking, Statistics
-from singd_optax.rules import IKFAC, KFAC
+from singd_optax.layers import LayerSpec, Leaves, Stacking
+from singd_optax.measures import Statistics
+from singd_optax.optimizers import IKFAC, KFAC
 from singd_optax.structures import parse_structures
+from singd_optax.transforms import KLClip
+from singd_optax.transforms._refreshing import stored, widened
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -43,12 +48,18 @@ def plain(spec, U, G):
 
 
 def run(rule, spec, moments, count=0):
-    factors, memory = rule.init(spec)
+    state = rule.init(spec)
     for i, (U, G) in enumerate(moments):
-        factors, memory = rule.refresh(
-            spec, factors, memory, plain(spec, U, G), jnp.asarray(count + i), KEY
-        )
-    return factors, memory
+        step = jnp.asarray(count + i)
+        wide = widened(spec, state)
+        new, _ = rule.refresh(spec, wide, plain(spec, U, G), None, step, KEY)
+        state = stored(spec, wide, new, state, KEY)
+    return state
+
+
+def natural(rule, spec, state, gradient):
+    """The gradient, preconditioned."""
+    return rule.direction(spec, state, gradient, gradient, jnp.asarray(0))[0]
 
 
 def averages(moments, rate, corrected):
@@ -88,7 +99,7 @@ def test_factored_damping(structures, corrected, mode, use_pi, moments, gradient
         bias_correction=corrected,
         use_pi=use_pi,
     )
-    factors, _ = run(rule, spec, moments)
+    state = run(rule, spec, moments)
     S_K, S_C = (
         s * mask for s, mask in zip(averages(moments, 0.3, corrected), masks(spec), strict=True)
     )
@@ -99,10 +110,10 @@ def test_factored_damping(structures, corrected, mode, use_pi, moments, gradient
         jnp.linalg.inv(S_K + pi * damping**0.5 * jnp.eye(FAN_IN)),
         jnp.linalg.inv(S_C + damping**0.5 / pi * jnp.eye(FAN_OUT)),
     )
-    for got, want in zip(factors, inverses, strict=True):
+    for got, want in zip(state[:2], inverses, strict=True):
         np.testing.assert_allclose(got.to_dense(), want, rtol=1e-9, atol=1e-9)
     want = inverses[0] @ gradient @ inverses[1]
-    np.testing.assert_allclose(rule.precondition(factors, gradient, None), want, rtol=1e-9)
+    np.testing.assert_allclose(natural(rule, spec, state, gradient), want, rtol=1e-9)
 
 
 @pytest.mark.parametrize("structures", ["dense", "diagonal", ("block_diagonal:4", "dense")])
@@ -110,48 +121,50 @@ def test_factored_damping(structures, corrected, mode, use_pi, moments, gradient
 def test_undivided_damping_is_the_explicit_inverse(structures, mode, moments, gradient):
     spec = make_spec(structures)
     rule = KFAC(damping=0.02, damping_mode=mode, factor_learning_rate=0.3, inverse_method="eigh")
-    factors, _ = run(rule, spec, moments)
+    state = run(rule, spec, moments)
     S_K, S_C = (s * mask for s, mask in zip(averages(moments, 0.3, True), masks(spec), strict=True))
     means = jnp.trace(S_K) / FAN_IN * jnp.trace(S_C) / FAN_OUT
     damping = 0.02 * (means if mode == "relative" else 1)
     matrix = jnp.kron(S_K, S_C) + damping * jnp.eye(FAN_IN * FAN_OUT)
     want = jnp.linalg.solve(matrix, gradient.reshape(-1)).reshape(gradient.shape)
-    np.testing.assert_allclose(rule.precondition(factors, gradient, None), want, rtol=1e-8)
+    np.testing.assert_allclose(natural(rule, spec, state, gradient), want, rtol=1e-8)
 
 
 @pytest.mark.parametrize("method", ["cholesky", "eigh"])
 def test_stack_is_separate_layers(method, gradient):
     U, G = moment(FAN_IN, 0, (3,)), moment(FAN_OUT, 1, (3,))
-    rule = KFAC(damping=0.1, inverse_method=method)
-    stacked, _ = run(rule, make_spec(stack=(3,)), [(U, G)])
+    rule = KFAC.paper(damping=0.1)
+    rule = dataclasses.replace(rule, inverse_method=method)
+    spec = make_spec(stack=(3,))
     gradients = jnp.stack([gradient, 2 * gradient, gradient**2])
-    got = rule.precondition(stacked, gradients, None)
+    got = natural(rule, spec, run(rule, spec, [(U, G)]), gradients)
     for i in range(3):
-        single, _ = run(rule, make_spec(), [(U[i], G[i])])
-        np.testing.assert_allclose(got[i], rule.precondition(single, gradients[i], None), rtol=1e-9)
+        single = run(rule, make_spec(), [(U[i], G[i])])
+        want = natural(rule, make_spec(), single, gradients[i])
+        np.testing.assert_allclose(got[i], want, rtol=1e-9)
 
 
 def test_inverse_every(moments):
     spec, rule = make_spec(), KFAC(damping=0.1, inverse_every=4)
-    factors, memory = rule.init(spec)
-    refresh = jax.jit(lambda f, m, s, c: rule.refresh(spec, f, m, s, c, KEY))
+    state = rule.init(spec)
+    refresh = jax.jit(lambda state, s, c: rule.refresh(spec, state, s, None, c, KEY)[0])
     inverted = []
     for step in (0, 2, 4, 5, 9, 10):
-        new, memory = refresh(factors, memory, plain(spec, *moments[step % 3]), step)
-        if not np.array_equal(new.K.entries, factors.K.entries):
+        new = refresh(state, plain(spec, *moments[step % 3]), step)
+        if not np.array_equal(new.K.entries, state.K.entries):
             inverted.append(step)
-        factors = new
+        state = new
     assert inverted == [0, 4, 9]
-    assert int(memory.averaged) == 6
+    assert int(state.averaged) == 6
 
 
 def test_bfloat16_inverses_are_formed_in_full(moments):
     spec = make_spec(factor_dtype="bfloat16")
-    factors, memory = run(KFAC(damping=0.1), spec, moments)
-    full, _ = run(KFAC(damping=0.1), make_spec(), moments)
-    assert factors.K.dtype == jnp.bfloat16
-    assert memory.S_K.dtype == jnp.float64
-    np.testing.assert_allclose(factors.K.to_dense().astype(float), full.K.to_dense(), atol=2e-2)
+    state = run(KFAC.paper(damping=0.1), spec, moments)
+    full = run(KFAC.paper(damping=0.1), make_spec(), moments)
+    assert state.K.dtype == jnp.bfloat16
+    assert state.S_K.dtype == jnp.float64
+    np.testing.assert_allclose(state.K.to_dense().astype(float), full.K.to_dense(), atol=2e-2)
 
 
 def test_ikfac_tends_to_kfac_with_the_square_of_its_step(moments):
@@ -162,27 +175,24 @@ def test_ikfac_tends_to_kfac_with_the_square_of_its_step(moments):
     for rate in rates:
         S = start
         roots = [jnp.linalg.cholesky(jnp.linalg.inv(s + damping * jnp.eye(len(s)))) for s in S]
-        factors = Factors(*(s.project(r) for s, r in zip(spec.structures, roots, strict=True)))
-        ikfac = IKFAC(damping=damping, factor_learning_rate=rate)
+        ikfac = IKFAC.paper(damping=damping, factor_learning_rate=rate)
         kfac = KFAC(
-            damping=damping**2, factor_learning_rate=rate, use_pi=False, bias_correction=False
+            damping=damping**2,
+            damping_mode="absolute",
+            factor_learning_rate=rate,
+            use_pi=False,
+            bias_correction=False,
         )
-        inverses, memory = kfac.init(spec)
-        memory = memory._replace(
-            **{
-                n: s.project(m)
-                for n, s, m in zip(("S_K", "S_C"), spec.structures, start, strict=True)
-            }
-        )
+        projected = lambda pair: (s.project(m) for s, m in zip(spec.structures, pair, strict=True))
+        factors = ikfac.init(spec)._replace(**dict(zip("KC", projected(roots), strict=True)))
+        S_K, S_C = projected(start)
+        inverses = kfac.init(spec)._replace(S_K=S_K, S_C=S_C)
         for i, (U, G) in enumerate(moments):
-            K, C = (f.to_dense() for f in factors)
+            K, C = (f.to_dense() for f in factors[:2])
             whitened = plain(spec, K.T @ U @ K, C.T @ G @ C)
-            factors, _ = ikfac.refresh(
-                spec, factors, ikfac.init(spec)[1], whitened, jnp.asarray(i), KEY
-            )
-            inverses, memory = kfac.refresh(
-                spec, inverses, memory, plain(spec, U, G), jnp.asarray(i), KEY
-            )
+            step = jnp.asarray(i)
+            factors, _ = ikfac.refresh(spec, factors, whitened, None, step, KEY)
+            inverses, _ = kfac.refresh(spec, inverses, plain(spec, U, G), None, step, KEY)
         product = factors.K.to_dense() @ factors.K.to_dense().T
         gaps.append(float(jnp.abs(product - inverses.K.to_dense()).max()))
     slopes = np.diff(np.log(gaps)) / np.diff(np.log(rates))
@@ -193,9 +203,9 @@ def test_singular_moments_and_errors(gradient):
     spec = make_spec()
     singular = jnp.zeros((FAN_IN, FAN_IN)).at[0, 0].set(1.0)
     for method in ("cholesky", "eigh"):
-        rule = KFAC(damping=1e-4, inverse_method=method)
-        factors, _ = run(rule, spec, [(singular, moment(FAN_OUT, 1))])
-        assert np.isfinite(rule.precondition(factors, gradient, None)).all()
+        rule = dataclasses.replace(KFAC.paper(damping=1e-4), inverse_method=method)
+        state = run(rule, spec, [(singular, moment(FAN_OUT, 1))])
+        assert np.isfinite(natural(rule, spec, state, gradient)).all()
     with pytest.raises(ValueError, match=r"Hierarchical.*'dense', 'diagonal' or 'block_diagonal"):
         KFAC(damping=0.1).init(make_spec("hierarchical:2,2"))
     with pytest.raises(ValueError, match="damping"):
@@ -212,7 +222,7 @@ def test_kl_clip_bounds_the_change_of_predictions(name):
     changes = []
     for bound in (None, 1e-4, 1e6):
         scale_by = getattr(singd_optax, f"scale_by_{name}")
-        tx = scale_by(layers, kl_clip=bound, kl_learning_rate=0.3)
+        tx = scale_by(layers, kl_clip=None if bound is None else KLClip(bound, learning_rate=0.3))
         state = tx.init(params)
         _, grads, curvature = grad_fn(params, x, y, opt_state=state)
         updates, _ = tx.update(grads, state, params, curvature=curvature)
@@ -225,5 +235,7 @@ def test_kl_clip_bounds_the_change_of_predictions(name):
     # The products shrink with the scale once, their bound is on its square.
     np.testing.assert_allclose(clipped / free, np.sqrt(1e-4 / free), rtol=1e-5)
     np.testing.assert_allclose(loose, free)
-    with pytest.raises(ValueError, match="consistent_rms=None"):
-        getattr(singd_optax, name)(1e-2, layers, kl_clip=1e-3)
+    getattr(singd_optax, name)(1e-2, layers, kl_clip=1e-3)  # in place of the recipe's own size
+    match = "`update_rms` and `kl_clip` both set the size of the update"
+    with pytest.raises(ValueError, match=match):
+        getattr(singd_optax, name)(1e-2, layers, kl_clip=1e-3, update_rms=0.8)

@@ -181,7 +181,8 @@ def check(name, module, shape, weights=None, **options):
         lambda leaf: leaf.reshape(-1, *leaf.shape[len(spec.stack_shape) :]), curvature["layer"]
     )
     factors = jax.tree.map(
-        lambda leaf: leaf.reshape(-1, *leaf.shape[len(spec.stack_shape) :]), state.factors["layer"]
+        lambda leaf: leaf.reshape(-1, *leaf.shape[len(spec.stack_shape) :]),
+        singd_optax.factors(state)["layer"],
     )
     rest = g.shape[1:3]
     w = (

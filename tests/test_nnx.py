@@ -153,7 +153,7 @@ def test_statistics_equal_explicit_inputs_and_gradients():
     _, state, curvature = measured(lambda m, x: loss_of(m(x)), layer, x, structures="dense")
     a = np.concatenate([x, np.ones((BATCH, 5, 1))], -1).reshape(-1, 5)
     g = np.asarray(jax.grad(loss_of)(layer(x))).reshape(-1, 3)
-    K, C = (np.asarray(factor.to_dense()) for factor in state.factors[""])
+    K, C = (np.asarray(factor.to_dense()) for factor in singd_optax.factors(state)[""])
     close(curvature[""].H_K.to_dense(), K.T @ (a.T @ a / len(a)) @ K)
     close(curvature[""].H_C.to_dense(), C.T @ (g.T @ g * BATCH) @ C)
 
@@ -396,7 +396,7 @@ def test_scan(axis, style):
         alone = alone.without(f"^blocks/(?!{i}$)")
         pick = lambda tree, i=i: jax.tree.map(lambda leaf: leaf[i], tree)
         small = singd_optax.scale_by_singd(alone).init(nnx.state(unrolled, nnx.Param))
-        small = small._replace(factors={f"blocks/{i}": pick(state.factors[path])})
+        small = small._replace(rule_states={f"blocks/{i}": pick(state.rule_states[path])})
         _, _, want = singd_optax.nnx.value_and_grad(loss, alone)(unrolled, x, opt_state=small)
         trees_close(pick(curvature[path]), want[f"blocks/{i}"])
 
@@ -417,7 +417,7 @@ def test_vmap(axis):
     g = jax.grad(loss_of)(y) * (1 - y**2)
     a = np.concatenate([x, np.ones((BATCH, 1))], -1)
     for i in range(DEPTH):
-        K, C = (np.asarray(f.to_dense()[i]) for f in state.factors["blocks/layer"])
+        K, C = (np.asarray(f.to_dense()[i]) for f in singd_optax.factors(state)["blocks/layer"])
         close(curvature["blocks/layer"].H_K.to_dense()[i], K.T @ (a.T @ a / BATCH) @ K)
         close(curvature["blocks/layer"].H_C.to_dense()[i], C.T @ (g[i].T @ g[i] * BATCH) @ C)
 

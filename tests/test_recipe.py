@@ -9,10 +9,9 @@ import pytest
 from contract import jit
 
 import singd_optax
-from singd_optax.layers import Factors
-from singd_optax.layers._sample import starts, strides, thin
+from singd_optax.measures._sampling import starts, strides, thin
 from singd_optax.rules import SINGD
-from singd_optax.rules._base import bounded_step
+from singd_optax.rules._inverse_free import bounded_step
 from singd_optax.structures import Dense, DenseMatrix, Diagonal
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -91,9 +90,10 @@ def test_steps_leave_factors_invertible(step_size, size):
 def test_cached_products_change_nothing():
     (want, plain, _), (got, cached, _) = (train(1.0, cache_products=flag) for flag in (False, True))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), got, want)
-    assert all(m.products is None for m in optax.tree.get(plain, "factor_memory").values())
-    for path, memory in optax.tree.get(cached, "factor_memory").items():
-        for factor, product in zip(singd_optax.factors(cached)[path], memory.products, strict=True):
+    for own in optax.tree.get(plain, "rule_states").values():
+        assert (own.product_K, own.product_C) == (None, None)
+    for own in optax.tree.get(cached, "rule_states").values():
+        for factor, product in ((own.K, own.product_K), (own.C, own.product_C)):
             dense = factor.to_dense()
             np.testing.assert_allclose(product.to_dense(), dense @ dense.T, rtol=1e-12)
 
@@ -103,9 +103,9 @@ def test_products_of_other_factors_are_not_kept():
         loss_fn, PARAMS, X, Y, structures=(Dense(), Diagonal()), factor_dtype=("bfloat16", None)
     )
     opt_state = singd_optax.singd(0.1, layers).init(PARAMS)
-    for memory in optax.tree.get(opt_state, "factor_memory").values():
-        assert memory.products == (None, None)
-        assert memory.factor_momenta is None  # none is needed at momentum 0
+    for own in optax.tree.get(opt_state, "rule_states").values():
+        assert (own.product_K, own.product_C) == (None, None)
+        assert (own.m_K, own.m_C) == (None, None)  # none is needed at momentum 0
 
 
 def test_momentum_takes_memory_if_it_may_be_used():
@@ -113,7 +113,7 @@ def test_momentum_takes_memory_if_it_may_be_used():
     spec = layers["params/layers_0"]
     for momentum in (0.5, jnp.float32(0), lambda step: 0.0):
         rule = SINGD(damping=0.1, factor_learning_rate=0.1, factor_momentum=momentum)
-        assert isinstance(rule.init(spec)[1].factor_momenta, Factors)
+        assert isinstance(rule.init(spec).m_K, DenseMatrix)
 
 
 class Everything(nn.Module):
@@ -155,7 +155,7 @@ def test_a_fraction_of_the_positions_is_unbiased(approx, weighted):
         state = tx.init(params)
         found = []
         for count in counts:
-            now = state._replace(curvature_count=jnp.int32(count))
+            now = state._replace(rule_count=jnp.int32(count))
             found.append(dict(grad_fn(params, tokens, images, opt_state=now)[2]))
         return found
 

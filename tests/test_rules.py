@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from singd_optax.layers import Factors, LayerSpec, Statistics
-from singd_optax.rules import IKFAC, SINGD
+from singd_optax.layers import Factors, LayerSpec
+from singd_optax.measures import Statistics
+from singd_optax.optimizers import IKFAC, SINGD
 from singd_optax.structures import parse_structures
+from singd_optax.transforms._refreshing import stored, widened
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -42,15 +44,16 @@ def whitened(spec, factors, U, G):
 
 def run(rule, spec, moments, factors=None):
     @jax.jit
-    def refresh(factors, memory, U, G):
-        statistics = whitened(spec, factors, U, G)
-        return rule.refresh(spec, factors, memory, statistics, STEP, KEY)
+    def refresh(state, U, G):
+        statistics = whitened(spec, state[:2], U, G)
+        return rule.refresh(spec, state, statistics, None, STEP, KEY)[0]
 
-    initial, memory = rule.init(spec)
-    factors = initial if factors is None else factors
+    state = rule.init(spec)
+    if factors is not None:
+        state = state._replace(K=factors.K, C=factors.C)
     for U, G in moments:
-        factors, memory = refresh(factors, memory, U, G)
-    return factors
+        state = refresh(state, U, G)
+    return Factors(state.K, state.C)
 
 
 def kronecker(factors):
@@ -68,7 +71,7 @@ def test_ikfac_tends_to_kfac_with_the_square_of_the_step():
     moments = [(moment(12, 2 * i), moment(5, 2 * i + 1)) for i in range(4)]
 
     def gap(step_size):
-        rule = IKFAC(damping=damping, factor_learning_rate=step_size)
+        rule = IKFAC.paper(damping=damping, factor_learning_rate=step_size)
         start, kfac = [], []
         for dim, structure in zip(spec.dims, spec.structures, strict=True):
             S = moment(dim, 100 + dim)
@@ -99,9 +102,8 @@ def test_ikfac_tends_to_kfac_with_the_square_of_the_step():
 def test_singd_does_not_see_how_scale_is_shared(structures, damping_mode):
     """U -> s U with G -> G / s changes nothing."""
     spec = make_spec(structures=structures)
-    rule = SINGD(
-        damping=0.1, factor_learning_rate=0.1, factor_momentum=0.5, damping_mode=damping_mode
-    )
+    options = {"factor_learning_rate": 0.1, "factor_momentum": 0.5, "factor_step_norm": None}
+    rule = SINGD(damping=0.1, damping_mode=damping_mode, **options)
     moments = [(moment(6, 2 * i), moment(4, 2 * i + 1)) for i in range(5)]
     plain = run(rule, spec, moments)
     scaled = run(rule, spec, [(7.0 * U, G / 7.0) for U, G in moments])
@@ -110,7 +112,7 @@ def test_singd_does_not_see_how_scale_is_shared(structures, damping_mode):
 
 
 def test_ikfac_does_see_how_scale_is_shared():
-    spec, rule = make_spec(), IKFAC(damping=0.1, factor_learning_rate=0.1)
+    spec, rule = make_spec(), IKFAC.paper(damping=0.1, factor_learning_rate=0.1)
     moments = [(moment(6, 0), moment(4, 1))]
     scaled = run(rule, spec, [(7.0 * U, G / 7.0) for U, G in moments])
     assert relative_error(kronecker(scaled), kronecker(run(rule, spec, moments))) > 0.1
@@ -119,7 +121,7 @@ def test_ikfac_does_see_how_scale_is_shared():
 def test_singd_does_not_see_how_scale_is_shared_by_the_factors():
     """K -> s K with C -> C / s leaves the refreshed K ⊗ C as it was."""
     spec = make_spec()
-    rule = SINGD(damping=0.1, factor_learning_rate=0.1, factor_momentum=0.5)
+    rule = SINGD.paper(damping=0.1, factor_learning_rate=0.1, factor_momentum=0.5)
     moments = [(moment(6, 2 * i), moment(4, 2 * i + 1)) for i in range(3)]
     K, C = run(rule, spec, moments)
     plain = run(rule, spec, moments, Factors(K, C))
@@ -130,9 +132,7 @@ def test_singd_does_not_see_how_scale_is_shared_by_the_factors():
 def test_fixed_point_of_dense_singd_is_the_inverse():
     """Without damping, K Kᵀ ⊗ C Cᵀ settles at (U ⊗ G)^-1."""
     spec = make_spec()
-    rule = SINGD(
-        damping=0.0, factor_learning_rate=0.3, factor_momentum=0.5, factor_step_norm="spectral"
-    )
+    rule = SINGD(damping=0.0, factor_learning_rate=0.3, factor_momentum=0.5, factor_init="identity")
     U, G = moment(6, 0), moment(4, 1)
     factors = run(rule, spec, [(U, G)] * 400)
     assert relative_error(kronecker(factors), jnp.linalg.inv(jnp.kron(U, G))) < 1e-8
@@ -143,7 +143,7 @@ def test_relative_damping_is_absolute_damping_in_units_of_the_traces(structure):
     spec = make_spec(structures=structure)
     U, G = moment(6, 0), moment(4, 1)
     unit = float(jnp.trace(U) / 6 * jnp.trace(G) / 4)
-    options = {"factor_learning_rate": 0.1, "factor_momentum": 0.5}
+    options = {"factor_learning_rate": 0.1, "factor_momentum": 0.5, "factor_step_norm": None}
     relative = SINGD(damping=0.3, damping_mode="relative", **options)
     absolute = SINGD(damping=0.3 * unit, **options)
     for got, want in zip(
@@ -157,8 +157,8 @@ def test_relative_damping_is_absolute_damping_in_units_of_the_traces(structure):
 def test_spectral_step_stays_bounded_and_invertible(rule_type, scale):
     """However large the statistics, one step changes K by less than a factor 1 - b1 to 1 + b1."""
     spec = make_spec()
-    options = {"factor_momentum": 0.0} if rule_type is SINGD else {}
-    rule = rule_type(damping=1e-3, factor_learning_rate=0.9, factor_step_norm="spectral", **options)
+    options = {"factor_learning_rate": 0.9, "factor_init": "identity", "damping_mode": "absolute"}
+    rule = rule_type(damping=1e-3, **options)
     factors = run(rule, spec, [(scale * moment(6, 0), scale * moment(4, 1))])
     for factor in factors:
         singular = jnp.linalg.svd(factor.to_dense(), compute_uv=False)
@@ -169,18 +169,17 @@ def test_spectral_step_stays_bounded_and_invertible(rule_type, scale):
 def test_schedules_are_taken_at_the_count():
     spec = make_spec()
     U, G = moment(6, 0), moment(4, 1)
-    scheduled = SINGD(
+    scheduled = SINGD.paper(
         damping=lambda step: 0.1 * (step + 1),
         factor_learning_rate=lambda step: 0.05 / (step + 1),
         factor_momentum=lambda step: 0.1 * step,
     )
-    constant = SINGD(damping=0.4, factor_learning_rate=0.0125, factor_momentum=0.3)
-    factors, memory = scheduled.init(spec)
-    momenta = Factors(*(m.add_identity(0.1) for m in memory.factor_momenta))
-    memory = memory._replace(factor_momenta=momenta)
-    statistics = whitened(spec, factors, U, G)
+    constant = SINGD.paper(damping=0.4, factor_learning_rate=0.0125, factor_momentum=0.3)
+    state = scheduled.init(spec)
+    state = state._replace(m_K=state.m_K.add_identity(0.1), m_C=state.m_C.add_identity(0.1))
+    statistics = whitened(spec, state[:2], U, G)
     got, want = (
-        rule.refresh(spec, factors, memory, statistics, jnp.asarray(3), KEY)
+        rule.refresh(spec, state, statistics, None, jnp.asarray(3), KEY)
         for rule in (scheduled, constant)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), got, want)
@@ -190,14 +189,20 @@ def test_bfloat16_factors_keep_small_steps():
     """Steps of 2^-11 of an entry: lost by rounding to nearest, kept in the mean at random."""
     dim = 64
     spec = make_spec(dim, dim, "diagonal", "bfloat16")
-    rule = SINGD(damping=0.0, factor_learning_rate=2.0**-10, factor_momentum=0.0)
-    factors, memory = rule.init(spec)
+    rule = SINGD.paper(damping=0.0, factor_learning_rate=2.0**-10, factor_momentum=0.0)
+    state = rule.init(spec)
     zeros = Statistics.zeros(spec)
-    refresh = jax.jit(lambda f, m, key: rule.refresh(spec, f, m, zeros, STEP, key))
+
+    @jax.jit
+    def refresh(state, key):
+        wide = widened(spec, state)
+        new, _ = rule.refresh(spec, wide, zeros, None, STEP, key)
+        return stored(spec, wide, new, state, key)
+
     for i in range(64):
-        factors, memory = refresh(factors, memory, jax.random.key(i))
+        state = refresh(state, jax.random.key(i))
     exact = (1 + 2.0**-11) ** 64
-    for factor in factors:
+    for factor in state[:2]:
         assert factor.dtype == jnp.bfloat16
         mean = float(factor.average_trace())
         assert abs(mean - exact) < 0.2 * (exact - 1)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract import ALIASES, GRADIENT_ALIASES, jit, loss_fn, plain_step, problem
+from contract import ALIASES, GRADIENT_ALIASES, Passing, jit, loss_fn, plain_step, problem
 
 import singd_optax
 
@@ -19,9 +19,9 @@ def recipe(name, layers, **options):
     return getattr(singd_optax, name)(RATE, *(() if alone else (layers,)), **options)
 
 
-def simulate(steps, decay=0.92, momentum=0.85, vanish=20, back=None, size=1.0):
+def simulate(steps, momentum=0.85, vanish=20, back=None, size=1.0):
     """Root mean squares of scaled updates, where momentum of gradients of one size vanishes."""
-    tx = optax.chain(optax.trace(momentum), singd_optax.scale_by_matrix_rms(1.0, decay=decay))
+    tx = singd_optax.scale_by_rule(Passing(), momentum=momentum, update_rms=1.0)
 
     def step(state, count):
         there = (count < vanish) | (count >= (steps if back is None else back))
@@ -44,7 +44,7 @@ def test_a_vanished_gradient(size):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.95, 0.99])
 def test_longer_momentum_takes_as_much_longer(momentum):
-    sizes = simulate(2000, decay=momentum**0.5, momentum=momentum)
+    sizes = simulate(2000, momentum=momentum)
     assert sizes[20:].sum() < 3 / (1 - momentum)
 
 
@@ -56,7 +56,7 @@ def test_a_gradient_that_comes_back():
 
 
 def test_one_huge_update_is_soon_forgotten():
-    tx = singd_optax.scale_by_matrix_rms(1.0, decay=0.92)
+    tx = singd_optax.scale_by_rule(Passing(), update_rms=1.0)
     state = tx.init({"w": jnp.ones((4, 5))})
     sizes = []
     for count in range(300):
@@ -67,23 +67,23 @@ def test_one_huge_update_is_soon_forgotten():
 
 
 def test_an_update_that_is_not_finite_leaves_the_running_size():
-    tx = singd_optax.scale_by_matrix_rms(1.0)
+    tx = singd_optax.scale_by_rule(Passing(), update_rms=1.0)
     ones = {"w": jnp.ones((3, 2))}
     _, state = tx.update(ones, tx.init(ones))
     for bad in (jnp.nan, jnp.inf):
         update, new = tx.update({"w": ones["w"].at[0, 0].set(bad)}, state)
         assert not np.isfinite(update["w"]).all()
-        assert new.matrix_rms["w"] == state.matrix_rms["w"]
+        assert new.size_states["w"] == state.size_states["w"]
 
 
 def test_layers_of_a_stack_have_sizes_of_their_own():
-    tx = singd_optax.scale_by_matrix_rms(1.0, matrix_axes={"w": ((1,), (2,))})
+    tx = singd_optax.scale_by_rule(Passing(), update_rms=1.0, matrix_axes={"w": ((1,), (2,))})
     ones = {"w": jnp.ones((2, 3, 2))}
     state = tx.init(ones)
     half = {"w": jnp.ones((2, 3, 2)).at[0].set(1e-3)}
     _, state = tx.update(ones, state)
     update, state = tx.update(half, state)
-    assert state.matrix_rms["w"].shape == (2,)
+    assert state.size_states["w"].shape == (2,)
     assert update["w"][0].max() < 0.1
     np.testing.assert_allclose(update["w"][1], 1, rtol=1e-6)
 

@@ -77,7 +77,7 @@ def test_each_use_on_its_own_side():
 
     ids, g_embed, x, g_logits = by_hand(params, tokens)
     count = BATCH * LENGTH
-    K, C = (np.asarray(f.to_dense()) for f in state.factors["embed"])
+    K, C = (np.asarray(f.to_dense()) for f in singd_optax.factors(state)["embed"])
     straight, transposed = curvature["embed"], curvature["embed"].transposed
     for got, U, G in (
         (straight, ids.T @ ids / count, g_embed.T @ g_embed * count),

@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from contract import Passing
 
 import singd_optax
-from singd_optax.layers import CurvatureState, Statistics
+from singd_optax.layers import RuleState
+from singd_optax.measures import Statistics
 
 FEATURES = 6
 
@@ -158,12 +160,9 @@ def test_a_bad_statistic_skips_that_layer_only(value, problem):
         "first": 1,
         "second": 0,
     }
-    jax.tree.map(
-        np.testing.assert_array_equal, new_state.factors["first"], opt_state.factors["first"]
-    )
-    assert not np.array_equal(
-        new_state.factors["second"].K.to_dense(), opt_state.factors["second"].K.to_dense()
-    )
+    old, new = opt_state.rule_states, new_state.rule_states
+    jax.tree.map(np.testing.assert_array_equal, new["first"], old["first"])
+    assert not np.array_equal(new["second"].K.to_dense(), old["second"].K.to_dense())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((updates, new_state)))
 
 
@@ -174,7 +173,7 @@ def test_empty_statistics_skip(problem):
     opt_state = tx.init(params)
     curvature = {path: Statistics.zeros(spec) for path, spec in layers.items()}
     _, new_state = tx.update(params, opt_state, params, curvature=curvature)
-    jax.tree.map(np.testing.assert_array_equal, new_state.factors, opt_state.factors)
+    jax.tree.map(np.testing.assert_array_equal, new_state.rule_states, opt_state.rule_states)
     assert all(int(count) == 1 for count in new_state.skipped_refreshes.values())
 
 
@@ -196,7 +195,7 @@ def test_skips_one_layer_of_a_stack():
     curvature["layer"] = curvature["layer"]._replace(mean_G=poisoned)
     _, new_state = tx.update(grads, state, params, curvature=curvature)
     np.testing.assert_array_equal(new_state.skipped_refreshes["layer"], [0, 1, 0])
-    moved = np.abs(new_state.factors["layer"].K.to_dense() - jnp.eye(5)).max((1, 2)) > 0
+    moved = np.abs(new_state.rule_states["layer"].K.to_dense() - jnp.eye(5)).max((1, 2)) > 0
     np.testing.assert_array_equal(moved, [True, False, True])
 
 
@@ -214,9 +213,9 @@ def test_schedules_and_masks(problem):
     assert last < first
 
 
-def test_consistent_rms(problem):
+def test_update_rms(problem):
     params, layers, *_ = problem
-    tx = singd_optax.scale_by_consistent_rms(layers, 0.2)
+    tx = singd_optax.scale_by_rule(Passing(), layers, update_rms=0.2)
     updates = jax.tree.map(lambda p: 1e-6 * (p + 1), params)
     scaled, _ = tx.update(updates, tx.init(params))
     first = jnp.concatenate([scaled["first"]["kernel"].ravel(), scaled["first"]["bias"]])
@@ -272,7 +271,7 @@ def test_bfloat16_factors_and_params(name, problem):
 def test_state_is_found_through_wrappers(problem):
     params, layers, *_ = problem
     opt_state = singd_optax.singd(0.1, layers).init(params)
-    found = optax.tree.get(opt_state, "factors")
+    found = optax.tree.get(opt_state, "rule_states")
     assert set(found) == set(layers)
-    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, CurvatureState))
-    assert sum(isinstance(node, CurvatureState) for node in nodes) == 1
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, RuleState))
+    assert sum(isinstance(node, RuleState) for node in nodes) == 1

@@ -28,7 +28,7 @@ from singd_optax.layers import (
     check_factors,
     measured_states,
 )
-from singd_optax.measures import Statistics
+from singd_optax.measures import Statistics, carried_fields
 from singd_optax.placement import gathered
 from singd_optax.structures import Precision
 
@@ -170,12 +170,7 @@ class Measuring:
         number = jnp.where(state.refresh_due > 0, state.rule_count + 1, 0)
         refresh = jnp.broadcast_to(number, spec.scan_shape)
         own, measures = state.rule_states[path], state.rule_tag.measures
-        riding = {
-            name: gathered(getattr(own, name))
-            for measure in measures
-            if not spec.placement.whitens_late(measure.whitening(own))
-            for name in measure.fields
-        }
+        riding = gathered(carried_fields(spec, measures, own))
         return Tap(slot, riding, refresh, spec, measures, self._precision)
 
     def _decisions(self) -> Sequences[Decision | None]:

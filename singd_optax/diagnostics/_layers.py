@@ -117,16 +117,16 @@ def metrics(
     Args:
       layers: From ``find_layers``.
       opt_state: The optimizer's state.
-      grads: As for ``layer_diagnostics``.
-      updates: As for ``layer_diagnostics``.
-      exact_dim: As for ``layer_diagnostics``.
+      grads: Gradients of the parameters, or None.
+      updates: What ``tx.update`` returned for them, or None.
+      exact_dim: See ``condition_number``.
       prefix: In front of every name.
 
     Returns:
       ``"<prefix>/<path>/<name>"`` -> scalar; in a stack, ``"<path>[<index>]"``.
 
     Raises:
-      ValueError: As ``layer_diagnostics``.
+      ValueError: The state has no factors, or the trees do not match ``layers``.
     """
     numbers = layer_diagnostics(
         layers, opt_state, grads=grads, updates=updates, exact_dim=exact_dim

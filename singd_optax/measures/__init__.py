@@ -6,7 +6,7 @@ state (factors that whiten, a basis) rides to the layer by the names of that sta
 """
 
 from singd_optax.measures._forming import layer_statistics
-from singd_optax.measures._measure import Measure, Measured, RowsOfSide
+from singd_optax.measures._measure import Measure, Measured, RowsOfSide, carried_fields
 from singd_optax.measures._moments import Moments, moments_of
 from singd_optax.measures._statistics import SIDES, Statistics, by_origin, is_stale
 
@@ -18,6 +18,7 @@ __all__ = [
     "RowsOfSide",
     "Statistics",
     "by_origin",
+    "carried_fields",
     "is_stale",
     "layer_statistics",
     "moments_of",

@@ -89,3 +89,21 @@ class Measured:
         a, g = self.measure.degrees
         factor = inputs ** (a / 2) * gradients ** (g / 2)
         return Measured(jax.tree.map(lambda leaf: leaf * factor, self.value), self.measure)
+
+
+def carried_fields(
+    view: MatrixView, measures: tuple[Measure, ...], state: PyTree
+) -> dict[str, PyTree]:
+    """What measures need of a rule's state, by field; without factors that whiten later.
+
+    Args:
+      view: The layer.
+      measures: Of the rule.
+      state: Of the layer.
+    """
+    return {
+        name: getattr(state, name)
+        for measure in measures
+        if not view.placement.whitens_late(measure.whitening(state))
+        for name in measure.fields
+    }

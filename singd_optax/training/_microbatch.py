@@ -45,7 +45,7 @@ def microbatch(
       argnums: Which positional arguments of ``grad_fn`` have a batch axis; params are number 0.
       argnames: Which keyword arguments have one.
       in_axes: Where it is in each of them.
-      has_aux: As for ``value_and_grad``.
+      has_aux: Whether the loss function returns (loss, aux).
       aux: How aux is accumulated: an ``optax.microbatching.AccumulationType``, or a tree of them.
 
     Returns:

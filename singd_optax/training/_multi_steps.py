@@ -58,7 +58,7 @@ class MultiSteps:
           opt: The optimizer.
           every_k_schedule: How many micro-batches make a step, or a schedule step -> how many.
           layers: From ``find_layers``; their ``loss_average`` says what is added up.
-          should_skip_update_fn: As for ``optax.MultiSteps``, for example ``optax.skip_not_finite``.
+          should_skip_update_fn: As in ``optax.MultiSteps``, for example ``optax.skip_not_finite``.
           accumulator_dtype: Of the accumulated gradients.
 
         Raises:

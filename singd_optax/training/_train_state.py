@@ -69,8 +69,8 @@ def train_step(
     Args:
       grad_fn: From ``singd_optax.value_and_grad``.
       state: A ``TrainState``.
-      *args: As for the loss function, after its params: the batch.
-      **kwargs: As for the loss function; ``loss_scale`` too.
+      *args: Of the loss function, after its params: the batch.
+      **kwargs: Of the loss function; ``loss_scale`` too.
 
     Returns:
       The next state, and the value (or value and aux) of the loss.

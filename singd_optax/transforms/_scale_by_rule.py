@@ -172,7 +172,10 @@ def scale_by_rule(
         else:
             views = matrices(leaves)
         states = {path: initial(view) for path, view in views.items()}
-        none = {path: jnp.zeros(view.stack_shape, jnp.int32) for path, view in views.items()}
+        none, none_in_a_row = (  # two buffers, which can be donated
+            {path: jnp.zeros(view.stack_shape, jnp.int32) for path, view in views.items()}
+            for _ in range(2)
+        )
         count = jnp.zeros([], jnp.int32)
         state = RuleState(
             rule_count=count,
@@ -181,7 +184,7 @@ def scale_by_rule(
             rule_momentum=ball.init(params, [p for view in views.values() for p in view.shapes]),
             size_states={path: own for path, (_, own) in states.items()},
             skipped_refreshes=none,
-            skipped_in_a_row=dict(none),
+            skipped_in_a_row=none_in_a_row,
             rule_tag=tag,
         )
         if layers is None and leaves.is_placeholder:

@@ -1,0 +1,319 @@
+"""The conformance kit of rules: what must hold for each of them, whatever it computes."""
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from singd_optax._validate import check_choice
+from singd_optax.layers import RuleState, roles_of
+from singd_optax.rules import Rule
+from singd_optax.structures import StructuredMatrix
+from singd_optax.testing._compile import quick_jit
+from singd_optax.testing._rule_problem import (
+    Setup,
+    Step,
+    directions_of,
+    gradients_of,
+    layers_of,
+    params_of,
+    step_of,
+    steps_of,
+)
+
+#: From the steps of one layer to the direction of each: a few lines of NumPy in float64.
+Oracle = Callable[[Sequence[Step]], Sequence[np.ndarray]]
+
+#: "scale": a loss that is 8 times larger changes the length of directions alone. "orthogonal":
+#: turned inputs and outputs turn the direction (dense factors). "permutation": likewise, if they
+#: are exchanged (dense and diagonal ones). "transpose": exchanged sides exchange those of the direction.
+Symmetry = Literal["scale", "orthogonal", "permutation", "transpose"]
+SYMMETRIES: tuple[Symmetry, ...] = ("scale", "orthogonal", "permutation", "transpose")
+
+#: The structures in which a symmetry holds, where it does not in all.
+_WHERE: dict[Symmetry, tuple[str | tuple[str, str], ...]] = {
+    "orthogonal": ("dense",),
+    "permutation": ("dense", "diagonal"),
+}
+
+_STEPS = 4
+
+
+def check_rule(
+    rule: Rule,
+    *,
+    oracle: Oracle | None = None,
+    equal_to: Sequence[Rule] = (),
+    symmetries: Sequence[Symmetry] = (),
+    structures: Sequence[str | tuple[str, str]] = ("dense", "diagonal"),
+    tolerance: float = 1e-10,
+) -> None:
+    """Check all that ``scale_by_rule`` relies on, on a small problem.
+
+    Always: every field of the state has a role, and is kept in its dtype and in a constant form;
+    a step compiles once, and can be vmapped, scanned, donated, pickled and serialized; the matrices
+    of a stack are as separate ones; gradients and statistics that are not finite leave the state as
+    it is, and count; gradients of zero give finite directions; with factors in bfloat16 the
+    directions follow those in float32; on a mesh (if there is more than one device) they are those
+    of one device.
+
+    Args:
+      rule: With its options.
+      oracle: What directions must be with dense factors, in float64, refreshed on every step: a
+        function from a layer's steps, for a stack with leading axes.
+      equal_to: Rules that must give the same directions.
+      symmetries: What must hold besides, of "scale", "orthogonal", "permutation", "transpose".
+      structures: Of factors, one or a pair; those that the rule can have.
+      tolerance: Of comparisons in float64, relative to the largest entry.
+
+    Raises:
+      AssertionError: Something does not hold; the message says what.
+      TypeError: The state is no NamedTuple with roles.
+      ValueError: A symmetry is unknown.
+
+    Example:
+      >>> from singd_optax.optimizers import SINGD
+      >>> check_rule(SINGD(), symmetries=["scale"], structures=["diagonal"])
+    """
+    for symmetry in symmetries:
+        check_choice("symmetries", symmetry, SYMMETRIES)
+    with jax.enable_x64(True):
+        steps = steps_of(0, _STEPS)
+        for each in structures:
+            setup = Setup(each)
+            got, state = directions_of(rule, setup, steps)
+            _check_form(rule, setup, state)
+            _check_transforms(rule, setup, steps, got, tolerance)
+            for other in equal_to:
+                want, _ = directions_of(other, setup, steps)
+                _assert_equal(got, want, f"as {type(other).__name__} with {each!r}", tolerance)
+            for symmetry in symmetries:
+                if each in _WHERE.get(symmetry, (each,)):
+                    _check_symmetry(rule, setup, steps, got, symmetry, tolerance)
+        if oracle is not None:
+            got, _ = directions_of(rule, Setup("dense"), steps)
+            want = {path: list(oracle(several)) for path, several in steps.items()}
+            _assert_equal(got, want, "as the oracle", tolerance)
+        _check_not_finite(rule, Setup(structures[0]), steps)
+        _check_narrow(rule, structures[0], steps)
+    _check_mesh(rule, structures[0], steps)
+
+
+def _assert_equal(
+    got: Mapping[str, Sequence[np.ndarray]],
+    want: Mapping[str, Sequence[np.ndarray]],
+    what: str,
+    tolerance: float,
+) -> None:
+    for path, several in want.items():
+        for index, array in enumerate(several):
+            largest = max(float(np.max(np.abs(array))), 1e-30)
+            off = float(np.max(np.abs(got[path][index] - array))) / largest
+            assert off <= tolerance, (
+                f"The direction of {path!r} in step {index} is not {what}: off by {off:.1e} of its "
+                f"largest entry, allowed are {tolerance:.1e}."
+            )
+
+
+def _check_form(rule: Rule, setup: Setup, state: RuleState) -> None:
+    """Roles, dtypes, and a form that does not change."""
+    layers = layers_of(rule, setup)
+    for path, own in state.rule_states.items():
+        roles = roles_of(type(own))
+        for name, role in roles.items():
+            part = getattr(own, name)
+            factor = role.has_factor_dtype or role.kind == "moment"
+            if isinstance(part, StructuredMatrix) and factor and role.side is not None:
+                structure = layers[path].structures[role.side]
+                assert part.structure == structure, (
+                    f"The field {name!r} of {path!r} has the structure {part.structure!r}, and its "
+                    f"side has {structure!r}."
+                )
+            if role.kind == "counter":
+                dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(part)}
+                assert dtypes <= {"int32"}, f"The counter {name!r} of {path!r} is {dtypes}."
+    initial = jax.eval_shape(step_of(rule, layers)[1], params_of(setup))
+    forms = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), s) for s in (initial, state)]
+    assert forms[0] == forms[1], f"The state changed its form: {forms[0]}, then {forms[1]}."
+
+
+def _check_transforms(
+    rule: Rule,
+    setup: Setup,
+    steps: Mapping[str, Sequence[Step]],
+    got: Mapping[str, Sequence[np.ndarray]],
+    tolerance: float,
+) -> None:
+    """One compilation, scan, vmap, donation, pickle and serialization."""
+    layers = layers_of(rule, setup)
+    step, init = step_of(rule, layers)
+    stacked = {
+        path: jax.tree.map(lambda *x: jnp.stack(x), *several) for path, several in steps.items()
+    }
+    gradients = [
+        gradients_of({p: s[i] for p, s in steps.items()}, setup.dtype) for i in range(_STEPS)
+    ]
+    all_gradients = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
+
+    def train(scale: jax.Array) -> jax.Array:
+        def body(state: RuleState, now: object) -> object:
+            mine, own = now  # type: ignore[misc]
+            mine = jax.tree.map(lambda g: g * scale, mine)
+            updates, state = step(mine, state, own)
+            return state, updates["stack"]["kernel"]
+
+        return jax.lax.scan(body, init(params_of(setup)), (all_gradients, stacked))[1]
+
+    ensemble = quick_jit(jax.vmap(train))(jnp.ones(2))
+    for member in ensemble:
+        found = {"stack": list(np.asarray(member, float))}
+        _assert_equal(found, {"stack": got["stack"]}, "the same under scan and vmap", tolerance)
+    jitted = jax.jit(step, donate_argnums=1)
+    state = init(params_of(setup))
+    for index in range(2):
+        now = {path: several[index] for path, several in steps.items()}
+        _, state = jitted(gradients[index], state, now)
+    assert jitted._cache_size() == 1, "A second step is compiled again."  # type: ignore[attr-defined]
+    pickled = pickle.loads(pickle.dumps(state))
+    written = flax.serialization.from_bytes(
+        init(params_of(setup)), flax.serialization.to_bytes(state)
+    )
+    for restored in (pickled, written):
+        same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), restored, state)
+        assert all(jax.tree.leaves(same)), "The state is another one after it was written."
+    for index in range(2):  # the matrices of a stack, and two layers of one
+        one = {
+            "single": steps["single"],
+            "stack": [Step(*(np.stack([x[index]] * 2) for x in s)) for s in steps["stack"]],
+        }
+        alone, _ = directions_of(rule, setup, one)
+        parts = {"stack": [d[0] for d in alone["stack"]]}
+        want = {"stack": [d[index] for d in got["stack"]]}
+        _assert_equal(parts, want, "what it is in another stack", tolerance)
+
+
+def _check_not_finite(rule: Rule, setup: Setup, steps: Mapping[str, Sequence[Step]]) -> None:
+    """A step of NaN changes no factor and counts; one of zeros gives finite directions."""
+    layers = layers_of(rule, setup)
+    step, init = step_of(rule, layers)
+    now = {path: several[0] for path, several in steps.items()}
+    _, state = step(gradients_of(now, setup.dtype), init(params_of(setup)), now)
+    bad = {path: Step(*(x * np.nan for x in one)) for path, one in now.items()}
+    _, after = quick_jit(step)(gradients_of(bad, setup.dtype), state, bad)
+    for path, own in state.rule_states.items():
+        same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), own, after.rule_states[path])
+        assert all(jax.tree.leaves(same)), f"A step of NaN changes the state of {path!r}."
+        skipped = after.skipped_refreshes[path] - state.skipped_refreshes[path]
+        assert np.all(skipped == 1), f"A step of NaN is not counted for {path!r}: {skipped}."
+    zero = {path: Step(*(x * 0 for x in one)) for path, one in now.items()}
+    updates, _ = quick_jit(step)(gradients_of(zero, setup.dtype), state, zero)
+    finite = [bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(updates)]
+    assert all(finite), "Gradients of zero give a direction that is not finite."
+
+
+def _check_narrow(
+    rule: Rule, structures: str | tuple[str, str], steps: Mapping[str, Sequence[Step]]
+) -> None:
+    """Factors in bfloat16 are kept so, and follow those in float32."""
+    wide, _ = directions_of(rule, Setup(structures, "float32", "float32"), steps)
+    narrow, state = directions_of(rule, Setup(structures, "float32", "bfloat16"), steps)
+    for path, own in state.rule_states.items():
+        for name, role in roles_of(type(own)).items():
+            dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(getattr(own, name))}
+            if role.has_factor_dtype:
+                assert dtypes <= {"bfloat16"}, f"{name!r} of {path!r} is kept in {dtypes}."
+    _assert_equal(narrow, wide, "with factors in bfloat16 near that in float32", 0.2)
+
+
+def _check_symmetry(
+    rule: Rule,
+    setup: Setup,
+    steps: Mapping[str, Sequence[Step]],
+    got: Mapping[str, Sequence[np.ndarray]],
+    symmetry: Symmetry,
+    tolerance: float,
+) -> None:
+    """Of the layers in the stack, which have no bias."""
+    rng = np.random.default_rng(1)
+    rows, columns = got["stack"][0].shape[-2:]
+    left, right = np.eye(rows), np.eye(columns)
+    if symmetry == "orthogonal":
+        left, right = (np.linalg.qr(rng.normal(size=(n, n)))[0] for n in (rows, columns))
+    elif symmetry == "permutation":
+        left, right = left[rng.permutation(rows)], right[rng.permutation(columns)]
+    scale = 8.0 if symmetry == "scale" else 1.0
+
+    def turned(one: Step) -> Step:
+        a, g = one.inputs @ left, one.output_gradients @ right * scale
+        return Step(np.swapaxes(a, -1, -2) @ g, a, g)
+
+    def normalized(direction: np.ndarray) -> np.ndarray:
+        length = np.linalg.norm(direction, axis=(-2, -1), keepdims=True)
+        return direction / (length if symmetry == "scale" else 1)
+
+    if symmetry == "transpose":
+        _check_transposed(rule, setup, steps, got, tolerance)
+        return
+    moved = {"single": steps["single"], "stack": [turned(one) for one in steps["stack"]]}
+    found, _ = directions_of(rule, setup, moved)
+    want = {"stack": [normalized(left.T @ d @ right) for d in got["stack"]]}
+    _assert_equal(
+        {"stack": [normalized(d) for d in found["stack"]]},
+        want,
+        f"of {symmetry} symmetry",
+        max(tolerance, 1e-9),
+    )
+
+
+def _check_transposed(
+    rule: Rule,
+    setup: Setup,
+    steps: Mapping[str, Sequence[Step]],
+    got: Mapping[str, Sequence[np.ndarray]],
+    tolerance: float,
+) -> None:
+    """Each gradient as its transpose, with inputs and output gradients exchanged."""
+    count, rows, columns = setup.stack
+
+    def exchanged(one: Step) -> Step:
+        a, g = one.output_gradients * one.inputs.shape[-2], one.inputs / one.inputs.shape[-2]
+        return Step(np.swapaxes(a, -1, -2) @ g, a, g)
+
+    moved = {"single": steps["single"], "stack": [exchanged(one) for one in steps["stack"]]}
+    found, _ = directions_of(rule, setup._replace(stack=(count, columns, rows)), moved)
+    want = {"stack": [np.swapaxes(d, -1, -2) for d in got["stack"]]}
+    _assert_equal({"stack": found["stack"]}, want, "transposed with its gradient", tolerance)
+
+
+def _check_mesh(
+    rule: Rule, structures: str | tuple[str, str], steps: Mapping[str, Sequence[Step]]
+) -> None:
+    """On all devices as on one."""
+    devices = jax.devices()
+    if len(devices) < 2:
+        return
+    from singd_optax.sharding import spread, state_shardings
+
+    setup = Setup(structures, "float32", "float32")
+    axes = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((2,), ("data",), axes, devices=devices[:2])
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    params = params_of(setup)
+    shardings = jax.tree.map(lambda _: everywhere, params)
+    layers = spread(layers_of(rule, setup), shardings)
+    step, init = step_of(rule, layers)
+    of_state = state_shardings(init, params, shardings, layers)
+    state = jax.device_put(init(params), of_state)
+    want, _ = directions_of(rule, setup, steps)
+    jitted = jax.jit(step, out_shardings=(shardings, of_state))
+    found: dict[str, list[np.ndarray]] = {"stack": []}
+    for index in range(2):
+        now = {path: several[index] for path, several in steps.items()}
+        gradients = jax.device_put(gradients_of(now, setup.dtype), shardings)
+        updates, state = jitted(gradients, state, now)
+        found["stack"].append(np.asarray(updates["stack"]["kernel"], float))
+    _assert_equal(found, {"stack": want["stack"][:2]}, "on a mesh that of one device", 1e-3)

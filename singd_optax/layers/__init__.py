@@ -14,13 +14,8 @@ from singd_optax.layers._find_matrices import find_matrices
 from singd_optax.layers._layers import Layers, OtherParameter
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._lookup import Lookup
-from singd_optax.layers._matrices import (
-    MatrixAxes,
-    MatrixSpec,
-    check_matrix_axes,
-    default_matrix_axes,
-    matrix_specs,
-)
+from singd_optax.layers._matrices import MatrixSpec, matrix_specs
+from singd_optax.layers._matrix_axes import MatrixAxes, Merged, Tiles, check_matrix_axes
 from singd_optax.layers._operation import Operation
 from singd_optax.layers._product import Product, parse_product
 from singd_optax.layers._roles import Role, multiplying_sides, role_of_factors, roles_of, sides_of
@@ -63,6 +58,7 @@ __all__ = [
     "MatrixAxes",
     "MatrixSpec",
     "MatrixView",
+    "Merged",
     "Operation",
     "OtherParameter",
     "Product",
@@ -70,6 +66,7 @@ __all__ = [
     "RuleState",
     "RuleTag",
     "Stacking",
+    "Tiles",
     "align_columns",
     "as_count",
     "check_factors",
@@ -79,7 +76,6 @@ __all__ = [
     "check_not_flat",
     "check_params",
     "check_updates",
-    "default_matrix_axes",
     "describe_factor",
     "differing_form",
     "factors",

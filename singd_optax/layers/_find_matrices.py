@@ -7,7 +7,8 @@ from jax.typing import DTypeLike
 
 from singd_optax._types import PyTree
 from singd_optax.layers._layers import Layers, OtherParameter
-from singd_optax.layers._matrices import MatrixAxes, check_matrix_axes, matrix_specs
+from singd_optax.layers._matrices import matrix_specs
+from singd_optax.layers._matrix_axes import MatrixAxes, check_matrix_axes
 from singd_optax.layers._spec import LayerSpec
 from singd_optax.layers._tree import Leaves
 from singd_optax.structures import Structure
@@ -18,7 +19,7 @@ def find_matrices(
     *,
     structures: str | Structure | tuple[str | Structure, str | Structure] = "auto",
     factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
-    matrix_axes: Mapping[str, MatrixAxes | None] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
 ) -> Layers:
     """The parameters that are matrices, as ``Layers``: to print, to change, and to spread.
 
@@ -30,8 +31,8 @@ def find_matrices(
       params: Parameters, or ``jax.ShapeDtypeStruct``s of them.
       structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes.
       factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64).
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns), or
-        None to leave it out; see ``scale_by_rule``.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        ``Tiles``, ``Merged``, "cut", "each", or None to leave it out; see ``scale_by_rule``.
 
     Returns:
       The layers: one for each array of two axes or more. All others are listed with the reason.
@@ -58,9 +59,10 @@ def find_matrices(
             f"`params` have no array of two axes or more among {list(leaves)[:20]}: there is "
             "nothing to precondition. Use optax.adamw."
         )
+    inside = {path for spec in specs.values() for path in spec.shapes}
     others = tuple(
         OtherParameter(path, tuple(leaves[path].shape), "no matrix")
         for path in leaves
-        if path not in specs
+        if path not in inside
     )
     return Layers(cast(tuple[LayerSpec, ...], tuple(specs.values())), others)

@@ -53,7 +53,8 @@ class Layers(Mapping[str, LayerSpec]):
     @property
     def coverage(self) -> float:
         """The share of all entries of parameters that are in Kronecker layers, from 0 to 1."""
-        inside = sum(math.prod(shape) for spec in self.specs for shape in spec.shapes.values())
+        shapes = {path: shape for spec in self.specs for path, shape in spec.shapes.items()}
+        inside = sum(map(math.prod, shapes.values()))
         outside = sum(math.prod(other.shape) for other in self.others)
         return inside / max(inside + outside, 1)
 

@@ -2,21 +2,17 @@
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from singd_optax._validate import check_pattern
+from singd_optax.layers._matrix_axes import MatrixAxes, axes_of
 from singd_optax.layers._spec import accumulation_dtype_of, parse_options
 from singd_optax.layers._tree import Leaves, check_not_flat
 from singd_optax.placement import OneDevice, ParameterAxes, Placement
-from singd_optax.structures import Structure
-
-#: The axes that make the rows, and those that make the columns; all others are stacked.
-MatrixAxes = tuple[tuple[int, ...], tuple[int, ...]]
+from singd_optax.structures import Identity, Structure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,27 +20,33 @@ class MatrixSpec:
     """How one parameter makes a matrix (or a stack of them); static and hashable.
 
     Attributes:
-      path: Keys that lead to the parameter, joined by slashes.
+      path: The name of the matrix: keys that lead to the parameter, joined by slashes; with the
+        axis in brackets where each axis is preconditioned by itself.
+      parameter: The path of the parameter.
       shape: The parameter's shape.
       dtype: Its dtype, by name.
       rows: The axes that are merged to rows.
       columns: The axes that are merged to columns. Axes in neither run over separate matrices.
+      tiles: (Axis, count) pairs: axes that are cut into so many parts, which are separate matrices.
       structures: The structures of the factors of (rows, columns), choices (``Auto``) resolved.
       factor_dtype: The dtypes, by name, in which these are kept.
       placement: Which devices hold what of the factors, see ``singd_optax.sharding``.
 
     >>> spec = MatrixSpec(
-    ...     path="attention/kernel", shape=(12, 768, 8, 64), dtype="float32", rows=(1,),
-    ...     columns=(2, 3), structures=(Structure, Structure), factor_dtype=("float32", "float32"))
+    ...     path="qkv/kernel", parameter="qkv/kernel", shape=(12, 768, 2304), dtype="float32",
+    ...     rows=(1,), columns=(2,), tiles=((2, 3),), structures=(Structure, Structure),
+    ...     factor_dtype=("float32", "float32"))
     >>> spec.stack_shape, spec.dims
-    ((12,), (768, 512))
+    ((12, 3), (768, 768))
     """
 
     path: str
+    parameter: str
     shape: tuple[int, ...]
     dtype: str
     rows: tuple[int, ...]
     columns: tuple[int, ...]
+    tiles: tuple[tuple[int, int], ...] = ()
     structures: tuple[Structure, Structure]
     factor_dtype: tuple[str, str]
     placement: Placement = dataclasses.field(default_factory=OneDevice)
@@ -52,12 +54,16 @@ class MatrixSpec:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Path -> shape of the parameter."""
-        return {self.path: self.shape}
+        return {self.parameter: self.shape}
 
     @property
     def axes(self) -> ParameterAxes:
         """Which axes of the parameter run over a stack, and which make rows and columns."""
-        return ParameterAxes(self.stack, self.rows, self.columns)
+        tiled = dict(self.tiles)
+        rows, columns = (
+            tuple(axis for axis in side if axis not in tiled) for side in (self.rows, self.columns)
+        )
+        return ParameterAxes((*self._whole_stack, *(None for _ in self.tiles)), rows, columns)
 
     @property
     def described(self) -> str:
@@ -84,22 +90,47 @@ class MatrixSpec:
         return _resolved(dataclasses.replace(self, **parse_options(self.dtype, **options)))
 
     @property
-    def stack(self) -> tuple[int, ...]:
+    def _whole_stack(self) -> tuple[int, ...]:
         """The axes that run over separate matrices."""
+        own = self.rows + self.columns
+        return tuple(axis for axis in range(len(self.shape)) if axis not in own)
+
+    @property
+    def _cut_shape(self) -> tuple[int, ...]:
+        """The shape with a leading axis for each tiled one, which is shorter."""
+        tiled = dict(self.tiles)
         return tuple(
-            axis for axis in range(len(self.shape)) if axis not in self.rows + self.columns
+            part
+            for axis, size in enumerate(self.shape)
+            for part in ((tiled[axis], size // tiled[axis]) if axis in tiled else (size,))
+        )
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        """The axes of the cut shape in the order (stack, tiles, rows, columns)."""
+        tiled = dict(self.tiles)
+        places = {axis: axis + sum(t <= axis for t in tiled) for axis in range(len(self.shape))}
+        of = lambda axes: tuple(places[axis] for axis in axes)
+        return (
+            *of(self._whole_stack),
+            *(places[axis] - 1 for axis in tiled),
+            *of(self.rows),
+            *of(self.columns),
         )
 
     @property
     def stack_shape(self) -> tuple[int, ...]:
         """How many matrices there are along these; ``()`` for one matrix."""
-        return tuple(self.shape[axis] for axis in self.stack)
+        tiles = (count for _, count in self.tiles)
+        return (*(self.shape[axis] for axis in self._whole_stack), *tiles)
 
     @property
     def dims(self) -> tuple[int, int]:
         """Rows and columns of the matrix."""
+        tiled = dict(self.tiles)
         row_count, column_count = (
-            math.prod(self.shape[axis] for axis in axes) for axes in (self.rows, self.columns)
+            math.prod(self.shape[axis] // tiled.get(axis, 1) for axis in axes)
+            for axes in (self.rows, self.columns)
         )
         return row_count, column_count
 
@@ -111,74 +142,15 @@ class MatrixSpec:
     def to_matrix(self, *arrays: jax.Array) -> jax.Array:
         """The parameter (or its gradient) as (*stack_shape, rows, columns)."""
         (array,) = arrays
-        turned = jnp.transpose(array, (*self.stack, *self.rows, *self.columns))
+        turned = jnp.transpose(array.reshape(self._cut_shape), self._order)
         return turned.reshape(*self.stack_shape, *self.dims)
 
     def from_matrix(self, matrix: jax.Array) -> tuple[jax.Array, ...]:
         """The inverse of ``to_matrix``."""
-        order = (*self.stack, *self.rows, *self.columns)
-        turned = matrix.reshape([self.shape[axis] for axis in order])
-        return (jnp.transpose(turned, sorted(range(len(order)), key=order.__getitem__)),)
-
-
-def default_matrix_axes(shape: tuple[int, ...]) -> MatrixAxes | None:
-    """Leading axes as rows, trailing ones as columns, cut where the larger side is smallest.
-
-    So a convolution's kernel (height, width, in, out) is (height width in, out), and attention's
-    (in, heads, size) and (heads, size, out) are in x heads size and heads size x out.
-
-    Args:
-      shape: Of a parameter.
-
-    Returns:
-      The axes, or None for a scalar or a vector (or what is one but for axes of length 1).
-
-    >>> default_matrix_axes((3, 3, 64, 128))
-    ((0, 1, 2), (3,))
-    >>> default_matrix_axes((768, 12, 64))
-    ((0,), (1, 2))
-    >>> default_matrix_axes((1, 768)) is None
-    True
-    """
-    if sum(size > 1 for size in shape) < 2 or 0 in shape:
-        return None
-    sides = [(math.prod(shape[:cut]), math.prod(shape[cut:])) for cut in range(1, len(shape))]
-    cut = 1 + min(range(len(sides)), key=lambda index: max(sides[index]))
-    return tuple(range(cut)), tuple(range(cut, len(shape)))
-
-
-def check_matrix_axes(matrix_axes: Any) -> None:
-    """Raise unless this is None or a mapping from patterns to pairs of axes, or to None.
-
-    >>> check_matrix_axes({"blocks/.*kernel": ((1,), (2,)), "embedding": None})
-    >>> check_matrix_axes({"embedding": 0})
-    Traceback (most recent call last):
-    ValueError: `matrix_axes` maps regular expressions to pairs of axes, as ((1,), (2,)), or to ...
-    """
-    if matrix_axes is None:
-        return
-    if not isinstance(matrix_axes, Mapping):
-        raise TypeError(
-            "`matrix_axes` must be None or a dict from regular expressions on paths to pairs of "
-            f"axes, as {{'blocks/.*kernel': ((1,), (2,))}}, got {matrix_axes!r} of type "
-            f"{type(matrix_axes).__name__}."
-        )
-    for pattern, axes in matrix_axes.items():
-        check_pattern("matrix_axes key", pattern)
-        pair = isinstance(axes, tuple | list) and len(axes) == 2
-        if axes is not None and not (
-            pair
-            and all(isinstance(side, tuple | list) and len(side) > 0 for side in axes)
-            and all(
-                isinstance(axis, int) and not isinstance(axis, bool)
-                for side in axes
-                for axis in side
-            )
-        ):
-            raise ValueError(
-                "`matrix_axes` maps regular expressions to pairs of axes, as ((1,), (2,)), or to "
-                f"None for parameters that pass through; got {axes!r} for {pattern!r}."
-            )
+        order = self._order
+        turned = matrix.reshape([self._cut_shape[axis] for axis in order])
+        back = jnp.transpose(turned, sorted(range(len(order)), key=order.__getitem__))
+        return (back.reshape(self.shape),)
 
 
 def matrix_specs(
@@ -186,7 +158,7 @@ def matrix_specs(
     *,
     structures: Any,
     factor_dtype: Any = None,
-    matrix_axes: Mapping[str, MatrixAxes | None] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
 ) -> dict[str, MatrixSpec]:
     """The parameters of a tree that are matrices; scalars, vectors and integers are left out.
 
@@ -194,12 +166,11 @@ def matrix_specs(
       leaves: Parameters, or gradients.
       structures: Of the factors of rows and columns, one or a pair, as ``parse_structure`` takes.
       factor_dtype: Of the factors, one or a pair; None is float32, or float64 for float64.
-      matrix_axes: Regular expression on the whole path -> (axes of rows, axes of columns), or
-        None to leave the parameter out. The first that matches counts; parameters without a
-        match are cut by ``default_matrix_axes``.
+      matrix_axes: Regular expression on the whole path -> how such a parameter makes matrices, see
+        ``MatrixAxes``. The first that matches counts; parameters without a match are cut.
 
     Returns:
-      Path -> how it is a matrix.
+      Name -> how it is a matrix.
 
     Raises:
       ValueError: Axes do not fit a parameter, or an option is not legal.
@@ -219,14 +190,21 @@ def matrix_specs(
         dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             continue
-        axes = _axes_of(path, shape, matrix_axes)
-        if axes is None:
-            continue
         options = parse_options(dtype.name, structures=structures, factor_dtype=factor_dtype)
-        spec = MatrixSpec(
-            path=path, shape=shape, dtype=dtype.name, rows=axes[0], columns=axes[1], **options
-        )
-        specs[path] = _resolved(spec)
+        for name, axes, is_one_sided in axes_of(path, shape, matrix_axes):
+            spec = MatrixSpec(
+                path=name,
+                parameter=path,
+                shape=shape,
+                dtype=dtype.name,
+                rows=axes.rows,
+                columns=axes.columns,
+                tiles=tuple(sorted(axes.tiles.items())),
+                **options,
+            )
+            if is_one_sided:
+                spec = dataclasses.replace(spec, structures=(spec.structures[0], Identity()))
+            specs[name] = _resolved(spec)
     return specs
 
 
@@ -234,25 +212,3 @@ def _resolved(spec: MatrixSpec) -> MatrixSpec:
     """The same, with structures that were chosen by size."""
     rows, columns = (s.resolve(dim) for s, dim in zip(spec.structures, spec.dims, strict=True))
     return dataclasses.replace(spec, structures=(rows, columns))
-
-
-def _axes_of(
-    path: str, shape: tuple[int, ...], matrix_axes: Mapping[str, MatrixAxes | None] | None
-) -> MatrixAxes | None:
-    for pattern, axes in (matrix_axes or {}).items():
-        if not re.fullmatch(pattern, path):
-            continue
-        if axes is None:
-            return None
-        rank = len(shape)
-        flat = [axis for side in axes for axis in side]
-        if any(not -rank <= axis < rank for axis in flat) or (
-            len({axis % rank for axis in flat}) < len(flat)
-        ):
-            raise ValueError(
-                f"`matrix_axes` of {pattern!r} are {axes!r}, which do not fit {path!r} of shape "
-                f"{shape}: name each axis once, from {-rank} to {rank - 1}."
-            )
-        rows, columns = (tuple(axis % rank for axis in side) for side in axes)
-        return rows, columns
-    return default_matrix_axes(shape)

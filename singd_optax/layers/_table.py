@@ -42,13 +42,17 @@ def render_table(
                 ", ".join(map(format_bytes, sizes)),
             ]
         )
+    # A parameter may be several matrices.
     moments = sum(
-        2 * math.prod(shape) * jnp.dtype(spec.dtype).itemsize
-        for spec in specs
-        for shape in spec.shapes.values()
+        {
+            path: 2 * math.prod(shape) * jnp.dtype(spec.dtype).itemsize
+            for spec in specs
+            for path, shape in spec.shapes.items()
+        }.values()
     )
     others = tuple(others)
-    inside = sum(math.prod(shape) for spec in specs for shape in spec.shapes.values())
+    counts = {path: math.prod(shape) for spec in specs for path, shape in spec.shapes.items()}
+    inside = sum(counts.values())
     outside = sum(math.prod(shape) for _, shape, _ in others)
     lines = [
         f"{len(rows)} Kronecker layer{'' if len(rows) == 1 else 's'} with "

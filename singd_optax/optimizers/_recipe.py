@@ -122,18 +122,19 @@ def optimizer(
     )
     if fallback is None:
         fallback = optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)
-    matrix_axes: Mapping[str, MatrixAxes | None] | None = options.get("matrix_axes")  # type: ignore[assignment]
+    matrix_axes: Mapping[str, MatrixAxes] | None = options.get("matrix_axes")  # type: ignore[assignment]
     split = {"preconditioned": chain, "fallback": fallback}
     return check_arguments_first(optax.partition(split, _labels(layers, matrix_axes)), layers)
 
 
 def _labels(
-    layers: Layers | None, matrix_axes: Mapping[str, MatrixAxes | None] | None
+    layers: Layers | None, matrix_axes: Mapping[str, MatrixAxes] | None
 ) -> Callable[[PyTree], PyTree]:
     def labels(params: PyTree) -> PyTree:
         leaves = Leaves(params)
         if layers is None:
-            paths = list(matrix_specs(leaves, structures="auto", matrix_axes=matrix_axes))
+            specs = matrix_specs(leaves, structures="auto", matrix_axes=matrix_axes)
+            paths = [path for spec in specs.values() for path in spec.shapes]
         else:
             check_not_flat(leaves, "params")
             whole = whole_layers(layers, leaves, warn=True)

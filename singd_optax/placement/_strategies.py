@@ -15,12 +15,12 @@ class ParameterAxes(NamedTuple):
     """Which axes of a parameter make what of its matrix, in the order of the matrix.
 
     Attributes:
-      stack: Those that run over separate matrices.
+      stack: Those that run over separate matrices; None for one that is made of a part of an axis.
       rows: Those that are merged to rows (inputs).
       columns: Those that are merged to columns (outputs).
     """
 
-    stack: tuple[int, ...]
+    stack: tuple[int | None, ...]
     rows: tuple[int, ...]
     columns: tuple[int, ...]
 
@@ -57,14 +57,15 @@ def placement_on_mesh(
     auto = (AxisType.Auto,) * len(full.axis_names)
     mesh = AbstractMesh(full.axis_sizes, full.axis_names, axis_types=auto)
     split = split_of(shardings[path].spec, len(shape))
-    stack = tuple(split[axis] for axis in view.axes.stack)
+    stack = tuple(() if axis is None else split[axis] for axis in view.axes.stack)
     inputs, outputs = (
         tuple(name for axis in axes for name in split[axis])
         for axes in (view.axes.rows, view.axes.columns)
     )
     parameters = tuple((path, sharding.spec) for path, sharding in shardings.items())
-    # A bias is one more row, which nothing divides.
-    home = None if more_rows else (*stack, inputs, outputs)
+    # A bias is one more row, which nothing divides; a part of an axis may be divided by less.
+    is_whole = not more_rows and None not in view.axes.stack
+    home = (*stack, inputs, outputs) if is_whole else None
     if strategy == "follow":
         taken = {axis for axes in stack for axis in axes}
         rows_of_K, rows_of_C = (

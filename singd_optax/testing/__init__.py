@@ -1,8 +1,9 @@
 """Conformance kits, for authors of structures and of rules, and for users with a model.
 
 A rule that passes ``check_rule`` works in ``scale_by_rule`` and in the recipe. A structure that
-passes ``check_structure`` works in every optimizer of the package. A model that passes ``check_layers`` is measured as what it is: every sum, product and scaling of its layers is
-compared with one that was made by hand.
+passes ``check_structure`` works in every optimizer of the package. A model that passes
+``check_layers`` is measured as what it is: every sum, product and scaling of its layers is compared
+with one that was made by hand.
 """
 
 from singd_optax.testing._check_layers import check_layers

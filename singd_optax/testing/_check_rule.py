@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_choice
 from singd_optax.layers import RuleState, roles_of
 from singd_optax.rules import Rule
@@ -30,7 +31,8 @@ Oracle = Callable[[Sequence[Step]], Sequence[np.ndarray]]
 
 #: "scale": a loss that is 8 times larger changes the length of directions alone. "orthogonal":
 #: turned inputs and outputs turn the direction (dense factors). "permutation": likewise, if they
-#: are exchanged (dense and diagonal ones). "transpose": exchanged sides exchange those of the direction.
+#: are exchanged (dense and diagonal ones). "transpose": exchanged sides of gradients exchange those
+#: of directions.
 Symmetry = Literal["scale", "orthogonal", "permutation", "transpose"]
 SYMMETRIES: tuple[Symmetry, ...] = ("scale", "orthogonal", "permutation", "transpose")
 
@@ -160,8 +162,8 @@ def _check_transforms(
     all_gradients = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
 
     def train(scale: jax.Array) -> jax.Array:
-        def body(state: RuleState, now: object) -> object:
-            mine, own = now  # type: ignore[misc]
+        def body(state: RuleState, now: PyTree) -> PyTree:
+            mine, own = now
             mine = jax.tree.map(lambda g: g * scale, mine)
             updates, state = step(mine, state, own)
             return state, updates["stack"]["kernel"]

@@ -128,8 +128,9 @@ def statistics_of(
         for _ in spec.stack_shape:
             form = jax.vmap(form)
         a = steps[path].inputs[..., : spec.fan_in - (spec.bias_shape is not None)]
+        own_form: Callable[..., Statistics] = form
         rows = (jnp.asarray(x, spec.dtype) for x in (a, steps[path].output_gradients))
-        found[path] = form(*rows, riding)._replace(measured_at=state.rule_count)
+        found[path] = own_form(*rows, riding)._replace(measured_at=state.rule_count)
     return found
 
 

@@ -29,9 +29,9 @@ class Momentum:
       dtype: Of the buffer; None for the parameter's.
     """
 
-    decay: Hyperparameter = 0.0
-    nesterov: bool = False
-    dtype: DTypeLike | None = None
+    decay: Hyperparameter
+    nesterov: bool
+    dtype: DTypeLike | None
 
     def __post_init__(self) -> None:
         check_number("momentum", self.decay, maximum=1, strict_maximum=True, schedule=False)

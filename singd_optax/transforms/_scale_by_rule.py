@@ -23,7 +23,6 @@ from singd_optax.layers import (
     check_matrix_axes,
     check_params,
     matrix_specs,
-    multiplying_sides,
     parse_options,
     roles_of,
 )
@@ -38,6 +37,13 @@ from singd_optax.transforms._check import (
     checked_curvature,
     checked_layers,
 )
+from singd_optax.transforms._directions import (
+    Arrays,
+    as_matrix,
+    as_parameters,
+    chains_of,
+    directions_of,
+)
 from singd_optax.transforms._grafting import GraftedStep
 from singd_optax.transforms._interval import is_due
 from singd_optax.transforms._momentum import Momentum
@@ -45,8 +51,6 @@ from singd_optax.transforms._params import check_some_params, present_layers, wa
 from singd_optax.transforms._refreshing import Carry, all_finite, refreshed, stored, widened
 from singd_optax.transforms._size_options import size_of
 from singd_optax.transforms._sizes import KLClip
-
-Arrays = dict[str, jax.Array]
 
 
 def scale_by_rule(
@@ -62,7 +66,7 @@ def scale_by_rule(
     grafting: GraftedStep | None = None,
     structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
     factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
-    matrix_axes: Mapping[str, MatrixAxes | None] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Precondition matrix-shaped gradients by a rule; pass all others through.
@@ -105,8 +109,11 @@ def scale_by_rule(
         suits the rule, mostly "auto".
       factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
       matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, or None for a parameter that passes through, as
-        one would an embedding. Axes in neither run over separate matrices. Without ``layers``.
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -150,12 +157,12 @@ def scale_by_rule(
             )
         )
 
-    def initial(view: MatrixView) -> tuple[PyTree, PyTree]:
-        return rule.init(view), None if size is None else size.init(view)
+    def size_init(view: MatrixView) -> PyTree:
+        return None if size is None else size.init(view)
 
     @functools.cache
     def initial_form(view: MatrixView) -> PyTree:
-        return jax.eval_shape(lambda: initial(view))
+        return jax.eval_shape(lambda: (rule.init(view), size_init(view)))
 
     def due_at(count: jax.Array) -> jax.Array:
         return is_due(refresh_every, count).astype(jnp.int32)
@@ -171,7 +178,6 @@ def scale_by_rule(
             views = {}
         else:
             views = matrices(leaves)
-        states = {path: initial(view) for path, view in views.items()}
         none, none_in_a_row = (  # two buffers, which can be donated
             {path: jnp.zeros(view.stack_shape, jnp.int32) for path, view in views.items()}
             for _ in range(2)
@@ -180,9 +186,9 @@ def scale_by_rule(
         state = RuleState(
             rule_count=count,
             refresh_due=due_at(count),
-            rule_states={path: own for path, (own, _) in states.items()},
+            rule_states={path: rule.init(view) for path, view in views.items()},
             rule_momentum=ball.init(params, [p for view in views.values() for p in view.shapes]),
-            size_states={path: own for path, (_, own) in states.items()},
+            size_states={path: size_init(views[path]) for path in chains_of(views)},
             skipped_refreshes=none,
             skipped_in_a_row=none_in_a_row,
             rule_tag=tag,
@@ -261,13 +267,11 @@ def scale_by_rule(
         def refresh(carry: Carry) -> Carry:
             return refreshed(rule, views, carry, statistics, gradients, finite, count, key)
 
+        chains = chains_of(views)
+        leading = {path: views[path] for path in chains}
+
         def turned(states: dict[str, PyTree]) -> tuple[Arrays, dict[str, PyTree]]:
-            directions, kept = {}, {}
-            for path, view in views.items():
-                directions[path], kept[path] = direction(
-                    rule, view, states[path], vectors[path], gradients[path], count
-                )
-            return directions, kept
+            return directions_of(rule, views, chains, states, vectors, gradients, count)
 
         carry = Carry(states, state.skipped_refreshes, state.skipped_in_a_row)
         due = state.refresh_due.astype(bool)
@@ -278,7 +282,7 @@ def scale_by_rule(
         else:
             directions, kept = turned(carry.states)
             carry = jax.lax.cond(due, refresh, lambda x: x, carry._replace(states=kept))
-        for path in views:
+        for path in leading:
             # What overflows of a finite gradient is let go: a momentum would keep it for ever.
             came = jnp.isfinite(vectors[path]).all((-2, -1))
             lost = came & jnp.logical_not(all_finite(directions[path], came.ndim))
@@ -288,7 +292,7 @@ def scale_by_rule(
 
         def sized(directions: Arrays) -> Arrays:
             assert size is not None
-            arguments = views, gradients, vectors, directions, dict(sizes), finite, count
+            arguments = leading, gradients, vectors, directions, dict(sizes), finite, count
             directions, new = size.scaled(*arguments)
             sizes.update(new)
             return directions
@@ -296,11 +300,11 @@ def scale_by_rule(
         if size is not None and not size.is_last:
             directions = sized(directions)
         if rule.momentum_of == "update" and buffer is not None:
-            moved, buffer = ball.of_updates(buffer, as_parameters(views, directions), count)
-            directions = {path: as_matrix(view, moved) for path, view in views.items()}
+            moved, buffer = ball.of_updates(buffer, as_parameters(leading, directions), count)
+            directions = {path: as_matrix(view, moved) for path, view in leading.items()}
         if size is not None and size.is_last:
             directions = sized(directions)
-        changed = as_parameters(views, directions)
+        changed = as_parameters(leading, directions)
         next_count = optax.safe_increment(count)
         return {path: leaf.astype(updates[path].dtype) for path, leaf in changed.items()}, (
             RuleState(
@@ -316,46 +320,6 @@ def scale_by_rule(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def as_matrix(view: MatrixView, arrays: Mapping[str, jax.Array]) -> jax.Array:
-    """The arrays of a parameter, by path, as a matrix in the dtype of statistics."""
-    return view.to_matrix(*(arrays[path] for path in view.shapes)).astype(view.statistics_dtype)
-
-
-def as_parameters(views: Mapping[str, MatrixView], matrices: Mapping[str, jax.Array]) -> Arrays:
-    """The inverse, for all of them."""
-    return {
-        path: array
-        for name, view in views.items()
-        for path, array in view.placement.constrained_parameters(
-            dict(zip(view.shapes, view.from_matrix(matrices[name]), strict=True))
-        ).items()
-    }
-
-
-def direction(
-    rule: Rule,
-    view: MatrixView,
-    state: PyTree,
-    vector: jax.Array,
-    gradient: jax.Array,
-    count: jax.Array,
-) -> tuple[jax.Array, PyTree]:
-    """What a vector becomes, computed where the factors are."""
-    sides, placement = multiplying_sides(type(state)), view.placement
-    placed = placement.placed(state, sides)
-    vector = placement.gradient_to_factors(vector, placed, sides)
-    matrix, new = rule.direction(view, placed, vector, gradient, count)
-    matrix = placement.gradient_from_factors(matrix, placed, sides)
-    if new is placed:
-        return matrix, state
-    parts = {
-        name: getattr(state if getattr(new, name) is getattr(placed, name) else new, name)
-        for name in roles_of(type(state))
-    }
-    cast = jax.tree.map(lambda new, old: new.astype(old.dtype), state._replace(**parts), state)
-    return matrix, choose(jnp.isfinite(matrix).all((-2, -1)), cast, state)
 
 
 def _check_rule(rule: Rule, layers: Layers | None) -> None:

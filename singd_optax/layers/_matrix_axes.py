@@ -1,0 +1,189 @@
+"""Which axes of a parameter make rows, columns, and separate matrices."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from singd_optax._validate import check_pattern, check_size
+
+Axes = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """Rows, columns, and axes that are cut into separate matrices: heads, experts, fused QKV.
+
+    Attributes:
+      rows: Axes that are merged to rows.
+      columns: Axes that are merged to columns. Axes in neither run over separate matrices.
+      tiles: Axis -> into how many equal parts it is cut.
+
+    >>> Tiles((0,), (1,), {1: 3})  # a fused kernel of queries, keys and values
+    Tiles(rows=(0,), columns=(1,), tiles={1: 3})
+    """
+
+    rows: Axes
+    columns: Axes
+    tiles: Mapping[int, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Merged:
+    """Neighbouring axes are merged as long as they have no more than this many entries.
+
+    Two axes are then left of most kernels, which make a matrix; one is cut; of more, each is
+    preconditioned by itself.
+
+    Attributes:
+      size: The most entries of a merged axis.
+    """
+
+    size: int
+
+
+#: How a parameter makes matrices: (axes of rows, axes of columns), axes in neither running over
+#: separate matrices; ``Tiles``; ``Merged``; "cut", leading axes as rows and trailing ones as
+#: columns, where the larger side is smallest; "each", every axis by itself, as the rows of a matrix
+#: whose columns have no factor; None, not at all.
+MatrixAxes = tuple[Sequence[int], Sequence[int]] | Tiles | Merged | Literal["cut", "each"] | None
+
+
+def cut(shape: tuple[int, ...]) -> Tiles | None:
+    """Leading axes as rows, trailing ones as columns, cut where the larger side is smallest.
+
+    So a convolution's kernel (height, width, in, out) is (height width in, out), and attention's
+    (in, heads, size) and (heads, size, out) are in x heads size and heads size x out.
+
+    Args:
+      shape: Of a parameter.
+
+    Returns:
+      The axes, or None for a scalar or a vector (or what is one but for axes of length 1).
+
+    >>> cut((3, 3, 64, 128))
+    Tiles(rows=(0, 1, 2), columns=(3,), tiles={})
+    >>> cut((768, 12, 64)).rows
+    (0,)
+    >>> cut((1, 768)) is None
+    True
+    """
+    if sum(size > 1 for size in shape) < 2 or 0 in shape:
+        return None
+    sides = [(math.prod(shape[:place]), math.prod(shape[place:])) for place in range(1, len(shape))]
+    place = 1 + min(range(len(sides)), key=lambda index: max(sides[index]))
+    return Tiles(tuple(range(place)), tuple(range(place, len(shape))))
+
+
+def axes_of(
+    path: str, shape: tuple[int, ...], matrix_axes: Mapping[str, MatrixAxes] | None
+) -> Iterator[tuple[str, Tiles, bool]]:
+    """The matrices of a parameter: names, axes, and whether the columns have no factor.
+
+    Args:
+      path: Of the parameter.
+      shape: Of it.
+      matrix_axes: What the user said.
+
+    Raises:
+      ValueError: Axes do not fit the parameter.
+    """
+    patterns = (pattern for pattern in matrix_axes or {} if re.fullmatch(pattern, path))
+    pattern = next(patterns, None)
+    chosen: MatrixAxes = "cut" if pattern is None else (matrix_axes or {})[pattern]
+    if chosen is None:
+        return
+    if isinstance(chosen, tuple):
+        chosen = Tiles(tuple(chosen[0]), tuple(chosen[1]))
+    if isinstance(chosen, Tiles):
+        yield path, _fitting(path, shape, chosen, pattern or ""), False
+        return
+    whole = cut(shape)
+    if whole is None:
+        return
+    groups: list[Axes] = [(axis,) for axis in range(len(shape)) if shape[axis] > 1]
+    if isinstance(chosen, Merged):
+        groups = _merged(shape, chosen.size)
+    if chosen == "cut" or len(groups) < 2:
+        yield path, whole, False
+    elif len(groups) == 2:
+        rest = tuple(axis for axis in range(len(shape)) if axis not in groups[0])
+        yield path, Tiles(groups[0], rest), False
+    else:
+        for group in groups:
+            rest = tuple(axis for axis in range(len(shape)) if axis not in group)
+            yield f"{path}[{','.join(map(str, group))}]", Tiles(group, rest), True
+
+
+def _merged(shape: tuple[int, ...], size: int) -> list[Axes]:
+    groups: list[Axes] = []
+    for axis in range(len(shape)):
+        if groups and math.prod(shape[a] for a in groups[-1]) * shape[axis] <= size:
+            groups[-1] = (*groups[-1], axis)
+        else:
+            groups.append((axis,))
+    return [group for group in groups if math.prod(shape[axis] for axis in group) > 1]
+
+
+def _fitting(path: str, shape: tuple[int, ...], axes: Tiles, pattern: str) -> Tiles:
+    """The axes counted from the front, if they fit."""
+    rank = len(shape)
+    flat = [*axes.rows, *axes.columns]
+    legal = all(-rank <= axis < rank for axis in (*flat, *axes.tiles))
+    if not legal or len({axis % rank for axis in flat}) < len(flat):
+        raise ValueError(
+            f"`matrix_axes` of {pattern!r} are {axes.rows, axes.columns!r}, which do not fit "
+            f"{path!r} of shape {shape}: name each axis once, from {-rank} to {rank - 1}."
+        )
+    rows, columns = (tuple(axis % rank for axis in side) for side in (axes.rows, axes.columns))
+    tiles = {axis % rank: count for axis, count in axes.tiles.items()}
+    for axis, count in tiles.items():
+        if axis not in (*rows, *columns) or shape[axis] % count:
+            raise ValueError(
+                f"`matrix_axes` of {pattern!r} cut axis {axis} of {path!r}, of shape {shape}, into "
+                f"{count} tiles: it must be one of the rows or columns, and a multiple of {count}."
+            )
+    return Tiles(rows, columns, tiles)
+
+
+def check_matrix_axes(matrix_axes: object) -> None:
+    """Raise unless this is None or a mapping from patterns to ``MatrixAxes``.
+
+    >>> check_matrix_axes({"blocks/.*kernel": ((1,), (2,)), "embedding": None, ".*": Merged(1024)})
+    >>> check_matrix_axes({"embedding": 0})
+    Traceback (most recent call last):
+    ValueError: `matrix_axes` maps regular expressions to pairs of axes, as ((1,), (2,)), ...
+    """
+    if matrix_axes is None:
+        return
+    if not isinstance(matrix_axes, Mapping):
+        raise TypeError(
+            "`matrix_axes` must be None or a dict from regular expressions on paths to pairs of "
+            f"axes, as {{'blocks/.*kernel': ((1,), (2,))}}, got {matrix_axes!r} of type "
+            f"{type(matrix_axes).__name__}."
+        )
+    for pattern, axes in matrix_axes.items():
+        check_pattern("matrix_axes key", pattern)
+        if axes is None or axes in ("cut", "each"):
+            continue
+        if isinstance(axes, Merged):
+            check_size("Merged.size", axes.size)
+            continue
+        pair = (axes.rows, axes.columns) if isinstance(axes, Tiles) else axes
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(map(_is_side, pair)):
+            raise ValueError(
+                "`matrix_axes` maps regular expressions to pairs of axes, as ((1,), (2,)), to "
+                "Tiles, Merged, 'cut' or 'each', or to None for parameters that pass through; got "
+                f"{axes!r} for {pattern!r}."
+            )
+        for count in axes.tiles.values() if isinstance(axes, Tiles) else ():
+            check_size("Tiles.tiles", count)
+
+
+def _is_side(side: object) -> bool:
+    return (
+        isinstance(side, tuple | list)
+        and len(side) > 0
+        and all(isinstance(axis, int) and not isinstance(axis, bool) for axis in side)
+    )

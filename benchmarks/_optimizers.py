@@ -6,7 +6,6 @@ A new one is one more entry of ``OPTIMIZERS``.
 import dataclasses
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +13,7 @@ import optax
 from _tasks import Task
 
 import singd_optax
-from singd_optax.rules import KFAC
-from singd_optax.transforms import _kfac
+from singd_optax.optimizers import KFAC
 
 #: Log-uniform ranges; the same number of draws for every optimizer.
 Ranges = dict[str, tuple[float, float]]
@@ -70,14 +68,13 @@ def _layered(
 class _RoundedKFAC(KFAC):
     """KFAC with moments rounded to bfloat16, as one that keeps them in it inverts them."""
 
-    def _inverted(self, spec: Any, S_K: Any, S_C: Any, *rest: Any) -> Any:
+    def _inverted(self, view: Any, state: Any, S_K: Any, S_C: Any, *rest: Any) -> Any:
         S_K, S_C = (S.astype(jnp.bfloat16).astype(S.dtype) for S in (S_K, S_C))
-        return super()._inverted(spec, S_K, S_C, *rest)
+        return super()._inverted(view, state, S_K, S_C, *rest)
 
 
-def _rounded_kfac(*arguments: Any, **options: Any) -> Any:
-    with mock.patch.object(_kfac, "KFAC", _RoundedKFAC):
-        return singd_optax.kfac(*arguments, **options)
+def _rounded_kfac(rate: Any, layers: Any, **options: Any) -> Any:
+    return singd_optax.optimizer(rate, _RoundedKFAC(), layers, **options)
 
 
 def _sgd(rate: Any, weight_decay: Any) -> Any:

@@ -169,7 +169,7 @@ def singd_step(loss_fn, tx, layers, refresh):
 
 
 def is_state(node):
-    return isinstance(node, singd_optax.layers.CurvatureState)
+    return isinstance(node, singd_optax.layers.RuleState)
 
 
 def compiled(step, params, state, tokens, shardings, of_state, of_tokens, options=None):

@@ -25,6 +25,7 @@ from _data import digits
 from _tasks import autoencoder
 
 import singd_optax
+from singd_optax.optimizers import SINGD
 
 HYPER = {
     "lr": 3e-3,
@@ -44,11 +45,13 @@ def ours(task: Any, params: Any, batches: list[Any], hyper: dict[str, Any]) -> d
         task.loss_fn, params, batches[0], structures=tuple(hyper["structures"])
     )
     tx = optax.chain(
-        singd_optax.scale_by_singd(
+        singd_optax.scale_by_rule(
+            SINGD.paper(
+                damping=hyper["damping"],
+                factor_learning_rate=hyper["lr_cov"],
+                factor_momentum=hyper["alpha1"],
+            ),
             layers,
-            damping=hyper["damping"],
-            factor_learning_rate=hyper["lr_cov"],
-            factor_momentum=hyper["alpha1"],
             refresh_every=hyper["T"],
         ),
         optax.add_decayed_weights(hyper["weight_decay"]),

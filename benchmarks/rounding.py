@@ -3,7 +3,7 @@
     python benchmarks/rounding.py             # about five minutes on two cores
 
 The quickstart's transformer, 400 steps; medians of the held-out loss. Plain rounding is no option
-of the package: here it takes the place of the function with which the rule stores its factors.
+of the package: here it takes the place of the function with which factors are rounded.
 """
 
 import argparse
@@ -17,13 +17,14 @@ from _tasks import Task, language_model
 from tqdm import tqdm
 
 import singd_optax
-from singd_optax.rules import _singd
+from singd_optax.structures import stochastic_round
+from singd_optax.transforms import _refreshing
 
 
-def plainly(matrix: Any, dtype: Any, key: jax.Array) -> Any:
+def plainly(array: jax.Array, dtype: Any, key: jax.Array) -> jax.Array:
     """Rounded to the nearest."""
     del key
-    return matrix.astype(dtype)
+    return array.astype(dtype)
 
 
 def finals(task: Task, dtype: str, steps: int, seeds: int, rate: float) -> list[float]:
@@ -65,7 +66,8 @@ def main() -> None:
     options = parser.parse_args()
     task = language_model()
     for label, dtype in (("float32", "float32"), ("stochastic", "bfloat16"), ("plain", "bfloat16")):
-        with mock.patch.object(_singd, "store", plainly if label == "plain" else _singd.store):
+        rounding = plainly if label == "plain" else stochastic_round
+        with mock.patch.object(_refreshing, "stochastic_round", rounding):
             own = finals(task, dtype, options.steps, options.seeds, options.rate)
         print(f"{label:12} {statistics.median(own):.4f}  {' '.join(f'{x:.4f}' for x in own)}")
 

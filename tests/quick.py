@@ -90,13 +90,21 @@ ROOMS = {
         "test_nnx::test_tag",
         "test_nnx::test_errors",
     ],
-    "alias": [
+    "measures": [
+        "test_recipe::test_strides",
+        "test_recipe::test_wrong_fractions[*]",
+        "test_arguments::test_largest_divisor",
+    ],
+    "optimizers": [
         "test_contract::test_everything_is_registered",
+        "test_optimizers::test_every_option_is_described_once",
+        "test_optimizers::test_unknown_and_renamed_options",
+        "test_optimizers::test_no_side_is_the_gradient",
         "test_recipe::test_products_of_other_factors_are_not_kept",
         "test_precision::test_loss_scale_changes_nothing_in_float32",
         "test_errors::test_hyperparameters_of_aliases",
+        "test_benchmarks::test_every_optimizer_takes_a_step",
     ],
-    "alias_gradients": ["test_benchmarks::test_every_optimizer_takes_a_step"],
     "sharding": [
         "test_sharding::test_trajectory",
         "test_sharding::test_boxes_and_rules",

@@ -14,7 +14,7 @@ import singd_optax.testing
 ROOT = Path(singd_optax.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-#: What each part may import of the package, beside itself and ``_validate``.
+#: What each part may import of the package, beside itself, ``_validate`` and ``_types``.
 ALLOWED = {
     "structures": set(),
     "layers": {"structures"},
@@ -30,6 +30,7 @@ ALLOWED = {
     "alias_gradients": {"_recipe", "transforms", "rules", "layers", "structures"},
     "testing": {"capture", "rules", "layers", "structures"},
     "_validate": set(),
+    "_types": set(),
 }
 
 PUBLIC = [
@@ -93,7 +94,7 @@ def test_imports_point_down(file):
         if module.split(".")[0] != "singd_optax" or part == "__init__":
             continue
         target = part_of(tuple(module.split(".")[1:]))
-        assert target in ALLOWED[part] | {part, "_validate"}, f"{file} imports {module}"
+        assert target in ALLOWED[part] | {part, "_validate", "_types"}, f"{file} imports {module}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from singd_optax.capture._calls import Located, Resolved, layout_in
-from singd_optax.capture._dependence import Known
+from singd_optax.capture._analysis import LossAnalysis
+from singd_optax.capture._dependence import Dependence
+from singd_optax.capture._kernel_use import KernelUse, is_transposed
 from singd_optax.capture._origins import Origin
 from singd_optax.capture._params import split_path
-from singd_optax.capture._recorder import Analysis
-from singd_optax.capture._use import Use, is_transposed
+from singd_optax.capture._resolved_calls import ParameterSlice, ResolvedCall, layout_in
 from singd_optax.layers import (
     EMBED,
     Layers,
@@ -36,41 +36,41 @@ RAW = (
 )
 
 
-class Using(NamedTuple):
+class ResolvedUse(NamedTuple):
     """One call's use of a kernel.
 
     Attributes:
-      call: The call.
+      resolved: The call.
       kernel: The kernel there.
       bias: The bias there, or None.
       use: How it is used.
       layout: Which axes of the parameter, without its stacked ones, are what.
     """
 
-    call: Resolved
-    kernel: Located
-    bias: Located | None
-    use: Use
+    resolved: ResolvedCall
+    kernel: ParameterSlice
+    bias: ParameterSlice | None
+    use: KernelUse
     layout: Layout
 
 
-def uses_by_kernel(analysis: Analysis) -> dict[str, list[Using]]:
+def uses_by_kernel(analysis: LossAnalysis) -> dict[str, list[ResolvedUse]]:
     """The calls that are measured, by the path of the kernel that they use."""
-    found: dict[str, list[Using]] = defaultdict(list)
+    found: dict[str, list[ResolvedUse]] = defaultdict(list)
     for resolved in analysis.calls:
-        use = resolved.call.use
+        use = resolved.recorded.use
         if not resolved.is_counted or resolved.problem is not None or isinstance(use, str):
             continue
         pairs = dict.fromkeys(zip(resolved.kernels, resolved.biases, strict=True))
         for kernel, bias in pairs:
             layout = layout_in(kernel, use.layout)
-            using = Using(resolved, kernel, bias, use, layout)
+            using = ResolvedUse(resolved, kernel, bias, use, layout)
             found[analysis.paths[kernel.parameter]].append(using)
     return dict(found)
 
 
 def describe(
-    analysis: Analysis, types: Types, options: dict[str, Any], reasons: Mapping[str, str]
+    analysis: LossAnalysis, types: Types, options: dict[str, Any], reasons: Mapping[str, str]
 ) -> tuple[list[LayerSpec], list[OtherParameter], dict[str, str]]:
     """The layers, why all other parameters are in none, and which of these were meant to be one.
 
@@ -122,10 +122,14 @@ def explain_none(others: list[OtherParameter]) -> ValueError:
 
 
 def _spec(
-    path: str, uses: list[Using], analysis: Analysis, types: Types, options: dict[str, Any]
+    path: str,
+    uses: list[ResolvedUse],
+    analysis: LossAnalysis,
+    types: Types,
+    options: dict[str, Any],
 ) -> LayerSpec | str:
     """The layer of one kernel, or the reason why it is none."""
-    callers = ", ".join(sorted({one.call.call.event.caller for one in uses}))
+    callers = ", ".join(sorted({one.resolved.recorded.call.caller for one in uses}))
     array = types[path]
     own = next((one for one in uses if one.use.kind == EMBED), uses[0])
     if array.dtype.name not in DTYPES:
@@ -154,7 +158,7 @@ def _spec(
     )
     if stacking is None:
         return f"{callers}: its kernel and its bias are stacked along different axes"
-    is_tag = own.call.call.event.is_tag
+    is_tag = own.resolved.recorded.call.is_tag
     dtype = array.dtype.name
     return LayerSpec(
         path=path if is_tag else split_path(path)[0],
@@ -168,7 +172,7 @@ def _spec(
         layout=own.layout,
         tied=tied,
         is_mapped=any(one.kernel.is_mapped or one.use.changes_kernel for one in uses),
-        rider="params" if any(one.call.needs_riders for one in uses) else None,
+        rider="params" if any(one.resolved.needs_carriers for one in uses) else None,
         **parse_options(dtype, **options),
     )
 
@@ -179,21 +183,21 @@ def _named(spec: LayerSpec, specs: Any) -> LayerSpec:
     return spec if len(same) == 1 else spec.renamed(spec.kernel_path)
 
 
-def _problems(analysis: Analysis) -> Iterator[tuple[str, str, bool]]:
+def _problems(analysis: LossAnalysis) -> Iterator[tuple[str, str, bool]]:
     """Parameters in calls that are not measured, with the reason, and whether it is the kernel."""
     for resolved in analysis.calls:
         if resolved.problem is None:
             continue
-        use = resolved.call.event.use
+        use = resolved.recorded.call.use
         for name, evaluations in resolved.operands.items():
-            is_kernel = isinstance(use, Use) and name == use.kernel
+            is_kernel = isinstance(use, KernelUse) and name == use.kernel
             if is_kernel or isinstance(use, str):
                 for known in evaluations:
                     for path in parameters_in(known, analysis.paths):
                         yield path, resolved.problem, is_kernel
 
 
-def parameters_in(known: Known, paths: tuple[str, ...]) -> list[str]:
+def parameters_in(known: Dependence, paths: tuple[str, ...]) -> list[str]:
     """The parameters that an array is made of."""
     origin = known.origin
     if isinstance(origin, Origin) and origin.parameter < len(paths) and not origin.is_stopped:
@@ -203,7 +207,7 @@ def parameters_in(known: Known, paths: tuple[str, ...]) -> list[str]:
 
 
 def _reason(
-    path: str, analysis: Analysis, specs: Mapping[str, LayerSpec], refused: Mapping[str, str]
+    path: str, analysis: LossAnalysis, specs: Mapping[str, LayerSpec], refused: Mapping[str, str]
 ) -> str:
     """Why a parameter is in no layer, where no call says more."""
     bit = 1 << analysis.paths.index(path)
@@ -220,7 +224,7 @@ def _reason(
     if group in refused:
         return f"beside {refused[group]}, which is in no layer"
     beside = [spec for spec in specs.values() if split_path(spec.kernel_path)[0] == group]
-    tags = [one.call.event for one in analysis.calls if one.call.event.is_tag]
+    tags = [one for one in analysis.calls if one.recorded.call.is_tag]
     if tags and all(spec.kind == "tagged" for spec in specs.values()):
         return "not named in any tag"
     if beside:

@@ -1,7 +1,6 @@
-"""Convolutions as Flax states them, for Linen and NNX alike."""
+"""Convolutions as Flax states them, and products along several axes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,45 +10,47 @@ from singd_optax.layers import Convolution, Layout, Product
 Sizes = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
 
+#: As Flax takes strides and dilations, and padding, which may also be a name.
+GivenSizes = int | Sequence[int] | None
+GivenPadding = str | int | Sequence[int | tuple[int, int]]
+
 
 def read_convolution(
-    input_shape: Sizes,
     kernel_size: int | Sequence[int],
+    strides: GivenSizes,
+    padding: GivenPadding,
+    kernel_dilation: GivenSizes,
     *,
-    strides: Any,
-    padding: Any,
-    kernel_dilation: Any,
     groups: int,
+    input_shape: Sizes,
 ) -> tuple[Convolution, Layout]:
     """The geometry of a Flax ``Conv`` and its kernel's layout.
 
     Args:
-      input_shape: (leading, spatial, channels).
       kernel_size: The window.
-      strides: As Flax takes them, an int, a sequence or None.
-      padding: A name, an int, or a sequence of ints or pairs.
-      kernel_dilation: Like strides.
+      strides: For each spatial axis.
+      padding: Likewise.
+      kernel_dilation: Likewise.
       groups: Feature groups.
+      input_shape: (leading, spatial, channels).
     """
-    window = sizes_of(kernel_size, 1)
+    window, steps, dilation, dilated = _window(kernel_size, strides, kernel_dilation)
     rank = len(window)
-    strides, dilation = sizes_of(strides, rank), sizes_of(kernel_dilation, rank)
     spatial = input_shape[len(input_shape) - rank - 1 : -1]
-    dilated = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
     mode = "constant"
     if padding in ("CIRCULAR", "REFLECT"):
-        mode = {"CIRCULAR": "wrap", "REFLECT": "reflect"}[padding]
+        mode = {"CIRCULAR": "wrap", "REFLECT": "reflect"}[str(padding)]
         pads: Pads = tuple(((k - 1) // 2, k // 2) for k in dilated)
     elif padding == "CAUSAL":
         pads = ((dilated[0] - 1, 0),)
     elif isinstance(padding, str):
-        pads = tuple(jax.lax.padtype_to_pads(spatial, dilated, strides, padding))
+        pads = tuple(jax.lax.padtype_to_pads(spatial, dilated, steps, padding))
     else:
         pads = explicit_pads(padding, rank)
     operation = Convolution(
         window=window,
         padding=pads,
-        strides=strides,
+        strides=steps,
         kernel_dilation=dilation,
         input_dilation=(1,) * rank,
         groups=groups,
@@ -60,25 +61,29 @@ def read_convolution(
 
 def read_conv_transpose(
     kernel_size: int | Sequence[int],
+    strides: GivenSizes,
+    padding: GivenPadding,
+    kernel_dilation: GivenSizes,
     *,
-    strides: Any,
-    padding: Any,
-    kernel_dilation: Any,
-    transpose_kernel: bool,
+    flipped: bool,
 ) -> tuple[Convolution, Layout]:
     """The geometry of a Flax ``ConvTranspose`` and its kernel's layout.
 
     A convolution of inputs with zeros between them; ``"SAME"`` and ``"VALID"`` are padded so that
     the shapes are those of the transpose of such a convolution (``jax.lax.conv_transpose``).
+
+    Args:
+      kernel_size: The window.
+      strides: For each spatial axis.
+      padding: Likewise.
+      kernel_dilation: Likewise.
+      flipped: Whether the kernel is that of the convolution whose transpose this is.
     """
-    window = sizes_of(kernel_size, 1)
+    window, steps, dilation, dilated = _window(kernel_size, strides, kernel_dilation)
     rank = len(window)
-    strides, dilation = sizes_of(strides, rank), sizes_of(kernel_dilation, rank)
     if isinstance(padding, str):
-        pads: Pads = tuple(
-            _transposed_pads((k - 1) * d + 1, stride, padding)
-            for k, d, stride in zip(window, dilation, strides, strict=True)
-        )
+        pairs = zip(dilated, steps, strict=True)
+        pads: Pads = tuple(_transposed_pads(size, step, padding) for size, step in pairs)
     else:
         pads = explicit_pads(padding, rank)
     operation = Convolution(
@@ -86,11 +91,26 @@ def read_conv_transpose(
         padding=pads,
         strides=(1,) * rank,
         kernel_dilation=dilation,
-        input_dilation=strides,
-        flipped=transpose_kernel,
+        input_dilation=steps,
+        flipped=flipped,
     )
-    channels = (rank + 1, rank) if transpose_kernel else (rank, rank + 1)
+    channels = (rank + 1, rank) if flipped else (rank, rank + 1)
     return operation, Layout(inputs=(channels[0], *range(rank)), outputs=(channels[1],))
+
+
+def _window(
+    kernel_size: int | Sequence[int], strides: GivenSizes, kernel_dilation: GivenSizes
+) -> tuple[Sizes, Sizes, Sizes, Sizes]:
+    """For each spatial axis: the window, the strides, its dilation, and its size with that."""
+    window = sizes_of(kernel_size, 1)
+    rank = len(window)
+    steps, dilation = sizes_of(strides, rank), sizes_of(kernel_dilation, rank)
+    return (
+        window,
+        steps,
+        dilation,
+        tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)),
+    )
 
 
 def _transposed_pads(window: int, stride: int, padding: str) -> tuple[int, int]:
@@ -103,14 +123,14 @@ def _transposed_pads(window: int, stride: int, padding: str) -> tuple[int, int]:
     return low, total - low
 
 
-def sizes_of(value: Any, rank: int) -> Sizes:
+def sizes_of(value: GivenSizes, rank: int) -> Sizes:
     """An int for each spatial axis, from an int, a sequence or None (for 1)."""
     if value is None:
         return (1,) * rank
     return (int(value),) * rank if isinstance(value, int | np.integer) else tuple(map(int, value))
 
 
-def explicit_pads(padding: Any, rank: int) -> Pads:
+def explicit_pads(padding: int | Sequence[int | tuple[int, int]], rank: int) -> Pads:
     """(low, high) for each spatial axis, from an int, or a sequence of ints or pairs."""
     if isinstance(padding, int | np.integer):
         return ((int(padding), int(padding)),) * rank

@@ -9,7 +9,7 @@ import numpy as np
 
 from singd_optax.layers import join_path, path_name
 
-#: The key under which a probe or a tap rides beside a kernel.
+#: The key under which a trial or a tap rides beside a kernel.
 ENTRY = "singd_optax_entry"
 
 
@@ -83,12 +83,12 @@ def _like(tree: Mapping[str, Any], content: dict[str, Any]) -> Any:
     return new
 
 
-def beside(riders: Mapping[str, Any]) -> Entry:
-    """What ``insert_entries`` puts into each mapping, for riders by the path of the parameter."""
+def beside(carriers: Mapping[str, Any]) -> Entry:
+    """What ``insert_entries`` puts into each mapping, for carriers by the path of the parameter."""
     groups: dict[str, dict[str, Any]] = {}
-    for path, rider in riders.items():
+    for path, carrier in carriers.items():
         group, name = split_path(path)
-        groups.setdefault(group, {})[name] = rider
+        groups.setdefault(group, {})[name] = carrier
     return lambda path, _: groups.get(path)
 
 

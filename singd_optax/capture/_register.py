@@ -12,7 +12,7 @@ from singd_optax.capture._register_checks import (
     method_of,
     methods,
 )
-from singd_optax.capture._registry import Registration, Taught
+from singd_optax.capture._registry import RegisteredMethod, Registration
 
 
 def register_layer(
@@ -119,5 +119,7 @@ def register_layer(
             "register_layer: `call` must be a function of the module and its arguments, got a "
             f"{type(call).__name__}."
         )
-    taught = Taught(equation, method_of(like), call, kernel, bias, inputs, changes_kernel)
-    return Registration((module_class, method), taught)
+    registered = RegisteredMethod(
+        equation, method_of(like), call, kernel, bias, inputs, changes_kernel
+    )
+    return Registration((module_class, method), registered)

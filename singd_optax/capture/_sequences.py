@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 
-class Place(NamedTuple):
+class ModulePath(NamedTuple):
     """Where in a model a call is: a part of its signature that another trace may not have.
 
     A transformation of a module's class traces it once for several modules, or once for each.
@@ -79,4 +79,4 @@ class Sequences(Generic[Told]):
 def _without_place(signature: Hashable) -> Hashable:
     if not isinstance(signature, tuple):
         return signature
-    return tuple(part for part in signature if not isinstance(part, Place))
+    return tuple(part for part in signature if not isinstance(part, ModulePath))

@@ -61,7 +61,7 @@ class Tap:
         return Tap(self.slot, self.factors, number, self.spec, self.precision)
 
 
-class Call(NamedTuple):
+class OrientedProduct(NamedTuple):
     """How one call uses its kernel; static.
 
     Attributes:
@@ -75,7 +75,7 @@ class Call(NamedTuple):
 
 def attach(
     tap: Tap,
-    call: Call,
+    call: OrientedProduct,
     inputs: jax.Array,
     outputs: jax.Array,
     weights: jax.Array | None = None,
@@ -100,7 +100,7 @@ def attach(
     )
 
 
-Static = tuple[LayerSpec, Call, Precision]
+Static = tuple[LayerSpec, OrientedProduct, Precision]
 Data = tuple[jax.Array, jax.Array | None]
 
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._validate import check_weights
+from singd_optax.capture._kernel_use import KernelUse
 from singd_optax.capture._session import active_weights, weighting
-from singd_optax.capture._use import Use
 
 
 @contextlib.contextmanager
@@ -52,7 +52,9 @@ def position_weights(*weights: jax.Array) -> Iterator[None]:
         yield
 
 
-def weights_of(use: Use, inputs: jax.Array, outputs: jax.Array, layer: str) -> jax.Array | None:
+def weights_of(
+    use: KernelUse, inputs: jax.Array, outputs: jax.Array, layer: str
+) -> jax.Array | None:
     """The position weights that are in force for a call, or None if all count alike.
 
     Args:

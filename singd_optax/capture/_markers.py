@@ -15,14 +15,14 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Primitive
 
-#: ``MARK(*arrays, index=, mapped=)``: a scalar. ``index`` says which call it is, ``mapped`` how
-#: many leading axes of each array a ``vmap`` runs over.
-MARK = Primitive("singd_optax_mark")
-MARK.def_impl(lambda *arrays, **params: jnp.zeros(()))
-MARK.def_abstract_eval(lambda *arrays, **params: jax.core.ShapedArray((), jnp.float32))
+#: ``CALL_MARKER(*arrays, index=, mapped=)``: a scalar. ``index`` says which call it is, ``mapped``
+#: how many leading axes of each array a ``vmap`` runs over.
+CALL_MARKER = Primitive("singd_optax_mark")
+CALL_MARKER.def_impl(lambda *arrays, **params: jnp.zeros(()))
+CALL_MARKER.def_abstract_eval(lambda *arrays, **params: jax.core.ShapedArray((), jnp.float32))
 
 
-def mark(index: int, arrays: Sequence[jax.Array]) -> jax.Array:
+def insert_marker(index: int, arrays: Sequence[jax.Array]) -> jax.Array:
     """A scalar that depends on a mark; without a derivative, and under every transformation.
 
     Args:
@@ -92,7 +92,7 @@ def _noted(on_derivative: Callable[[], None]) -> Callable[[jax.Array], jax.Array
 def _bind(index: int, mapped: tuple[int, ...]) -> Any:
     @custom_vmap
     def bind(*arrays: jax.Array) -> jax.Array:
-        return MARK.bind(*arrays, index=index, mapped=mapped)
+        return CALL_MARKER.bind(*arrays, index=index, mapped=mapped)
 
     @bind.def_vmap
     def _(size: int, batched: list[bool], *arrays: jax.Array) -> tuple[jax.Array, bool]:

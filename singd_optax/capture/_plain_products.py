@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 
-from singd_optax.capture._dependence import Dependence, Known
+from singd_optax.capture._dataflow import run_dataflow
+from singd_optax.capture._dependence import Dependence, DependenceAnalysis
 from singd_optax.capture._origins import Origin
-from singd_optax.capture._programs import read
 
 _INPUTS, _KERNEL, _PRODUCT = range(3)
 
@@ -21,7 +21,7 @@ def multiplies_plainly(product: Callable[[Any, Any], Any], inputs: Any, kernel: 
       kernel: Likewise.
     """
     program = jax.make_jaxpr(product)(inputs, kernel)
-    outputs = read(program, _inputs_of(program), _Product())
+    outputs = run_dataflow(program, _inputs_of(program), _Product())
     return len(outputs) == 1 and _is(outputs[0], _PRODUCT)
 
 
@@ -33,31 +33,31 @@ def hands_on(promotion: Callable[..., Any], *arrays: Any) -> bool:
       *arrays: Arrays or types.
     """
     program = jax.make_jaxpr(promotion)(*arrays)
-    outputs = read(program, _inputs_of(program), Dependence())
+    outputs = run_dataflow(program, _inputs_of(program), DependenceAnalysis())
     return len(outputs) == len(arrays) and all(map(_is, outputs, range(len(arrays))))
 
 
-def _inputs_of(program: Any) -> list[Known]:
+def _inputs_of(program: Any) -> list[Dependence]:
     shapes = [variable.aval.shape for variable in program.jaxpr.invars]
     return [
-        Known(1 << place, origin=Origin(place, tuple(range(len(shape)))))
+        Dependence(1 << place, origin=Origin(place, tuple(range(len(shape)))))
         for place, shape in enumerate(shapes)
     ]
 
 
-class _Product(Dependence):
+class _Product(DependenceAnalysis):
     """Follows the product of the two inputs of a program."""
 
-    def equation(self, equation: Any, inputs: list[Known]) -> list[Known]:
+    def equation(self, equation: Any, inputs: list[Dependence]) -> list[Dependence]:
         """As for any primitive, but that the product has an origin of its own."""
         is_product = equation.primitive.name in ("dot_general", "conv_general_dilated")
         if is_product and _is(inputs[0], _INPUTS) and _is(inputs[1], _KERNEL):
             rank = len(equation.outvars[0].aval.shape)
-            return [Known(origin=Origin(_PRODUCT, tuple(range(rank))))]
+            return [Dependence(origin=Origin(_PRODUCT, tuple(range(rank))))]
         return super().equation(equation, inputs)
 
 
-def _is(value: Known, parameter: int) -> bool:
+def _is(value: Dependence, parameter: int) -> bool:
     origin = value.origin
     return (
         isinstance(origin, Origin)

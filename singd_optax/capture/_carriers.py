@@ -1,4 +1,4 @@
-"""Riders: taps that travel beside a stacked kernel, through whatever slices it."""
+"""Carriers: taps that travel beside a stacked kernel, through whatever slices it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from singd_optax.structures import Precision
 
 
 @flax.struct.dataclass
-class Rider:
+class TapCarrier:
     """A tap, its arrays laid out so that they are sliced as the kernel is.
 
     The static fields are part of every jit cache's key, so that a function that was traced with
@@ -25,7 +25,7 @@ class Rider:
     precision: Precision = flax.struct.field(pytree_node=False)
 
     @classmethod
-    def of(cls, tap: Tap) -> "Rider":
+    def of(cls, tap: Tap) -> "TapCarrier":
         """What rides for a tap of all layers of a stack."""
         arrays, treedef = jax.tree.flatten((tap.slot, tap.factors, tap.refresh))
         stacking, rank = tap.spec.stacking, len(tap.spec.kernel_shape)

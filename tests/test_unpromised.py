@@ -11,7 +11,7 @@ from flax import nnx
 
 import singd_optax
 from singd_optax.capture import _analysis, _dependence, _origins, _recording
-from singd_optax.capture._dataflow import equations, inner_programs
+from singd_optax.capture._jaxprs import equations, inner_programs
 from singd_optax.capture._markers import CALL_MARKER, insert_marker
 
 x = jnp.ones((4, 3))
@@ -81,15 +81,15 @@ def test_names_of_primitives(name):
     ],
 )
 def test_layout_changes_are_followed(layout, axes, taken):
-    recorder = _recording.RecordingSession()
+    session = _recording.RecordingSession()
 
     def trace(leaves, carriers, arrays):
         del carriers, arrays
-        recorder.recorded.append(_recording.RecordedRoot("root", ("k",)))
+        session.recorded.append(_recording.RecordedRoot("root", ("k",)))
         return insert_marker(0, [layout(leaves["k"])])
 
     program = types.SimpleNamespace(trace=trace, leaves={"k": jnp.ones((2, 3, 4))}, arrays=[])
-    analysis = _analysis.analyse_loss(program, recorder)
+    analysis = _analysis.analyse_loss(program, session)
     ((_, (seen,)),) = analysis.roots
     assert seen.operands[0].origin == _origins.Origin(0, axes, taken)
 

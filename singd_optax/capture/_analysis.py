@@ -9,12 +9,7 @@ import jax
 
 from singd_optax._types import PyTree
 from singd_optax.capture._dataflow import run_dataflow
-from singd_optax.capture._dependence import (
-    GIVEN,
-    Dependence,
-    DependenceAnalysis,
-    MarkerEvaluation,
-)
+from singd_optax.capture._dependence import GIVEN, Dependence, DependenceAnalysis, MarkerEvaluation
 from singd_optax.capture._origins import Origin
 from singd_optax.capture._recording import RecordedPrediction, RecordedRoot, RecordingSession
 from singd_optax.capture._resolved_calls import (
@@ -71,23 +66,19 @@ class LossAnalysis(NamedTuple):
 
 def analyse_loss(
     program: Traceable,
-    recorder: RecordingSession,
+    session: RecordingSession,
     trace: Trace | None = None,
     trials: ByPath | None = None,
 ) -> LossAnalysis:
     """Trace a loss function once, and tell what it does with its parameters.
 
-    Args:
-      program: The loss function.
-      recorder: Which listens.
-      trace: Calls it in place of ``program.trace``.
-      trials: What travels beside parameters, by path; arrays or their types.
+    ``trace`` calls it in place of ``program.trace``, with ``trials`` for what travels.
     """
     trace, trials, leaves = trace or program.trace, trials or {}, program.leaves
 
     def traced(leaves: ByPath, trials: ByPath, arrays: Sequence[PyTree]) -> list[jax.Array]:
-        recorder.start()
-        with listening(recorder), predicting(recorder.prediction):
+        session.start()
+        with listening(session), predicting(session.prediction):
             return trace(leaves, trials, arrays)
 
     try:
@@ -95,10 +86,10 @@ def analyse_loss(
     except TypeError as error:
         # No tap has a derivative in forward mode: calls that need one are traced without, and
         # refused. An error of the loss function's own is raised again.
-        if recorder.forward or "forward-mode" not in str(error):
+        if session.forward or "forward-mode" not in str(error):
             raise
-        recorder.forward = True
-        return analyse_loss(program, recorder, trace, trials)
+        session.forward = True
+        return analyse_loss(program, session, trace, trials)
     paths = tuple(sorted(leaves))
     inputs = [
         Dependence(parameters=1 << place, origin=_whole(place, leaves[path]))
@@ -115,18 +106,18 @@ def analyse_loss(
     try:
         outputs = run_dataflow(closed, inputs, dependence)
     except Exception as error:
-        return _unread(paths, recorder, error)
-    if dependence.has_forward and not recorder.forward:
-        recorder.forward = True
-        return analyse_loss(program, recorder, trace, trials)
+        return _unread(paths, session, error)
+    if dependence.has_forward and not session.forward:
+        session.forward = True
+        return analyse_loss(program, session, trace, trials)
     output = dependence.join(outputs) if outputs else Dependence()
     calls, markers, roots, predictions = [], [], [], []
-    for index, recorded in enumerate(recorder.recorded):
+    for index, recorded in enumerate(session.recorded):
         evaluations = dependence.evaluations.get(index, [])
         if isinstance(recorded, RecordedCall):
-            is_reached = bool(output.calls >> index & 1)
-            is_forward = recorder.forward and index in recorder.differentiated
-            calls.append(resolve(recorded, evaluations, is_reached, is_forward))
+            reaches_loss = bool(output.calls >> index & 1)
+            is_forward = session.forward and index in session.differentiated
+            calls.append(resolve(recorded, evaluations, reaches_loss, is_forward))
             markers.append(index)
         elif isinstance(recorded, RecordedRoot):
             roots.append((recorded, tuple(evaluations)))
@@ -140,7 +131,7 @@ def analyse_loss(
 
 
 def _check_prediction(evaluations: Sequence[MarkerEvaluation]) -> None:
-    if any(one.is_looped or any(one.mapped) for one in evaluations):
+    if any(one.is_looped or any(one.vmapped) for one in evaluations):
         raise ValueError(
             "tag_distribution: called inside of jax.lax.scan or jax.vmap, where it does not see "
             "the whole batch. Call it on what these return, with the batch as the first axis."
@@ -158,7 +149,7 @@ def _version_of(name: str) -> str:
         return "of an unknown version"
 
 
-def _unread(paths: tuple[str, ...], recorder: RecordingSession, error: Exception) -> LossAnalysis:
+def _unread(paths: tuple[str, ...], session: RecordingSession, error: Exception) -> LossAnalysis:
     """What is known without the program: calls that got a parameter itself use that parameter."""
     versions = ", ".join(f"{name} {_version_of(name)}" for name in ("jax", "flax", "singd-optax"))
     warnings.warn(
@@ -169,6 +160,6 @@ def _unread(paths: tuple[str, ...], recorder: RecordingSession, error: Exception
         stacklevel=5,
     )
     calls = tuple(
-        resolve_directly(one, paths) for one in recorder.recorded if isinstance(one, RecordedCall)
+        resolve_directly(one, paths) for one in session.recorded if isinstance(one, RecordedCall)
     )
     return LossAnalysis(paths, calls, (), (), Dependence(parameters=-1), ())

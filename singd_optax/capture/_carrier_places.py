@@ -7,8 +7,8 @@ import jax
 from singd_optax._types import PyTree
 from singd_optax.capture._analysis import ByPath, LossAnalysis, Traceable, analyse_loss
 from singd_optax.capture._recording import RecordingSession, TrialCarrier
+from singd_optax.capture._replay import Replay
 from singd_optax.capture._resolved_calls import ParameterSlice, locate
-from singd_optax.capture._sequences import Sequences
 from singd_optax.layers import LayerSpec
 
 _SLICED = "a loop, a vmap or one jitted function goes over its slices, and what measures it "
@@ -17,22 +17,18 @@ _REMEDY = ". Do that inside of the Flax module, or with singd_optax.plain_params
 
 def places_of_carriers(
     analysis: LossAnalysis, kernels: set[str]
-) -> tuple[Sequences[dict[str, str]], set[str]]:
-    """Where modules are given whole parameters that are sliced further inside.
-
-    Args:
-      analysis: What the loss does.
-      kernels: The paths of kernels that something has to travel beside.
+) -> tuple[Replay[dict[str, str]], set[str]]:
+    """Where modules are given whole parameters, of these kernels, that are sliced further inside.
 
     Returns:
       For each root, place there -> path of the kernel; and the kernels that have such a place.
     """
-    places: Sequences[dict[str, str]] = Sequences()
+    places: Replay[dict[str, str]] = Replay()
     covered: set[str] = set()
     for root, evaluations in analysis.roots:
         here: dict[str, str] = {}
         for number, place in enumerate(root.places):
-            found = {locate(one.operands[number], one.mapped[number]) for one in evaluations}
+            found = {locate(one, number) for one in evaluations}
             path = _whole_kernel(analysis, found)
             if path in kernels:
                 here[place] = path
@@ -59,11 +55,6 @@ def place_carriers(
     """Layers that something can travel beside, and why others are none; by the kernel's path.
 
     It is tried: what travels must reach every call, sliced as the kernel is and not changed.
-
-    Args:
-      program: The loss function.
-      analysis: What it does without carriers.
-      specs: The layers that need some.
     """
     kernels = {spec.kernel_path: spec for spec in specs}
     refused: dict[str, str] = {}
@@ -98,15 +89,15 @@ def place_carriers(
 def _with_trials(
     program: Traceable,
     kernels: Mapping[str, LayerSpec],
-    places: Sequences[dict[str, str]],
+    places: Replay[dict[str, str]],
     inside: set[str],
 ) -> LossAnalysis:
     """What the loss does where something travels beside its kernels."""
-    recorder = RecordingSession()
+    session = RecordingSession()
 
     def trace(leaves: ByPath, trials: ByPath, arrays: Sequence[PyTree]) -> list[jax.Array]:
         boxed = {path: TrialCarrier(value, path) for path, value in trials.items()}
-        recorder.carriers = places.mapped(
+        session.carriers = places.mapped(
             lambda here: {place: boxed[path] for place, path in here.items()}
         )
         outside = {path: box for path, box in boxed.items() if path not in inside}
@@ -116,13 +107,12 @@ def _with_trials(
         path: jax.ShapeDtypeStruct(spec.kernel_shape, spec.statistics_dtype)
         for path, spec in kernels.items()
     }
-    return analyse_loss(program, recorder, trace, types)
+    return analyse_loss(program, session, trace, types)
 
 
 def _arrived(analysis: LossAnalysis, kernels: Mapping[str, LayerSpec]) -> set[str]:
     """The kernels beside which what travels arrives at each call, sliced as they are, unchanged."""
-    output = analysis.output
-    counted = (output.parameters | output.penalties | output.products) >> len(analysis.paths)
+    counted = analysis.output.all_parameters >> len(analysis.paths)
     # A penalty over all leaves would count what travels, too.
     arrived = {path: False for place, path in enumerate(analysis.paths) if counted >> place & 1}
     for resolved in analysis.calls:

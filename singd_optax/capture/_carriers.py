@@ -1,7 +1,5 @@
 """Carriers: taps that travel beside a stacked kernel, through whatever slices it."""
 
-from typing import Any
-
 import flax.struct
 import jax
 
@@ -19,14 +17,14 @@ class TapCarrier:
     """
 
     arrays: tuple[jax.Array, ...]
-    treedef: Any = flax.struct.field(pytree_node=False)
+    treedef: jax.tree_util.PyTreeDef = flax.struct.field(pytree_node=False)
     shapes: tuple[tuple[int, ...], ...] = flax.struct.field(pytree_node=False)
     spec: LayerSpec = flax.struct.field(pytree_node=False)
     precision: Precision = flax.struct.field(pytree_node=False)
 
     @classmethod
     def of(cls, tap: Tap) -> "TapCarrier":
-        """What rides for a tap of all layers of a stack."""
+        """What travels for a tap of all layers of a stack."""
         arrays, treedef = jax.tree.flatten((tap.slot, tap.factors, tap.refresh))
         stacking, rank = tap.spec.stacking, len(tap.spec.kernel_shape)
         return cls(

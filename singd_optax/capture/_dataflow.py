@@ -1,111 +1,42 @@
 """Reading a program that JAX traced: what flows from its inputs to its outputs.
 
-This is the only place that looks into jaxprs. It reads what ``jax.extend.core`` documents: the
-equations, their primitives' names, operands and types, and the jaxprs among their parameters.
 How operands and results of a call, a loop or a branch belong to those of its inner jaxpr is told
 by their number and shapes, never by a parameter's name, since names change from one release of
 JAX to the next. What is not understood gets the answer that assumes the most.
 """
 
-import abc
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeAlias, TypeVar, cast
 
-import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
-Value = TypeVar("Value")
-
-#: A program, closed or not; and what its equations work on.
-AnyJaxpr: TypeAlias = Jaxpr | ClosedJaxpr
-Atom: TypeAlias = Var | Literal
-
-
-def names(text: str) -> frozenset[str]:
-    """Names of primitives, from a text that has them with blanks between."""
-    return frozenset(text.split())
-
-
-def array_type(atom: Atom) -> jax.core.ShapedArray:
-    """The type of an array in a program."""
-    return cast(jax.core.ShapedArray, atom.aval)
-
-
-class DataflowAnalysis(abc.ABC, Generic[Value]):
-    """What is known of every value of a program; sub-classes say what that is.
-
-    Attributes:
-      is_final: Whether what is seen now is what the program does. While a loop is gone through
-        again and again until nothing changes, it is False.
-      loops: How many loops what is seen now is inside of.
-    """
-
-    def __init__(self) -> None:
-        """Nothing is read yet."""
-        self.is_final = True
-        self.loops = 0
-
-    @abc.abstractmethod
-    def constant(self, atom: Atom) -> Value:
-        """What is known of a value that is part of the program: a literal, or an array."""
-
-    @abc.abstractmethod
-    def join(self, values: Sequence[Value]) -> Value:
-        """What is known of a value that is one of these, nobody knows which."""
-
-    @abc.abstractmethod
-    def equation(self, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
-        """The results of an equation that has no inner program."""
-
-    @abc.abstractmethod
-    def unknown(self, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
-        """The results of an equation whose inner program cannot be followed."""
-
-    @abc.abstractmethod
-    def slice_of(self, value: Value) -> Value:
-        """One step's slice of a value that a loop runs over, along its first axis."""
-
-    @abc.abstractmethod
-    def stack_of(self, value: Value) -> Value:
-        """The results of all steps of a loop, stacked along a new first axis."""
-
-    @abc.abstractmethod
-    def chosen(self, by: Value, values: list[Value]) -> list[Value]:
-        """Values of which another one, a condition, decides what they are."""
-
-    def custom(self, program: AnyJaxpr, run: Callable[[], list[Value]]) -> list[Value]:
-        """The results of a function that has a derivative of its own."""
-        del program
-        return run()
+from singd_optax.capture._dependence import Dependence, DependenceAnalysis
+from singd_optax.capture._jaxprs import (
+    AnyJaxpr,
+    Atom,
+    arity_of,
+    inner_programs,
+    is_condition,
+    open_jaxpr,
+    ranks_of,
+    same_rank,
+)
 
 
 def run_dataflow(
-    closed: ClosedJaxpr, inputs: Sequence[Value], analysis: DataflowAnalysis[Value]
-) -> list[Value]:
+    closed: ClosedJaxpr, inputs: Sequence[Dependence], analysis: DependenceAnalysis
+) -> list[Dependence]:
     """What is known of the outputs of a program, from what is known of its inputs."""
     return _run(closed, list(inputs), analysis)
 
 
-def inner_programs(equation: JaxprEqn) -> list[Jaxpr | ClosedJaxpr]:
-    """The jaxprs among the parameters of an equation, also those in tuples and lists."""
-    found = []
-    for value in equation.params.values():
-        entries = value if isinstance(value, tuple | list) else (value,)
-        found += [entry for entry in entries if isinstance(entry, Jaxpr | ClosedJaxpr)]
-    return found
-
-
-def equations(program: AnyJaxpr) -> Sequence[JaxprEqn]:
-    """The equations of a program."""
-    return _open(program).eqns
-
-
-def _run(program: AnyJaxpr, inputs: list[Value], analysis: DataflowAnalysis[Value]) -> list[Value]:
-    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
-    known: dict[Var, Value] = {var: analysis.constant(var) for var in jaxpr.constvars}
+def _run(
+    program: AnyJaxpr, inputs: list[Dependence], analysis: DependenceAnalysis
+) -> list[Dependence]:
+    jaxpr = open_jaxpr(program)
+    known: dict[Var, Dependence] = {var: analysis.constant(var) for var in jaxpr.constvars}
     known.update(zip(jaxpr.invars, inputs, strict=True))
 
-    def value_of(atom: Atom) -> Value:
+    def value_of(atom: Atom) -> Dependence:
         return analysis.constant(atom) if isinstance(atom, Literal) else known[atom]
 
     for equation in jaxpr.eqns:
@@ -115,24 +46,24 @@ def _run(program: AnyJaxpr, inputs: list[Value], analysis: DataflowAnalysis[Valu
 
 
 def _through(
-    equation: JaxprEqn, inputs: list[Value], analysis: DataflowAnalysis[Value]
-) -> list[Value]:
+    equation: JaxprEqn, inputs: list[Dependence], analysis: DependenceAnalysis
+) -> list[Dependence]:
     programs = inner_programs(equation)
     if not programs:
         return analysis.equation(equation, inputs)
     name = equation.primitive.name
-    arities = [_arity(program) for program in programs]
+    arities = [arity_of(program) for program in programs]
     arity = len(inputs), len(equation.outvars)
     if name == "cond" and set(arities) == {(arity[0] - 1, arity[1])}:
         branches = [_run(program, inputs[1:], analysis) for program in programs]
         return analysis.chosen(inputs[0], list(map(analysis.join, zip(*branches, strict=True))))
     if name == "while" and len(programs) == 2:
-        body, condition = sorted(programs, key=_is_condition)
-        if not _is_condition(body) and _is_condition(condition):
+        body, condition = sorted(programs, key=is_condition)
+        if not is_condition(body) and is_condition(condition):
             return _through_while(condition, body, inputs, analysis)
     elif name == "scan" and arities == [arity]:
         return _through_scan(programs[0], equation, inputs, analysis)
-    elif arities == [arity] and _ranks(_open(programs[0])) == _ranks(equation):
+    elif arities == [arity] and ranks_of(open_jaxpr(programs[0])) == ranks_of(equation):
         if name.startswith("custom_") and name != "custom_vmap_call":
             return analysis.custom(programs[0], lambda: _run(programs[0], inputs, analysis))
         return _run(programs[0], inputs, analysis)
@@ -140,16 +71,16 @@ def _through(
 
 
 def _through_scan(
-    body: AnyJaxpr, equation: JaxprEqn, inputs: list[Value], analysis: DataflowAnalysis[Value]
-) -> list[Value]:
+    body: AnyJaxpr, equation: JaxprEqn, inputs: list[Dependence], analysis: DependenceAnalysis
+) -> list[Dependence]:
     # Constants and the carry have one shape inside and outside, what is scanned over one axis more.
-    jaxpr = _open(body)
-    whole = sum(map(_same_rank, jaxpr.invars, equation.invars))
-    carried = sum(map(_same_rank, jaxpr.outvars, equation.outvars))
+    jaxpr = open_jaxpr(body)
+    whole = sum(map(same_rank, jaxpr.invars, equation.invars))
+    carried = sum(map(same_rank, jaxpr.outvars, equation.outvars))
     constants, carry = inputs[: whole - carried], inputs[whole - carried : whole]
     slices = [analysis.slice_of(value) for value in inputs[whole:]]
 
-    def step(carry: list[Value]) -> list[Value]:
+    def step(carry: list[Dependence]) -> list[Dependence]:
         return _run_in_loop(body, [*constants, *carry, *slices], analysis)
 
     carry = _settled(lambda carry: step(carry)[:carried], carry, analysis)
@@ -161,14 +92,14 @@ def _through_scan(
 
 
 def _through_while(
-    condition: AnyJaxpr, body: AnyJaxpr, inputs: list[Value], analysis: DataflowAnalysis[Value]
-) -> list[Value]:
+    condition: AnyJaxpr, body: AnyJaxpr, inputs: list[Dependence], analysis: DependenceAnalysis
+) -> list[Dependence]:
     # Operands: constants of the condition, those of the body, the carry.
-    carried = len(_open(body).outvars)
-    first = len(_open(condition).invars) - carried
+    carried = len(open_jaxpr(body).outvars)
+    first = len(open_jaxpr(condition).invars) - carried
     tested, constants = inputs[:first], inputs[first : len(inputs) - carried]
 
-    def step(carry: list[Value]) -> list[Value]:
+    def step(carry: list[Dependence]) -> list[Dependence]:
         return _run_in_loop(body, [*constants, *carry], analysis)
 
     carry = _settled(step, inputs[len(inputs) - carried :], analysis)
@@ -177,8 +108,8 @@ def _through_while(
 
 
 def _run_in_loop(
-    body: AnyJaxpr, inputs: list[Value], analysis: DataflowAnalysis[Value]
-) -> list[Value]:
+    body: AnyJaxpr, inputs: list[Dependence], analysis: DependenceAnalysis
+) -> list[Dependence]:
     analysis.loops += 1
     try:
         return _run(body, inputs, analysis)
@@ -187,10 +118,10 @@ def _run_in_loop(
 
 
 def _settled(
-    step: Callable[[list[Value]], list[Value]],
-    carry: list[Value],
-    analysis: DataflowAnalysis[Value],
-) -> list[Value]:
+    step: Callable[[list[Dependence]], list[Dependence]],
+    carry: list[Dependence],
+    analysis: DependenceAnalysis,
+) -> list[Dependence]:
     """The carry that one more step of a loop does not change."""
     was_final, analysis.is_final = analysis.is_final, False
     try:
@@ -203,31 +134,7 @@ def _settled(
         analysis.is_final = was_final
 
 
-def _joined(new: list[Value], old: list[Value], analysis: DataflowAnalysis[Value]) -> list[Value]:
+def _joined(
+    new: list[Dependence], old: list[Dependence], analysis: DependenceAnalysis
+) -> list[Dependence]:
     return [analysis.join(pair) for pair in zip(new, old, strict=True)]
-
-
-def _open(program: AnyJaxpr) -> Jaxpr:
-    return program.jaxpr if isinstance(program, ClosedJaxpr) else program
-
-
-def _arity(program: AnyJaxpr) -> tuple[int, int]:
-    jaxpr = _open(program)
-    return len(jaxpr.invars), len(jaxpr.outvars)
-
-
-def _rank(atom: Atom) -> int | None:
-    return len(shape) if (shape := getattr(atom.aval, "shape", None)) is not None else None
-
-
-def _same_rank(inner: Atom, outer: Atom) -> bool:
-    return _rank(inner) == _rank(outer)
-
-
-def _ranks(program: Jaxpr | JaxprEqn) -> list[int | None]:
-    return [_rank(atom) for atom in (*program.invars, *program.outvars)]
-
-
-def _is_condition(program: AnyJaxpr) -> bool:
-    outputs = [getattr(atom.aval, "dtype", None) for atom in _open(program).outvars]
-    return list(map(str, outputs)) == ["bool"] and _rank(_open(program).outvars[0]) == 0

@@ -5,21 +5,13 @@ depend on its inputs and on the call itself, but not on its kernel (see ``_marke
 loss still owes to a kernel is a use that is not measured.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Var
 
-from singd_optax.capture._dataflow import (
-    AnyJaxpr,
-    Atom,
-    DataflowAnalysis,
-    array_type,
-    equations,
-    inner_programs,
-    names,
-)
+from singd_optax.capture._jaxprs import AnyJaxpr, Atom, array_type, equations, inner_programs, names
 from singd_optax.capture._markers import CALL_MARKER
 from singd_optax.capture._origins import Origin, Source, mapped, moved, sliced, stopped
 
@@ -60,52 +52,61 @@ class Dependence(NamedTuple):
     is_spread: bool = False
     origin: Source = None
 
+    @property
+    def all_parameters(self) -> int:
+        """Those that it depends on with a derivative in any way."""
+        return self.parameters | self.penalties | self.products
+
 
 class MarkerEvaluation(NamedTuple):
     """One evaluation of a marker.
 
     Attributes:
       operands: What is known of its arrays.
-      mapped: How many leading axes of each one a ``vmap`` runs over.
+      vmapped: How many leading axes of each one a ``vmap`` runs over.
       is_custom: Whether it is in a function that has a derivative of its own.
       is_looped: Whether it is in a loop.
     """
 
     operands: tuple[Dependence, ...]
-    mapped: tuple[int, ...]
+    vmapped: tuple[int, ...]
     is_custom: bool
     is_looped: bool = False
 
 
-class DependenceAnalysis(DataflowAnalysis[Dependence]):
-    """What values depend on.
+class DependenceAnalysis:
+    """What values depend on, as ``_dataflow`` goes through a program.
 
     Attributes:
+      is_final: Whether what is seen now is what the program does. While a loop is gone through
+        again and again until nothing changes, it is False.
+      loops: How many loops what is seen now is inside of.
       evaluations: Those of each marker, by its index.
       has_forward: Whether a function is differentiated in forward mode that has no such derivative.
     """
 
     def __init__(self) -> None:
         """Nothing is read yet."""
-        super().__init__()
+        self.is_final = True
+        self.loops = 0
         self.evaluations: dict[int, list[MarkerEvaluation]] = {}
         self.has_forward = False
         self._custom = 0
 
     def constant(self, atom: Atom) -> Dependence:
-        """An array that the loss function closes over may be its data."""
+        """A literal, or an array that the loss function closes over, which may be its data."""
         return Dependence(data=GIVEN) if getattr(atom.aval, "ndim", 0) else Dependence()
 
     def join(self, values: Sequence[Dependence]) -> Dependence:
-        """The union; an origin only where all have the same."""
+        """A value that is one of these: the union; an origin only where all have the same."""
         result = _union(values)
         origins = {value.origin for value in values}
         return result._replace(origin=origins.pop() if len(origins) == 1 else None)
 
     def equation(self, equation: JaxprEqn, inputs: list[Dependence]) -> list[Dependence]:
-        """The results of a primitive."""
+        """The results of an equation that has no inner program."""
         if equation.primitive is CALL_MARKER:
-            return [self._marker(equation.params, inputs)]
+            return [self._marker(equation.params["index"], equation.params["vmapped"], inputs)]
         name = equation.primitive.name
         self.has_forward |= name == "custom_lin"
         joined = _union(inputs)
@@ -129,26 +130,26 @@ class DependenceAnalysis(DataflowAnalysis[Dependence]):
         ] + [_finished(joined, equation, var) for var in equation.outvars[len(results) :]]
 
     def unknown(self, equation: JaxprEqn, inputs: list[Dependence]) -> list[Dependence]:
-        """Everything may depend on everything, in every way."""
+        """The results where an inner program cannot be followed: all may depend on all."""
         joined = _union(inputs)
         if _meets(inputs, GIVEN):
             joined = joined._replace(products=joined.products | joined.parameters)
         return [joined for _ in equation.outvars]
 
     def slice_of(self, value: Dependence) -> Dependence:
-        """The same of a slice."""
-        return value._replace(origin=value.origin and sliced(value.origin))
+        """One step's slice of a value that a loop runs over, along its first axis."""
+        return value._replace(origin=sliced(value.origin))
 
     def stack_of(self, value: Dependence) -> Dependence:
-        """The same of a stack, which is no parameter."""
+        """The results of all steps of a loop, stacked: that is no parameter."""
         return value._replace(origin=None)
 
     def chosen(self, by: Dependence, values: list[Dependence]) -> list[Dependence]:
-        """The values, with the data of the condition."""
+        """Values that a condition decides: with its data."""
         return [value._replace(data=max(value.data, by.data)) for value in values]
 
     def custom(self, program: AnyJaxpr, run: Callable[[], list[Dependence]]) -> list[Dependence]:
-        """The results; markers inside are noted as such."""
+        """The results of a function with a derivative of its own; markers inside are noted so."""
         is_own = _is_marker(program)
         self._custom += not is_own
         try:
@@ -156,12 +157,9 @@ class DependenceAnalysis(DataflowAnalysis[Dependence]):
         finally:
             self._custom -= not is_own
 
-    def _marker(self, params: Mapping[str, Any], inputs: list[Dependence]) -> Dependence:
-        index = params["index"]
+    def _marker(self, index: int, vmapped: tuple[int, ...], inputs: list[Dependence]) -> Dependence:
         if self.is_final:
-            seen = MarkerEvaluation(
-                tuple(inputs), params["mapped"], self._custom > 0, self.loops > 0
-            )
+            seen = MarkerEvaluation(tuple(inputs), vmapped, self._custom > 0, self.loops > 0)
             self.evaluations.setdefault(index, []).append(seen)
         # A kernel that was made by earlier calls, as MAML's fast weights are, depends on these.
         return Dependence(calls=_union(inputs).calls | 1 << index, data=ACTIVATIONS)

@@ -1,11 +1,12 @@
 """From what a program does with its parameters to the layers that they make."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 
+from singd_optax._types import PyTree
 from singd_optax.capture._analysis import LossAnalysis
 from singd_optax.capture._dependence import Dependence
 from singd_optax.capture._kernel_use import KernelUse, is_transposed
@@ -70,15 +71,11 @@ def uses_by_kernel(analysis: LossAnalysis) -> dict[str, list[ResolvedUse]]:
 
 
 def describe(
-    analysis: LossAnalysis, types: Types, options: dict[str, Any], reasons: Mapping[str, str]
+    analysis: LossAnalysis, types: Types, options: dict[str, PyTree], reasons: Mapping[str, str]
 ) -> tuple[list[LayerSpec], list[OtherParameter], dict[str, str]]:
     """The layers, why all other parameters are in none, and which of these were meant to be one.
 
-    Args:
-      analysis: What the loss does.
-      types: Of the parameters, in the order of the tree.
-      options: Of the layers.
-      reasons: Why some parameters can be in none, known before.
+    ``types`` are in the order of the tree; ``reasons`` why parameters can be in none, known before.
     """
     why = dict(reasons)
     specs: dict[str, LayerSpec] = {}
@@ -109,10 +106,16 @@ def describe(
     return ordered, others, refused
 
 
-def explain_none(others: list[OtherParameter]) -> ValueError:
-    """The error that there is no layer."""
+def layers_of(specs: list[LayerSpec], others: list[OtherParameter]) -> Layers:
+    """The layers.
+
+    Raises:
+      ValueError: There is none.
+    """
+    if specs:
+        return Layers(tuple(specs), tuple(others))
     lines = "\n".join(f"  {path} {shape}: {reason}" for path, shape, reason in others)
-    return ValueError(
+    raise ValueError(
         "`params` hold no Kronecker layer that `loss_fn` uses. Parameters and why:\n"
         f"{lines}\nProducts in code that is no Flax module are marked by hand: write "
         "y = singd_optax.tag(x @ w, x, w) where the loss function has y = x @ w; modules of others "
@@ -126,7 +129,7 @@ def _spec(
     uses: list[ResolvedUse],
     analysis: LossAnalysis,
     types: Types,
-    options: dict[str, Any],
+    options: dict[str, PyTree],
 ) -> LayerSpec | str:
     """The layer of one kernel, or the reason why it is none."""
     callers = ", ".join(sorted({one.resolved.recorded.call.caller for one in uses}))
@@ -177,7 +180,7 @@ def _spec(
     )
 
 
-def _named(spec: LayerSpec, specs: Any) -> LayerSpec:
+def _named(spec: LayerSpec, specs: Iterable[LayerSpec]) -> LayerSpec:
     """The layer under a name of its own: its kernel's, where one module holds several."""
     same = [other for other in specs if other.path == spec.path]
     return spec if len(same) == 1 else spec.renamed(spec.kernel_path)
@@ -192,32 +195,29 @@ def _problems(analysis: LossAnalysis) -> Iterator[tuple[str, str, bool]]:
         for name, evaluations in resolved.operands.items():
             is_kernel = isinstance(use, KernelUse) and name == use.kernel
             if is_kernel or isinstance(use, str):
-                for known in evaluations:
-                    for path in parameters_in(known, analysis.paths):
+                for value in evaluations:
+                    for path in parameters_in(value, analysis.paths):
                         yield path, resolved.problem, is_kernel
 
 
-def parameters_in(known: Dependence, paths: tuple[str, ...]) -> list[str]:
+def parameters_in(value: Dependence, paths: tuple[str, ...]) -> list[str]:
     """The parameters that an array is made of."""
-    origin = known.origin
+    origin = value.origin
     if isinstance(origin, Origin) and origin.parameter < len(paths) and not origin.is_stopped:
         return [paths[origin.parameter]]
-    bits = known.parameters | known.penalties | known.products
-    return [path for place, path in enumerate(paths) if bits >> place & 1]
+    return [path for place, path in enumerate(paths) if value.all_parameters >> place & 1]
 
 
 def _reason(
     path: str, analysis: LossAnalysis, specs: Mapping[str, LayerSpec], refused: Mapping[str, str]
 ) -> str:
     """Why a parameter is in no layer, where no call says more."""
-    bit = 1 << analysis.paths.index(path)
-    output = analysis.output
-    if not bit & (output.parameters | output.penalties | output.products) and not any(
-        path in parameters_in(known, analysis.paths)
+    if not analysis.output.all_parameters >> analysis.paths.index(path) & 1 and not any(
+        path in parameters_in(value, analysis.paths)
         for resolved in analysis.calls
         if resolved.is_counted
-        for known_all in resolved.operands.values()
-        for known in known_all
+        for evaluations in resolved.operands.values()
+        for value in evaluations
     ):
         return "not used: the loss does not depend on it"
     group = split_path(path)[0]
@@ -230,14 +230,3 @@ def _reason(
     if beside:
         return f"beside the kernel of {beside[0].path!r}, but not its bias"
     return "used as it is, by no call of a layer that is measured"
-
-
-def layers_of(specs: list[LayerSpec], others: list[OtherParameter]) -> Layers:
-    """The layers.
-
-    Raises:
-      ValueError: There is none.
-    """
-    if not specs:
-        raise explain_none(others)
-    return Layers(tuple(specs), tuple(others))

@@ -7,40 +7,33 @@ import jax
 from singd_optax._types import PyTree
 from singd_optax.capture._framework import Framework
 from singd_optax.capture._kernel_use import KernelUse
-from singd_optax.capture._kinds import OtherArguments
+from singd_optax.capture._kinds import OtherArguments, Reader
+from singd_optax.capture._layer_view import LayerView
 from singd_optax.capture._linen_kinds import LINEN
 from singd_optax.capture._nnx_kinds import NNX
 
-FRAMEWORKS: tuple[Framework, ...] = (LINEN, NNX)
+#: The classes of modules that can be registered.
+MODULE_CLASSES = (LINEN.module_class, NNX.module_class)
 
-#: The classes of modules that can be taught.
-MODULE_CLASSES = tuple(framework.module_class for framework in FRAMEWORKS)
-
-#: The methods that can be read, each with its class and the framework.
-READABLE_METHODS: Mapping[object, tuple[type, Framework]] = {
-    method: (layer_class, framework)
-    for framework in FRAMEWORKS
-    for method, (layer_class, _) in framework.methods.items()
+#: The methods that can be read, each with its class, the reader and the framework.
+READABLE_METHODS: Mapping[object, tuple[type, Reader, Framework]] = {
+    method: (layer_class, reader, framework)
+    for framework in (LINEN, NNX)
+    for method, (layer_class, reader) in framework.methods.items()
 }
 
 
 def read_like(
     method: Callable[..., PyTree], module: object, inputs: jax.Array, others: OtherArguments
 ) -> KernelUse | str:
-    """How a module uses its kernel if it does what a method of Flax does, or why it cannot be read.
-
-    Args:
-      method: One of ``READABLE_METHODS``.
-      module: Of any class, with the attributes that this method reads.
-      inputs: What it multiplies.
-      others: Its other arguments.
+    """How a module of any class uses its kernel if it does what one of ``READABLE_METHODS`` does.
 
     Raises:
-      ValueError: The module has not the attributes.
+      ValueError: The module has not the attributes that this method reads.
     """
-    layer_class, framework = READABLE_METHODS[method]
-    try:
-        return framework.read_like(method, module, inputs, others)
+    layer_class, reader, framework = READABLE_METHODS[method]
+    try:  # without a bias: whoever registers a class says its name
+        return reader(LayerView(module, framework.names, defaults=layer_class), inputs, others)
     except AttributeError as error:
         name, like = type(module).__name__, layer_class.__name__
         raise ValueError(

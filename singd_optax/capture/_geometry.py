@@ -5,85 +5,54 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from singd_optax.capture._layer_view import LayerView
 from singd_optax.layers import Convolution, Layout, Product
 
 Sizes = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
 
-#: As Flax takes strides and dilations, and padding, which may also be a name.
+#: As Flax takes sizes of windows, strides and dilations.
 GivenSizes = int | Sequence[int] | None
-GivenPadding = str | int | Sequence[int | tuple[int, int]]
 
 
-def read_convolution(
-    kernel_size: int | Sequence[int],
-    strides: GivenSizes,
-    padding: GivenPadding,
-    kernel_dilation: GivenSizes,
-    *,
-    groups: int,
-    input_shape: Sizes,
-) -> tuple[Convolution, Layout]:
-    """The geometry of a Flax ``Conv`` and its kernel's layout.
-
-    Args:
-      kernel_size: The window.
-      strides: For each spatial axis.
-      padding: Likewise.
-      kernel_dilation: Likewise.
-      groups: Feature groups.
-      input_shape: (leading, spatial, channels).
-    """
-    window, steps, dilation, dilated = _window(kernel_size, strides, kernel_dilation)
-    rank = len(window)
+def read_convolution(layer: LayerView, input_shape: Sizes) -> tuple[Convolution, Layout]:
+    """The geometry of a ``Conv`` of (leading, spatial, channels), and its kernel's layout."""
+    window, strides, dilation, dilated = _window(layer)
+    rank, padding = len(window), layer.padding
     spatial = input_shape[len(input_shape) - rank - 1 : -1]
     mode = "constant"
     if padding in ("CIRCULAR", "REFLECT"):
-        mode = {"CIRCULAR": "wrap", "REFLECT": "reflect"}[str(padding)]
+        mode = {"CIRCULAR": "wrap", "REFLECT": "reflect"}[padding]
         pads: Pads = tuple(((k - 1) // 2, k // 2) for k in dilated)
     elif padding == "CAUSAL":
         pads = ((dilated[0] - 1, 0),)
     elif isinstance(padding, str):
-        pads = tuple(jax.lax.padtype_to_pads(spatial, dilated, steps, padding))
+        pads = tuple(jax.lax.padtype_to_pads(spatial, dilated, strides, padding))
     else:
         pads = explicit_pads(padding, rank)
     operation = Convolution(
         window=window,
         padding=pads,
-        strides=steps,
+        strides=strides,
         kernel_dilation=dilation,
         input_dilation=(1,) * rank,
-        groups=groups,
+        groups=layer.feature_group_count,
         padding_mode=mode,
     )
     return operation, Layout(inputs=(rank, *range(rank)), outputs=(rank + 1,))
 
 
-def read_conv_transpose(
-    kernel_size: int | Sequence[int],
-    strides: GivenSizes,
-    padding: GivenPadding,
-    kernel_dilation: GivenSizes,
-    *,
-    flipped: bool,
-) -> tuple[Convolution, Layout]:
-    """The geometry of a Flax ``ConvTranspose`` and its kernel's layout.
+def read_conv_transpose(layer: LayerView) -> tuple[Convolution, Layout]:
+    """The geometry of a transposed convolution and its kernel's layout.
 
     A convolution of inputs with zeros between them; ``"SAME"`` and ``"VALID"`` are padded so that
     the shapes are those of the transpose of such a convolution (``jax.lax.conv_transpose``).
-
-    Args:
-      kernel_size: The window.
-      strides: For each spatial axis.
-      padding: Likewise.
-      kernel_dilation: Likewise.
-      flipped: Whether the kernel is that of the convolution whose transpose this is.
     """
-    window, steps, dilation, dilated = _window(kernel_size, strides, kernel_dilation)
-    rank = len(window)
+    window, strides, dilation, dilated = _window(layer)
+    rank, padding, flipped = len(window), layer.padding, layer.transpose_kernel
     if isinstance(padding, str):
-        pairs = zip(dilated, steps, strict=True)
-        pads: Pads = tuple(_transposed_pads(size, step, padding) for size, step in pairs)
+        pairs = zip(dilated, strides, strict=True)
+        pads: Pads = tuple(_transposed_pads(size, stride, padding) for size, stride in pairs)
     else:
         pads = explicit_pads(padding, rank)
     operation = Convolution(
@@ -91,26 +60,20 @@ def read_conv_transpose(
         padding=pads,
         strides=(1,) * rank,
         kernel_dilation=dilation,
-        input_dilation=steps,
+        input_dilation=strides,
         flipped=flipped,
     )
     channels = (rank + 1, rank) if flipped else (rank, rank + 1)
     return operation, Layout(inputs=(channels[0], *range(rank)), outputs=(channels[1],))
 
 
-def _window(
-    kernel_size: int | Sequence[int], strides: GivenSizes, kernel_dilation: GivenSizes
-) -> tuple[Sizes, Sizes, Sizes, Sizes]:
+def _window(layer: LayerView) -> tuple[Sizes, Sizes, Sizes, Sizes]:
     """For each spatial axis: the window, the strides, its dilation, and its size with that."""
-    window = sizes_of(kernel_size, 1)
-    rank = len(window)
-    steps, dilation = sizes_of(strides, rank), sizes_of(kernel_dilation, rank)
-    return (
-        window,
-        steps,
-        dilation,
-        tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)),
-    )
+    window = sizes_of(layer.kernel_size, 1)
+    strides = sizes_of(layer.strides, len(window))
+    dilation = sizes_of(layer.kernel_dilation, len(window))
+    dilated = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
+    return window, strides, dilation, dilated
 
 
 def _transposed_pads(window: int, stride: int, padding: str) -> tuple[int, int]:
@@ -139,17 +102,10 @@ def explicit_pads(padding: int | Sequence[int | tuple[int, int]], rank: int) -> 
     return tuple((int(low), int(high)) for low, high in pairs)
 
 
-def general_product(
-    input_rank: int, axis: Sizes, batch: Sizes, features: int
-) -> tuple[Product, Layout]:
-    """The product of a Flax ``DenseGeneral`` or ``LinearGeneral``, and its kernel's layout.
-
-    Args:
-      input_rank: Of the inputs.
-      axis: The axes that are summed over.
-      batch: The axes that inputs and kernel share; the outputs have them first.
-      features: How many axes the outputs get at their end.
-    """
+def read_dense_general(layer: LayerView, input_rank: int) -> tuple[Product, Layout]:
+    """The product of a layer that sums over several axes, and its kernel's layout."""
+    axis, batch = sizes_of(layer.axis, 1), sizes_of(layer.batch_axes, 1)
+    features = len(sizes_of(layer.features, 1))
     # Flax sorts both, so that the kernel's axes are in the order of the inputs'.
     summed = tuple(sorted(a % input_rank - input_rank for a in axis))
     shared = tuple(sorted(a % input_rank - input_rank for a in batch))

@@ -7,8 +7,12 @@ import jax
 
 from singd_optax._types import LossFunction, PyTree
 from singd_optax.capture._fisher import Fisher, differentiate
-from singd_optax.capture._gradients import GradientOptions, value_grad_and_curvature
-from singd_optax.capture._loss_scale import scaled_loss
+from singd_optax.capture._gradients import (
+    Differentiated,
+    GradientOptions,
+    scaled_loss,
+    value_grad_and_curvature,
+)
 from singd_optax.capture._measuring import Measuring
 from singd_optax.capture._mistakes import check_named_state
 from singd_optax.capture._program import ParamsProgram
@@ -92,9 +96,7 @@ def value_and_grad(
         def loss(params: PyTree, carriers: dict[str, PyTree]) -> PyTree:
             return program.run(params, carriers, (args, kwargs))
 
-        def differentiated(
-            measuring: Measuring,
-        ) -> tuple[PyTree, PyTree, dict[str, Statistics]]:
+        def differentiated(measuring: Measuring) -> Differentiated:
             if measuring.is_named_inside:
                 plain = lambda params: scaled_loss(loss(params, {}), has_aux, loss_scale)
                 value, grads = jax.value_and_grad(plain, has_aux=has_aux)(params)

@@ -36,16 +36,7 @@ class LayerOptions(NamedTuple):
 def layers_of_program(
     program: Traceable, reasons: Mapping[str, str], options: LayerOptions
 ) -> Layers:
-    """The layers of a program, whatever it is a program of.
-
-    Args:
-      program: What is traced.
-      reasons: Why some parameters can be in no layer.
-      options: Of the layers.
-
-    Raises:
-      ValueError: As ``find_layers``.
-    """
+    """The layers of a program; ``reasons`` say why some parameters can be in none."""
     given = options._asdict()
     strict = given.pop("strict")
     checked = parse_options("float32", **given)
@@ -62,14 +53,16 @@ def layers_of_program(
             problems |= refused
         specs = [placed.get(spec.kernel_path, spec) for spec in specs]
     layers = layers_of(specs, others)
-    left = [other for other in others if len(other.shape) >= 2]
-    if strict and left:
-        _raise_left(left)
+    if strict:
+        _check_nothing_left(others)
     _warn_of_gaps(layers, problems)
     return layers
 
 
-def _raise_left(left: list[OtherParameter]) -> None:
+def _check_nothing_left(others: list[OtherParameter]) -> None:
+    left = [other for other in others if len(other.shape) >= 2]
+    if not left:
+        return
     reasons = "\n".join(f"  {path} {shape}: {reason}" for path, shape, reason in left)
     raise ValueError(
         f"strict=True: no Kronecker layer took these parameters of rank >= 2:\n{reasons}\n"

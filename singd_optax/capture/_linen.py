@@ -11,8 +11,8 @@ from singd_optax.capture._linen_kinds import LINEN
 from singd_optax.capture._make_call import make_call
 from singd_optax.capture._module_call import ModuleCall, OwnParameters
 from singd_optax.capture._params import ENTRY, beside, insert_entries, is_array
-from singd_optax.capture._sequences import ModulePath
-from singd_optax.capture._session import Session, current_session
+from singd_optax.capture._replay import ModulePath
+from singd_optax.capture._session import Session, this_thread
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def linen_calls() -> Iterator[None]:
         kwargs: dict[str, PyTree],
         context: nn.module.InterceptorContext,
     ) -> PyTree:
-        module, method, session = context.module, context.method_name, current_session()
+        module, method, session = context.module, context.method_name, this_thread.session
         if session is None or module.scope is None:
             return next_fun(*args, **kwargs)
         root = module.scope.root

@@ -13,19 +13,13 @@ from singd_optax.capture._analysis import Traceable, analyse_loss
 from singd_optax.capture._carrier_places import places_of_carriers
 from singd_optax.capture._carriers import TapCarrier
 from singd_optax.capture._describe import uses_by_kernel
-from singd_optax.capture._fisher import (
-    Fisher,
-    Listener,
-    Sampling,
-    common_loss_average,
-    sampled_statistics,
-)
+from singd_optax.capture._fisher import Fisher, Sampling, common_loss_average, sampled_statistics
 from singd_optax.capture._kernel_use import is_transposed
 from singd_optax.capture._lanes import in_lanes_of
 from singd_optax.capture._mistakes import check_accumulation, check_not_deleted
 from singd_optax.capture._recording import RecordingSession
-from singd_optax.capture._sequences import Sequences
-from singd_optax.capture._session import listening, predicting
+from singd_optax.capture._replay import Replay
+from singd_optax.capture._session import PredictionListener, listening, predicting
 from singd_optax.capture._tap import Tap
 from singd_optax.capture._tapping import TapDecision, TappingSession
 from singd_optax.layers import (
@@ -93,7 +87,7 @@ class Measuring:
         self,
         slots: Mapping[str, Statistics],
         loss: Callable[[dict[str, PyTree]], PyTree],
-        player: Callable[..., TappingSession] = TappingSession,
+        session: Callable[..., TappingSession] = TappingSession,
         numbers: Mapping[str, jax.Array] | None = None,
     ) -> PyTree:
         """What the loss function returns, its calls tapped.
@@ -101,8 +95,8 @@ class Measuring:
         Args:
           slots: The slots, differentiated.
           loss: Calls the loss function, with what is to travel in its params, by path.
-          player: What does something at each call, given as ``TappingSession`` is.
-          numbers: What taps carry in place of the number of this refresh, for other players.
+          session: What does something at each call, made as ``TappingSession`` is.
+          numbers: What taps carry in place of the number of this refresh, for other sessions.
         """
         taps = {path: self._tap(path, slots[path]) for path in slots}
         if numbers is not None:
@@ -115,7 +109,7 @@ class Measuring:
         inside = {p for p, spec in self._by_kernel.items() if spec.rider == "module"}
         places, _ = places_of_carriers(self._analysis, inside)
         at_roots = places.mapped(lambda here: {at: carriers[path] for at, path in here.items()})
-        with listening(player(self._decisions(), taps, at_roots)):
+        with listening(session(self._decisions(), taps, at_roots)):
             return loss({path: r for path, r in carriers.items() if path not in inside})
 
     @property
@@ -128,7 +122,7 @@ class Measuring:
     def sampled(self) -> dict[str, Statistics]:
         """Statistics for ``"mc"`` and ``"ggn"`` from passes of their own, and from no others."""
 
-        def statistics_of(listener: Listener) -> dict[str, Statistics]:
+        def statistics_of(listener: PredictionListener) -> dict[str, Statistics]:
             def loss(slots: dict[str, Statistics]) -> jax.Array:
                 with predicting(listener):
                     (value,) = self.run(slots, self._plain)
@@ -181,7 +175,7 @@ class Measuring:
         whitening = () if whitens_late(spec, factors) else gathered(factors)
         return Tap(slot, whitening, refresh, spec, self._precision)
 
-    def _decisions(self) -> Sequences[TapDecision | None]:
+    def _decisions(self) -> Replay[TapDecision | None]:
         """What each call is told; a warning where a layer has none."""
         analysis = self._analysis
         uses = uses_by_kernel(analysis)
@@ -197,10 +191,10 @@ class Measuring:
         unreached = [spec.path for kernel, spec in self._by_kernel.items() if kernel not in uses]
         if unreached:
             _warn_of_unreached(unreached)
-        told: Sequences[TapDecision | None] = Sequences()
+        replay: Replay[TapDecision | None] = Replay()
         for resolved in analysis.calls:
-            told.add(resolved.recorded.call.signature, decided.get(id(resolved)))
-        return told
+            replay.add(resolved.recorded.call.signature, decided.get(id(resolved)))
+        return replay
 
 
 def _check_stacking(spec: LayerSpec, stacked: tuple[int, ...]) -> None:

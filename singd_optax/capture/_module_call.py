@@ -15,7 +15,7 @@ import jax
 
 from singd_optax._types import PyTree
 from singd_optax.capture._framework import Framework, name_of
-from singd_optax.capture._sequences import ModulePath
+from singd_optax.capture._replay import ModulePath
 
 
 class OwnParameters(NamedTuple):

@@ -12,7 +12,7 @@ from singd_optax.capture._module_call import ModuleCall, OwnParameters
 from singd_optax.capture._nnx_carriers import carriers_of, plain_type
 from singd_optax.capture._nnx_kinds import NNX
 from singd_optax.capture._params import is_array
-from singd_optax.capture._session import current_session
+from singd_optax.capture._session import this_thread
 
 
 def on_call(
@@ -23,7 +23,7 @@ def on_call(
     kwargs: dict[str, PyTree],
 ) -> PyTree:
     """Make a call of a module's method, and tell the session of it."""
-    session = current_session()
+    session = this_thread.session
     if session is None:
         return function(module, *args, **kwargs)
     own = OwnParameters(own_arrays(module), carriers_of(module))

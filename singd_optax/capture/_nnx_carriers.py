@@ -120,10 +120,7 @@ def variables_by_path(model: nnx.Module) -> dict[str, nnx.Variable]:
 def carrying(model: nnx.Module, carriers: Mapping[str, PyTree], on_call: OnCall) -> Iterator[None]:
     """Hear of the calls of a model's modules, and put carriers inside some of its parameters.
 
-    Args:
-      model: One that was built in the current trace, since it is changed until the end.
-      carriers: By the path of the parameter.
-      on_call: What calls of modules that hold variables become.
+    The model must be one that was built in the current trace, since it is changed until the end.
 
     Raises:
       ValueError: The model has no parameter at one of the paths.

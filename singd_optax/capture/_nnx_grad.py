@@ -8,8 +8,12 @@ from flax import nnx
 
 from singd_optax._types import LossFunction, PyTree
 from singd_optax.capture._fisher import Fisher
-from singd_optax.capture._gradients import GradientOptions, value_grad_and_curvature
-from singd_optax.capture._loss_scale import scaled_loss
+from singd_optax.capture._gradients import (
+    Differentiated,
+    GradientOptions,
+    scaled_loss,
+    value_grad_and_curvature,
+)
 from singd_optax.capture._measuring import Measuring
 from singd_optax.capture._mistakes import check_named_state
 from singd_optax.capture._nnx_program import ModelProgram, check_model
@@ -101,9 +105,7 @@ def value_and_grad(
         program = ModelProgram(loss_fn, model, args, kwargs, wrt, has_aux)
         is_sampled = fisher != "empirical"
 
-        def differentiated(
-            measuring: Measuring,
-        ) -> tuple[PyTree, PyTree, dict[str, Statistics]]:
+        def differentiated(measuring: Measuring) -> Differentiated:
             def tapped_loss(model: PyTree, slots: dict[str, Statistics], *args: PyTree) -> PyTree:
                 loss = lambda carriers: program.run(model, carriers, (args, kwargs))
                 result = loss({}) if is_sampled else measuring.run(slots, loss)
@@ -118,14 +120,9 @@ def value_and_grad(
             )(model, measuring.slots, *args)
             return value, grads, measuring.sampled() if is_sampled else statistics
 
+        opt_state = nnx.as_pure(opt_state)
         return value_grad_and_curvature(
-            options,
-            program,
-            params,
-            "model",
-            nnx.as_pure(opt_state),
-            loss_scale,
-            differentiated,
+            options, program, params, "model", opt_state, loss_scale, differentiated
         )
 
     return grad_fn

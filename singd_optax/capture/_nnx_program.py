@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import jax
 from flax import nnx
 
 from singd_optax._types import LossFunction, PyTree
@@ -10,7 +9,7 @@ from singd_optax.capture._analysis import ByPath
 from singd_optax.capture._nnx_calls import on_call
 from singd_optax.capture._nnx_carriers import carrying, plain_params, variables_by_path
 from singd_optax.capture._params import is_array
-from singd_optax.capture._program import Arguments, ArrayArguments, Program
+from singd_optax.capture._program import Arguments, Program, SplitTree
 from singd_optax.layers import Leaves
 
 
@@ -32,38 +31,24 @@ class ModelProgram(Program):
         wrt: PyTree,
         has_aux: bool | None = None,
     ):
-        """Take the arguments apart; the model is not changed.
-
-        Args:
-          loss_fn: What the user wrote.
-          model: An NNX module; abstract or not.
-          args: Other arguments, which may hold more NNX objects.
-          kwargs: Likewise.
-          wrt: Which variables are parameters.
-          has_aux: Whether the loss function returns more than the loss; None if not known.
-        """
+        """Take the arguments apart; the model, abstract or not, is not changed."""
         super().__init__(loss_fn, has_aux)
         params = Leaves(nnx.as_pure(nnx.state(model, wrt, graph=True)))
         self.leaves = {path: leaf for path in params if is_array(leaf := params[path])}
         self.special = _special(variables_by_path(model), self.leaves)
-        nodes, self._treedef = jax.tree.flatten((args, kwargs), is_leaf=_is_graph)
-        self._is_graph = [_is_graph(node) for node in nodes]
-        graphs = [node for node, graph in zip(nodes, self._is_graph, strict=True) if graph]
-        others = [node for node, graph in zip(nodes, self._is_graph, strict=True) if not graph]
-        self._graphdef, state = nnx.split([model, *graphs], graph=True)
-        self._arguments = ArrayArguments(((state, others), {}))
-        self.arrays = self._arguments.arrays
+        self._arguments = SplitTree((args, kwargs), _is_graph, _is_graph)
+        self._graphdef, state = nnx.split([model, *self._arguments.first], graph=True)
+        self._state = SplitTree((state, self._arguments.second))
+        self.arrays = self._state.first
 
     def _filled(self, leaves: ByPath, arrays: Sequence[PyTree]) -> tuple[PyTree, Arguments]:
-        (state, others), _ = self._arguments.filled(arrays)
+        state, others = self._state.filled(arrays)
         model, *graphs = nnx.merge(self._graphdef, state)
-        parts = (iter(others), iter(graphs))
-        nodes = [next(parts[graph]) for graph in self._is_graph]
         variables = variables_by_path(model)
         for path, leaf in leaves.items():
             if path not in self.special:
                 variables[path].set_raw_value(leaf)
-        return model, jax.tree.unflatten(self._treedef, nodes)
+        return model, self._arguments.filled(graphs, others)
 
     def _parameters_of(self, params: PyTree) -> dict[str, PyTree]:
         return {

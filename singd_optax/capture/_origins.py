@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 from jax.extend.core import JaxprEqn, Literal
 
-from singd_optax.capture._dataflow import array_type, names
+from singd_optax.capture._jaxprs import array_type, names
 
 #: An axis of a parameter; None for one of size 1 that was put in; (axis, index) for one of size 1
 #: that was cut out.
@@ -69,7 +69,9 @@ def moved(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
             (array_type(a), array_type(b)) for a, b in zip(equation.invars, results, strict=True)
         ]
         return [
-            origin if old.dtype == new.dtype else _cast(origin)
+            origin
+            if old.dtype == new.dtype
+            else _changed(origin, lambda one: one._replace(is_cast=True))
             for origin, (old, new) in zip(origins, types, strict=True)
         ]
     follow = _FOLLOWED.get(name)
@@ -88,17 +90,15 @@ def sliced(origin: Source) -> Source:
     return _dropped(origin, first)._replace(axes=axes)
 
 
-def mapped(origin: Origin | Vector) -> Origin | Vector:
+def mapped(origin: Source) -> Source:
     """The same array with other numbers."""
-    if isinstance(origin, Vector):
-        return Vector(tuple((part._replace(is_mapped=True), shape) for part, shape in origin.parts))
-    return origin._replace(is_mapped=True)
+    return _changed(origin, lambda one: one._replace(is_mapped=True))
 
 
-def _cast(origin: Source) -> Source:
+def _changed(origin: Source, change: Callable[[Origin], Origin]) -> Source:
     if isinstance(origin, Vector):
-        return Vector(tuple((part._replace(is_cast=True), shape) for part, shape in origin.parts))
-    return None if origin is None else origin._replace(is_cast=True)
+        return Vector(tuple((change(part), shape) for part, shape in origin.parts))
+    return None if origin is None else change(origin)
 
 
 def stopped(origin: Source) -> Source:

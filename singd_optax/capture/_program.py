@@ -1,7 +1,7 @@
 """A loss function with its arguments, as what is traced and differentiated."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 
@@ -9,33 +9,34 @@ from singd_optax._types import LossFunction, PyTree
 from singd_optax.capture._analysis import ByPath
 from singd_optax.capture._linen import linen_calls
 from singd_optax.capture._params import beside, insert_entries, is_array
-from singd_optax.capture._session import current_session
+from singd_optax.capture._session import this_thread
 from singd_optax.layers import Leaves
 
 #: The arguments of a loss function beside its parameters: by place, and by name.
 Arguments = tuple[tuple[PyTree, ...], dict[str, PyTree]]
 
 
-class ArrayArguments:
-    """Arguments, split into arrays and all else."""
+class SplitTree:
+    """The leaves of a tree in two lists, and the tree made of two such lists again."""
 
-    def __init__(self, arguments: Arguments):
-        """Take them apart."""
-        self._leaves, self._treedef = jax.tree.flatten(arguments)
-        self._is_array = [is_array(leaf) for leaf in self._leaves]
+    def __init__(
+        self,
+        tree: PyTree,
+        is_first: Callable[[object], bool] = is_array,
+        is_leaf: Callable[[object], bool] | None = None,
+    ):
+        """Split a tree; the first list has what ``is_first`` says, by default arrays."""
+        leaves, self._treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
+        self._is_first = list(map(is_first, leaves))
+        pairs = list(zip(leaves, self._is_first, strict=True))
+        self.first: list[PyTree] = [leaf for leaf, is_first in pairs if is_first]
+        self.second: list[PyTree] = [leaf for leaf, is_first in pairs if not is_first]
 
-    @property
-    def arrays(self) -> list[PyTree]:
-        """The arrays."""
-        return [leaf for leaf, array in zip(self._leaves, self._is_array, strict=True) if array]
-
-    def filled(self, arrays: Sequence[PyTree]) -> Arguments:
-        """The arguments with other arrays."""
-        supply = iter(arrays)
-        pairs = zip(self._leaves, self._is_array, strict=True)
-        return jax.tree.unflatten(
-            self._treedef, [next(supply) if array else leaf for leaf, array in pairs]
-        )
+    def filled(self, first: Sequence[PyTree], second: Sequence[PyTree] | None = None) -> PyTree:
+        """The tree with other leaves in one list or in both."""
+        parts = (iter(self.second if second is None else second), iter(first))
+        leaves = [next(parts[is_first]) for is_first in self._is_first]
+        return jax.tree.unflatten(self._treedef, leaves)
 
 
 class Program(abc.ABC):
@@ -50,12 +51,7 @@ class Program(abc.ABC):
     arrays: Sequence[PyTree]
 
     def __init__(self, loss_fn: LossFunction, has_aux: bool | None):
-        """Know the function.
-
-        Args:
-          loss_fn: What the user wrote.
-          has_aux: Whether it returns more than the loss; None if that is not known.
-        """
+        """Know the function, and whether it returns more than the loss, None if not known."""
         self._loss_fn, self._has_aux = loss_fn, has_aux
 
     @abc.abstractmethod
@@ -71,14 +67,8 @@ class Program(abc.ABC):
         """What the loss function returns, with carriers beside some parameters, by path."""
 
     def run(self, params: PyTree, carriers: ByPath, arguments: Arguments) -> PyTree:
-        """Call the loss function, so that the session hears of calls.
-
-        Args:
-          params: Its parameters, or the model.
-          carriers: What is to travel beside some of them, by path.
-          arguments: All others.
-        """
-        session = current_session()
+        """Call the loss, with carriers beside parameters, so that the session hears of calls."""
+        session = this_thread.session
         if session is not None:
             session.parameters = self._parameters_of(params)
         with linen_calls():
@@ -101,20 +91,12 @@ class ParamsProgram(Program):
         kwargs: dict[str, PyTree],
         has_aux: bool | None = None,
     ):
-        """Take the arguments apart.
-
-        Args:
-          loss_fn: What the user wrote.
-          params: Its parameters.
-          args: Its other arguments.
-          kwargs: Likewise.
-          has_aux: Whether it returns more than the loss; None if that is not known.
-        """
+        """Take the arguments apart."""
         super().__init__(loss_fn, has_aux)
         self._params = Leaves(params)
-        self._arguments = ArrayArguments((args, kwargs))
+        self._arguments = SplitTree((args, kwargs))
         self.leaves = {path: leaf for path in self._params if is_array(leaf := self._params[path])}
-        self.arrays = self._arguments.arrays
+        self.arrays = self._arguments.first
 
     def _filled(self, leaves: ByPath, arrays: Sequence[PyTree]) -> tuple[PyTree, Arguments]:
         return self._params.replaced(leaves), self._arguments.filled(arrays)

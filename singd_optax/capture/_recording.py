@@ -11,8 +11,8 @@ from jax.extend.core import get_opaque_trace_state
 from singd_optax._types import PyTree
 from singd_optax.capture._distribution import Prediction
 from singd_optax.capture._markers import insert_marker, stand_in
+from singd_optax.capture._replay import Replay
 from singd_optax.capture._resolved_calls import RecordedCall
-from singd_optax.capture._sequences import Sequences
 from singd_optax.capture._session import LayerCall, Session
 from singd_optax.capture._weights import weights_of
 
@@ -64,7 +64,7 @@ class RecordingSession(Session):
         super().__init__()
         self.recorded: list[RecordedCall | RecordedRoot | RecordedPrediction] = []
         self.forward = False
-        self.carriers: Sequences[Mapping[str, PyTree]] = Sequences()
+        self.carriers: Replay[Mapping[str, PyTree]] = Replay()
 
     def start(self) -> None:
         """A trace begins."""

@@ -1,8 +1,8 @@
 """Teach the library classes of modules that it does not know."""
 
 from collections.abc import Callable
-from typing import Any
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_flag
 from singd_optax.capture._register_checks import (
     check_class,
@@ -19,8 +19,8 @@ def register_layer(
     module_class: type,
     *,
     equation: str | Callable[..., str] | None = None,
-    like: Any = None,
-    call: Callable[..., Any] | None = None,
+    like: object = None,
+    call: Callable[..., PyTree] | None = None,
     method: str = "__call__",
     kernel: str = "kernel",
     bias: str | None = "bias",

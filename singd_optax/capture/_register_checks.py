@@ -1,8 +1,9 @@
 """Checks of what users say of a class of modules."""
 
 import inspect
-from typing import Any
+from collections.abc import Callable
 
+from singd_optax._types import PyTree
 from singd_optax.capture._frameworks import MODULE_CLASSES, READABLE_METHODS
 from singd_optax.layers import parse_product
 
@@ -61,16 +62,16 @@ def check_inputs(module_class: type, method: str, inputs: object) -> None:
         )
 
 
-def method_of(like: Any) -> Any:
+def method_of(like: object) -> Callable[..., PyTree] | None:
     """The method that a class is read by."""
     if like is None:
         return None
-    method = like.__call__ if isinstance(like, type) else like
+    method: PyTree = like.__call__ if isinstance(like, type) else like
     if method not in READABLE_METHODS:
         legal = ", ".join(
             dict.fromkeys(
                 f"{kind.__module__.split('.')[1]}.{kind.__name__}"
-                for kind, _ in READABLE_METHODS.values()
+                for kind, *_ in READABLE_METHODS.values()
             )
         )
         raise ValueError(

@@ -3,7 +3,8 @@
 import dataclasses
 import threading
 from collections.abc import Callable
-from typing import Any
+
+from singd_optax._types import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +22,8 @@ class RegisteredMethod:
     """
 
     equation: str | Callable[..., str] | None = None
-    like: Callable[..., Any] | None = None
-    call: Callable[..., Any] | None = None
+    like: Callable[..., PyTree] | None = None
+    call: Callable[..., PyTree] | None = None
     kernel: str = "kernel"
     bias: str | None = "bias"
     inputs: int | str = 0
@@ -61,10 +62,6 @@ def registered_method(kind: type, method: str) -> RegisteredMethod | None:
     """What was said of this method of a class, or of a class that it has the method from.
 
     A sub-class that has a method of its own may do anything there, and is not what its base is.
-
-    Args:
-      kind: The class of a module.
-      method: The name of the method.
     """
     table = _registered
     if not table:

@@ -93,16 +93,12 @@ class ResolvedCall(NamedTuple):
 def resolve(
     recorded: RecordedCall,
     evaluations: list[MarkerEvaluation],
-    is_reached: bool,
+    reaches_loss: bool,
     is_forward: bool = False,
 ) -> ResolvedCall:
-    """Which parameters a call uses.
+    """Which parameters a call uses, from what the program says of each evaluation of its marker.
 
-    Args:
-      recorded: The call.
-      evaluations: What the program says of each evaluation of it.
-      is_reached: Whether the loss depends on it.
-      is_forward: Whether the loss takes derivatives through it in forward mode.
+    ``is_forward`` says that the loss takes derivatives through it in forward mode.
     """
     operands = {
         name: tuple(evaluation.operands[place] for evaluation in evaluations)
@@ -114,8 +110,9 @@ def resolve(
     problem: str | None = None
     kernels: list[ParameterSlice] = []
     biases: list[ParameterSlice | None] = []
-    untrained = all(map(_is_untrained, operands.get(use.kernel, ())))
-    if evaluations and (untrained or not is_reached):
+    # A target network's kernel, or a constant, has no parameters that are trained.
+    is_trained = any(one.all_parameters for one in operands.get(use.kernel, ()))
+    if evaluations and not (is_trained and reaches_loss):
         return ResolvedCall(recorded, operands, False)
     if not evaluations:
         problem = "called inside of a function whose program cannot be followed"
@@ -142,11 +139,7 @@ def resolve(
     if problem is not None:
         return ResolvedCall(recorded, operands, True, f"{caller}: {problem}")
     is_trial = recorded.carrier is not None
-    trials = [
-        locate(evaluation.operands[-1], evaluation.mapped[-1])
-        for evaluation in evaluations
-        if is_trial
-    ]
+    trials = [locate(evaluation, -1) for evaluation in evaluations if is_trial]
     inner = 0
     for evaluation in evaluations if recorded.call.is_declared else ():
         inputs, outputs = evaluation.operands[len(recorded.names) :][:2]
@@ -157,12 +150,7 @@ def resolve(
 
 
 def without_doubles(calls: Sequence[ResolvedCall], indices: Sequence[int]) -> list[ResolvedCall]:
-    """The calls, without those whose product is that of one of which users say what it is.
-
-    Args:
-      calls: All calls.
-      indices: Of their markers.
-    """
+    """The calls, by their markers, without those whose product users have said to be another's."""
     tags = [one for one in calls if one.inner and one.is_counted]
 
     def is_double(one: ResolvedCall, index: int) -> bool:
@@ -192,11 +180,6 @@ def resolve_directly(recorded: RecordedCall, paths: Sequence[str]) -> ResolvedCa
     return ResolvedCall(recorded, {}, True, None, (kernel,), (bias,))
 
 
-def _is_untrained(known: Dependence) -> bool:
-    """Whether no parameter is in it that is trained: a target network's, or a constant."""
-    return not (known.parameters | known.penalties | known.products)
-
-
 def _locate(
     recorded: RecordedCall, evaluation: MarkerEvaluation, name: str
 ) -> ParameterSlice | str:
@@ -204,21 +187,16 @@ def _locate(
     if name not in recorded.names:
         return f"its {name} is not among its parameters"
     place = recorded.names.index(name)
-    found = locate(evaluation.operands[place], evaluation.mapped[place])
+    found = locate(evaluation, place)
     return f"its {name} {found}" if isinstance(found, str) else found
 
 
-def locate(known: Dependence, mapped: int) -> ParameterSlice | str:
-    """Which parameter an array is, or why that cannot be told.
-
-    Args:
-      known: The array.
-      mapped: How many of its leading axes a ``vmap`` runs over.
-    """
-    origin = known.origin
+def locate(evaluation: MarkerEvaluation, place: int) -> ParameterSlice | str:
+    """Which parameter an operand of a marker is, or why that cannot be told."""
+    origin, vmapped = evaluation.operands[place].origin, evaluation.vmapped[place]
     if not isinstance(origin, Origin) or origin.is_stopped:
         return "is made of parameters by more than a change of layout or of each entry"
-    lanes, inner = origin.axes[:mapped], origin.axes[mapped:]
+    lanes, inner = origin.axes[:vmapped], origin.axes[vmapped:]
     axes = tuple(axis for axis in inner if isinstance(axis, int))
     if len(axes) != len(inner):
         return "is only a part of a parameter"

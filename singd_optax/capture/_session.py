@@ -69,37 +69,29 @@ class Session(abc.ABC):
 
     @abc.abstractmethod
     def call(self, call: LayerCall, inputs: PyTree, run: Callable[[PyTree], PyTree]) -> PyTree:
-        """Make a call, and return its outputs, or others in their place.
-
-        Args:
-          call: What is called.
-          inputs: Of the call.
-          run: Makes the call.
-        """
+        """Make a call, by ``run``, and return its outputs, or others in their place."""
 
     def root(self, signature: Hashable, arrays: Mapping[str, jax.Array]) -> Mapping[str, PyTree]:
-        """Carriers to put beside parameters that a module is about to see, by path.
-
-        Args:
-          signature: As a call's.
-          arrays: All parameters that it sees, by path.
-        """
+        """Carriers to put beside parameters that a module is about to see, all of them by path."""
         del signature, arrays
         return {}
 
 
-class _Thread(threading.local):
+class _ThisThread(threading.local):
+    """What is going on in this thread.
+
+    Attributes:
+      session: Who listens, if anybody does.
+      weights: The position weights that are in force.
+      prediction_listener: What ``tag_distribution`` is to call, or None.
+    """
+
     session: Session | None = None
     weights: tuple[jax.Array, ...] = ()
-    predictions: PredictionListener | None = None
+    prediction_listener: PredictionListener | None = None
 
 
-_thread = _Thread()
-
-
-def current_session() -> Session | None:
-    """Who listens in this thread, if anybody does."""
-    return _thread.session
+this_thread = _ThisThread()
 
 
 @contextlib.contextmanager
@@ -110,46 +102,29 @@ def listening(session: Session) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def paused() -> Iterator[None]:
-    """Let nobody listen."""
-    with _setting(session=None):
-        yield
-
-
-def active_weights() -> tuple[jax.Array, ...]:
-    """The position weights that are in force."""
-    return _thread.weights
-
-
-@contextlib.contextmanager
 def weighting(weights: tuple[jax.Array, ...]) -> Iterator[None]:
     """Put position weights in force."""
     with _setting(weights=weights):
         yield
 
 
-def prediction_listener() -> PredictionListener | None:
-    """What ``tag_distribution`` is to call, or None."""
-    return _thread.predictions
-
-
 @contextlib.contextmanager
 def predicting(listener: PredictionListener) -> Iterator[None]:
     """Let ``tag_distribution`` call this."""
-    with _setting(predictions=listener):
+    with _setting(prediction_listener=listener):
         yield
 
 
 @contextlib.contextmanager
 def _setting(**values: object) -> Iterator[None]:
-    old = {name: getattr(_thread, name) for name in values}
+    old = {name: getattr(this_thread, name) for name in values}
     for name, value in values.items():
-        setattr(_thread, name, value)
+        setattr(this_thread, name, value)
     # Outside of any session nothing depends on weights, so that caches may be used.
-    key = next(_keys) if _thread.session is not None else None
+    key = next(_keys) if this_thread.session is not None else None
     try:
         with _cache_key(key):
             yield
     finally:
         for name, value in old.items():
-            setattr(_thread, name, value)
+            setattr(this_thread, name, value)

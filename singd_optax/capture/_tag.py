@@ -11,7 +11,7 @@ from singd_optax.capture._kernel_use import KernelUse
 from singd_optax.capture._linen_kinds import LINEN
 from singd_optax.capture._module_call import current_own_parameters
 from singd_optax.capture._params import ENTRY, is_array
-from singd_optax.capture._session import LayerCall, current_session
+from singd_optax.capture._session import LayerCall, this_thread
 from singd_optax.layers import parse_product
 
 _PLAIN = "...i,io->...o"
@@ -81,10 +81,13 @@ def tag(
             f"tag: `holder` is the mapping that holds the kernel, got a {type(holder).__name__}."
         )
     use = _use(equation, like, jnp.asarray(inputs), None if bias is None else "bias")
-    session = current_session()
+    session = this_thread.session
     if session is None:
         return outputs
-    arrays, carrier = _arrays(session.parameters, kernel, bias, holder)
+    array, carrier = _array("kernel", kernel, session.parameters, holder)
+    arrays = {"kernel": array}
+    if bias is not None:
+        arrays["bias"], _ = _array("bias", bias, session.parameters, holder)
     shape = arrays["kernel"].shape
     if not (use.fits_kernel(shape, inputs, outputs) and use.fits(inputs, outputs)):
         said = repr(equation) if like is None else f"of {like}"
@@ -116,45 +119,34 @@ def _use(equation: str, like: object, inputs: jax.Array, bias: str | None) -> Ke
     return dataclasses.replace(use, kernel="kernel", bias=bias, changes_kernel=False)
 
 
-def _arrays(
+def _array(
+    what: str,
+    given: jax.Array | str | None,
     parameters: Mapping[str, PyTree],
-    kernel: jax.Array | str,
-    bias: jax.Array | str | None,
     holder: Mapping[str, PyTree] | None,
-) -> tuple[dict[str, jax.Array], PyTree]:
-    """Kernel and bias as arrays, and what travels beside the kernel."""
-    arrays, carrier, here = {}, None, current_own_parameters()
-    for what, given in (("kernel", kernel), ("bias", bias)):
-        if given is None and what == "bias":
-            continue
-        array: PyTree = given
-        name = None
-        if isinstance(given, str) and given in here.arrays:
-            name, array = given, here.arrays[given]
-        elif isinstance(given, str):
-            if given not in parameters:
-                raise ValueError(
-                    f"tag: the {what}, {given!r}, is not one of the parameters "
-                    f"{sorted(parameters)[:20]}. Pass its path, or the array itself."
-                )
-            array = parameters[given]
-        elif not is_array(given):
-            raise TypeError(
-                f"tag: the {what} is an array or the path of one, got a {type(given).__name__}."
-            )
-        elif holder is not None:
-            names = [name for name, value in holder.items() if value is given and name != ENTRY]
-            if len(names) != 1:
-                raise ValueError(
-                    f"tag: the {what} is not one of the arrays in `holder`, which has "
-                    f"{[name for name in holder if name != ENTRY]}."
-                )
-            if what == "kernel":
-                carrier = holder.get(ENTRY, {}).get(names[0])
-        else:
-            array = jnp.asarray(given)  # an NNX variable stands for its array
-            name = here.name_of(array)
-        if what == "kernel" and name is not None:
-            carrier = here.carriers.get(name)
-        arrays[what] = array
-    return arrays, carrier
+) -> tuple[jax.Array, PyTree]:
+    """A kernel or a bias as an array, and what travels beside it."""
+    own = current_own_parameters()
+    if isinstance(given, str):
+        if given in own.arrays:
+            return own.arrays[given], own.carriers.get(given)
+        if given in parameters:
+            return parameters[given], None
+        raise ValueError(
+            f"tag: the {what}, {given!r}, is not one of the parameters "
+            f"{sorted(parameters)[:20]}. Pass its path, or the array itself."
+        )
+    if given is None or not is_array(given):
+        raise TypeError(
+            f"tag: the {what} is an array or the path of one, got a {type(given).__name__}."
+        )
+    if holder is None:
+        array = jnp.asarray(given)  # an NNX variable stands for its array
+        return array, own.carriers.get(own.name_of(array) or "")
+    names = [name for name, value in holder.items() if value is given and name != ENTRY]
+    if len(names) != 1:
+        raise ValueError(
+            f"tag: the {what} is not one of the arrays in `holder`, which has "
+            f"{[name for name in holder if name != ENTRY]}."
+        )
+    return given, holder.get(ENTRY, {}).get(names[0])

@@ -9,7 +9,7 @@ from singd_optax._types import PyTree
 from singd_optax.capture._carriers import TapCarrier
 from singd_optax.capture._kernel_use import KernelUse
 from singd_optax.capture._lanes import in_lanes_of
-from singd_optax.capture._sequences import Sequences
+from singd_optax.capture._replay import Replay
 from singd_optax.capture._session import LayerCall, Session
 from singd_optax.capture._tap import OrientedProduct, Tap, attach
 from singd_optax.capture._weights import weights_of
@@ -34,17 +34,11 @@ class TappingSession(Session):
 
     def __init__(
         self,
-        decisions: Sequences[TapDecision | None],
+        decisions: Replay[TapDecision | None],
         taps: Mapping[str, Tap],
-        carriers: Sequences[Mapping[str, PyTree]],
+        carriers: Replay[Mapping[str, PyTree]],
     ):
-        """Know what to do.
-
-        Args:
-          decisions: For each call, what to do; None for nothing.
-          taps: By layer.
-          carriers: For each root, what to put beside parameters.
-        """
+        """Know what to do at each call, the taps of layers, and what travels for each root."""
         super().__init__()
         self._decisions, self._taps, self._carriers = decisions, taps, carriers
 
@@ -79,16 +73,7 @@ class TappingSession(Session):
         outputs: jax.Array,
         weights: jax.Array | None,
     ) -> jax.Array:
-        """The outputs of one call of one layer, as they go on; sub-classes do other things to them.
-
-        Args:
-          call: What was called.
-          tap: Of the layer.
-          product: How it used its kernel.
-          inputs: Of the call.
-          outputs: Of the call.
-          weights: Of positions, or None.
-        """
+        """The outputs of a call of a layer, as they go on; sub-classes do other things to them."""
         del call
         return attach(tap, product, inputs, outputs, weights)
 

@@ -1,6 +1,10 @@
-"""Types that many files share."""
+"""Types that Python has no words for."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
-#: Any tree of arrays: parameters, gradients, states of optimizers, batches.
-PyTree = Any
+#: What ``jax.tree`` takes apart: parameters, states, arguments, with arrays or their types inside.
+PyTree: TypeAlias = Any
+
+#: A function of parameters (or of a model) and data that returns a loss, or a loss and more.
+LossFunction: TypeAlias = Callable[..., PyTree]

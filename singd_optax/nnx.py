@@ -26,7 +26,7 @@ Example:
 """
 
 from singd_optax.capture import nnx_find_layers as find_layers
+from singd_optax.capture import nnx_plain_params as plain_params
 from singd_optax.capture import nnx_value_and_grad as value_and_grad
-from singd_optax.capture import without_riders as plain_params
 
 __all__ = ["find_layers", "plain_params", "value_and_grad"]

@@ -1,5 +1,7 @@
 """Canaries: each names a place of ``singd_optax.capture._unpromised`` that a release may change."""
 
+import types
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,9 @@ import pytest
 from flax import nnx
 
 import singd_optax
-from singd_optax.capture import _dependence, _origins, _recorder
-from singd_optax.capture._marks import MARK, mark
-from singd_optax.capture._programs import equations, inner_programs
+from singd_optax.capture import _analysis, _dependence, _origins, _recording
+from singd_optax.capture._jaxprs import equations, inner_programs
+from singd_optax.capture._markers import CALL_MARKER, insert_marker
 
 x = jnp.ones((4, 3))
 
@@ -79,14 +81,15 @@ def test_names_of_primitives(name):
     ],
 )
 def test_layout_changes_are_followed(layout, axes, taken):
-    recorder = _recorder.Recorder()
+    session = _recording.RecordingSession()
 
-    def trace(leaves, probes, arrays):
-        del probes, arrays
-        recorder.seen.append(_recorder.Root("root", ("k",)))
-        return mark(0, [layout(leaves["k"])])
+    def trace(leaves, carriers, arrays):
+        del carriers, arrays
+        session.recorded.append(_recording.RecordedRoot("root", ("k",)))
+        return insert_marker(0, [layout(leaves["k"])])
 
-    analysis = _recorder.analyse(trace, {"k": jnp.ones((2, 3, 4))}, {}, [], recorder)
+    program = types.SimpleNamespace(trace=trace, leaves={"k": jnp.ones((2, 3, 4))}, arrays=[])
+    analysis = _analysis.analyse_loss(program, session)
     ((_, (seen,)),) = analysis.roots
     assert seen.operands[0].origin == _origins.Origin(0, axes, taken)
 
@@ -95,25 +98,25 @@ def test_operands_of_loops():
     """Constants, carry and slices of a scan; constants of condition and body of a while loop."""
     seen = []
 
-    class Reading(_dependence.Dependence):
+    class Noting(_dependence.DependenceAnalysis):
         def equation(self, equation, inputs):
             if equation.primitive.name == "mul":
                 seen.append([value.origin and value.origin.parameter for value in inputs])
             return super().equation(equation, inputs)
 
-    from singd_optax.capture._programs import read
+    from singd_optax.capture._dataflow import run_dataflow
 
     def program(constant, carry, scanned):
         carry, _ = jax.lax.scan(lambda c, a: (c, a * constant), carry, scanned)
         stop = lambda c: (c * constant).sum() < 9
         return jax.lax.while_loop(stop, lambda c: c, carry)
 
-    types = [jnp.ones(3), jnp.ones(3), jnp.ones((4, 3))]
+    arrays = [jnp.ones(3), jnp.ones(3), jnp.ones((4, 3))]
     inputs = [
-        _dependence.Known(1 << i, origin=_origins.Origin(i, tuple(range(a.ndim))))
-        for i, a in enumerate(types)
+        _dependence.Dependence(1 << i, origin=_origins.Origin(i, tuple(range(a.ndim))))
+        for i, a in enumerate(arrays)
     ]
-    read(jax.make_jaxpr(program)(*types), inputs, Reading())
+    run_dataflow(jax.make_jaxpr(program)(*arrays), inputs, Noting())
     assert [2, 0] in seen
     assert [1, 0] in seen
 
@@ -121,7 +124,7 @@ def test_operands_of_loops():
 @pytest.mark.parametrize("around", ["scan", "jit", "checkpoint", "vmap", "grad", "grad of scan"])
 def test_marks(around):
     def marked(x):
-        return x.sum() * (1 + mark(0, [x]))
+        return x.sum() * (1 + insert_marker(0, [x]))
 
     programs = {
         "scan": lambda x: jax.lax.scan(lambda c, a: (c + marked(a), None), 0.0, x)[0],
@@ -133,7 +136,7 @@ def test_marks(around):
             lambda x: jax.lax.scan(lambda c, a: (c + marked(a), None), 0.0, x)[0]
         ),
     }
-    assert MARK.name in names(programs[around], x)
+    assert CALL_MARKER.name in names(programs[around], x)
 
 
 class Block(nn.Module):
@@ -243,7 +246,7 @@ def test_a_program_that_cannot_be_read_is_said_with_the_versions(monkeypatch):
     params = Net().init(jax.random.key(0), x)["params"]
     loss = lambda p, x: jnp.mean(Net().apply({"params": p}, x) ** 2)
     whole = singd_optax.find_layers(loss, params, x)
-    monkeypatch.setattr(_recorder, "read", broken)
+    monkeypatch.setattr(_analysis, "run_dataflow", broken)
     with pytest.warns(UserWarning, match=r"could not be read \(jax \d.*flax \d.*KeyError"):
         layers = singd_optax.find_layers(loss, params, x)
     assert list(whole) == ["a", "b"]

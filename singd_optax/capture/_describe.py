@@ -1,17 +1,18 @@
 """From what a program does with its parameters to the layers that they make."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 
-from singd_optax.capture._calls import Located, Resolved, layout_in
-from singd_optax.capture._dependence import Known
+from singd_optax._types import PyTree
+from singd_optax.capture._analysis import LossAnalysis
+from singd_optax.capture._dependence import Dependence
+from singd_optax.capture._kernel_use import KernelUse, is_transposed
 from singd_optax.capture._origins import Origin
 from singd_optax.capture._params import split_path
-from singd_optax.capture._recorder import Analysis
-from singd_optax.capture._use import Use, is_transposed
+from singd_optax.capture._resolved_calls import ParameterSlice, ResolvedCall, layout_in
 from singd_optax.layers import (
     EMBED,
     Layers,
@@ -36,49 +37,45 @@ RAW = (
 )
 
 
-class Using(NamedTuple):
+class ResolvedUse(NamedTuple):
     """One call's use of a kernel.
 
     Attributes:
-      call: The call.
+      resolved: The call.
       kernel: The kernel there.
       bias: The bias there, or None.
       use: How it is used.
       layout: Which axes of the parameter, without its stacked ones, are what.
     """
 
-    call: Resolved
-    kernel: Located
-    bias: Located | None
-    use: Use
+    resolved: ResolvedCall
+    kernel: ParameterSlice
+    bias: ParameterSlice | None
+    use: KernelUse
     layout: Layout
 
 
-def uses_by_kernel(analysis: Analysis) -> dict[str, list[Using]]:
+def uses_by_kernel(analysis: LossAnalysis) -> dict[str, list[ResolvedUse]]:
     """The calls that are measured, by the path of the kernel that they use."""
-    found: dict[str, list[Using]] = defaultdict(list)
+    found: dict[str, list[ResolvedUse]] = defaultdict(list)
     for resolved in analysis.calls:
-        use = resolved.call.use
+        use = resolved.recorded.use
         if not resolved.is_counted or resolved.problem is not None or isinstance(use, str):
             continue
         pairs = dict.fromkeys(zip(resolved.kernels, resolved.biases, strict=True))
         for kernel, bias in pairs:
             layout = layout_in(kernel, use.layout)
-            using = Using(resolved, kernel, bias, use, layout)
+            using = ResolvedUse(resolved, kernel, bias, use, layout)
             found[analysis.paths[kernel.parameter]].append(using)
     return dict(found)
 
 
 def describe(
-    analysis: Analysis, types: Types, options: dict[str, Any], reasons: Mapping[str, str]
+    analysis: LossAnalysis, types: Types, options: dict[str, PyTree], reasons: Mapping[str, str]
 ) -> tuple[list[LayerSpec], list[OtherParameter], dict[str, str]]:
     """The layers, why all other parameters are in none, and which of these were meant to be one.
 
-    Args:
-      analysis: What the loss does.
-      types: Of the parameters, in the order of the tree.
-      options: Of the layers.
-      reasons: Why some parameters can be in none, known before.
+    ``types`` are in the order of the tree; ``reasons`` why parameters can be in none, known before.
     """
     why = dict(reasons)
     specs: dict[str, LayerSpec] = {}
@@ -109,10 +106,16 @@ def describe(
     return ordered, others, refused
 
 
-def explain_none(others: list[OtherParameter]) -> ValueError:
-    """The error that there is no layer."""
+def layers_of(specs: list[LayerSpec], others: list[OtherParameter]) -> Layers:
+    """The layers.
+
+    Raises:
+      ValueError: There is none.
+    """
+    if specs:
+        return Layers(tuple(specs), tuple(others))
     lines = "\n".join(f"  {path} {shape}: {reason}" for path, shape, reason in others)
-    return ValueError(
+    raise ValueError(
         "`params` hold no Kronecker layer that `loss_fn` uses. Parameters and why:\n"
         f"{lines}\nProducts in code that is no Flax module are marked by hand: write "
         "y = singd_optax.tag(x @ w, x, w) where the loss function has y = x @ w; modules of others "
@@ -122,10 +125,14 @@ def explain_none(others: list[OtherParameter]) -> ValueError:
 
 
 def _spec(
-    path: str, uses: list[Using], analysis: Analysis, types: Types, options: dict[str, Any]
+    path: str,
+    uses: list[ResolvedUse],
+    analysis: LossAnalysis,
+    types: Types,
+    options: dict[str, PyTree],
 ) -> LayerSpec | str:
     """The layer of one kernel, or the reason why it is none."""
-    callers = ", ".join(sorted({one.call.call.event.caller for one in uses}))
+    callers = ", ".join(sorted({one.resolved.recorded.call.caller for one in uses}))
     array = types[path]
     own = next((one for one in uses if one.use.kind == EMBED), uses[0])
     if array.dtype.name not in DTYPES:
@@ -154,7 +161,7 @@ def _spec(
     )
     if stacking is None:
         return f"{callers}: its kernel and its bias are stacked along different axes"
-    is_tag = own.call.call.event.is_tag
+    is_tag = own.resolved.recorded.call.is_tag
     dtype = array.dtype.name
     return LayerSpec(
         path=path if is_tag else split_path(path)[0],
@@ -168,72 +175,58 @@ def _spec(
         layout=own.layout,
         tied=tied,
         is_mapped=any(one.kernel.is_mapped or one.use.changes_kernel for one in uses),
-        rider="params" if any(one.call.needs_riders for one in uses) else None,
+        rider="params" if any(one.resolved.needs_carriers for one in uses) else None,
         **parse_options(dtype, **options),
     )
 
 
-def _named(spec: LayerSpec, specs: Any) -> LayerSpec:
+def _named(spec: LayerSpec, specs: Iterable[LayerSpec]) -> LayerSpec:
     """The layer under a name of its own: its kernel's, where one module holds several."""
     same = [other for other in specs if other.path == spec.path]
     return spec if len(same) == 1 else spec.renamed(spec.kernel_path)
 
 
-def _problems(analysis: Analysis) -> Iterator[tuple[str, str, bool]]:
+def _problems(analysis: LossAnalysis) -> Iterator[tuple[str, str, bool]]:
     """Parameters in calls that are not measured, with the reason, and whether it is the kernel."""
     for resolved in analysis.calls:
         if resolved.problem is None:
             continue
-        use = resolved.call.event.use
+        use = resolved.recorded.call.use
         for name, evaluations in resolved.operands.items():
-            is_kernel = isinstance(use, Use) and name == use.kernel
+            is_kernel = isinstance(use, KernelUse) and name == use.kernel
             if is_kernel or isinstance(use, str):
-                for known in evaluations:
-                    for path in parameters_in(known, analysis.paths):
+                for value in evaluations:
+                    for path in parameters_in(value, analysis.paths):
                         yield path, resolved.problem, is_kernel
 
 
-def parameters_in(known: Known, paths: tuple[str, ...]) -> list[str]:
+def parameters_in(value: Dependence, paths: tuple[str, ...]) -> list[str]:
     """The parameters that an array is made of."""
-    origin = known.origin
+    origin = value.origin
     if isinstance(origin, Origin) and origin.parameter < len(paths) and not origin.is_stopped:
         return [paths[origin.parameter]]
-    bits = known.parameters | known.penalties | known.products
-    return [path for place, path in enumerate(paths) if bits >> place & 1]
+    return [path for place, path in enumerate(paths) if value.all_parameters >> place & 1]
 
 
 def _reason(
-    path: str, analysis: Analysis, specs: Mapping[str, LayerSpec], refused: Mapping[str, str]
+    path: str, analysis: LossAnalysis, specs: Mapping[str, LayerSpec], refused: Mapping[str, str]
 ) -> str:
     """Why a parameter is in no layer, where no call says more."""
-    bit = 1 << analysis.paths.index(path)
-    output = analysis.output
-    if not bit & (output.parameters | output.penalties | output.products) and not any(
-        path in parameters_in(known, analysis.paths)
+    if not analysis.output.all_parameters >> analysis.paths.index(path) & 1 and not any(
+        path in parameters_in(value, analysis.paths)
         for resolved in analysis.calls
         if resolved.is_counted
-        for known_all in resolved.operands.values()
-        for known in known_all
+        for evaluations in resolved.operands.values()
+        for value in evaluations
     ):
         return "not used: the loss does not depend on it"
     group = split_path(path)[0]
     if group in refused:
         return f"beside {refused[group]}, which is in no layer"
     beside = [spec for spec in specs.values() if split_path(spec.kernel_path)[0] == group]
-    tags = [one.call.event for one in analysis.calls if one.call.event.is_tag]
+    tags = [one for one in analysis.calls if one.recorded.call.is_tag]
     if tags and all(spec.kind == "tagged" for spec in specs.values()):
         return "not named in any tag"
     if beside:
         return f"beside the kernel of {beside[0].path!r}, but not its bias"
     return "used as it is, by no call of a layer that is measured"
-
-
-def layers_of(specs: list[LayerSpec], others: list[OtherParameter]) -> Layers:
-    """The layers.
-
-    Raises:
-      ValueError: There is none.
-    """
-    if not specs:
-        raise explain_none(others)
-    return Layers(tuple(specs), tuple(others))

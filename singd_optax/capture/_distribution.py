@@ -1,16 +1,14 @@
 """What a model predicts is a distribution, whose samples make its Fisher information."""
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from singd_optax._validate import check_choice, check_number
-from singd_optax.capture._session import predicting, prediction_listener
+from singd_optax.capture._session import this_thread
 from singd_optax.capture._weights import current_weights
 
 DistributionName = Literal["categorical", "bernoulli", "gaussian"]
@@ -90,14 +88,6 @@ class Prediction:
         return (gradient * roots / count).astype(self.outputs.dtype)
 
 
-@contextlib.contextmanager
-def predictions() -> Iterator[list[Prediction]]:
-    """Collect what ``tag_distribution`` is told."""
-    found: list[Prediction] = []
-    with predicting(found.append):
-        yield found
-
-
 def tag_distribution(
     outputs: jax.Array,
     distribution: DistributionName = "categorical",
@@ -129,7 +119,7 @@ def tag_distribution(
     """
     check_choice("distribution", distribution, DISTRIBUTIONS)
     check_number("standard_deviation", standard_deviation, strict=True, schedule=False)
-    listener = prediction_listener()
+    listener = this_thread.prediction_listener
     if listener is not None:
         leading = outputs.shape[:-1] if outputs.ndim > 1 else outputs.shape
         weights = current_weights(leading, "tag_distribution")

@@ -1,41 +1,25 @@
-"""Convolutions as Flax states them, for Linen and NNX alike."""
+"""Convolutions as Flax states them, and products along several axes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
+from singd_optax.capture._layer_view import LayerView
 from singd_optax.layers import Convolution, Layout, Product
 
 Sizes = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
 
+#: As Flax takes sizes of windows, strides and dilations.
+GivenSizes = int | Sequence[int] | None
 
-def read_convolution(
-    input_shape: Sizes,
-    kernel_size: int | Sequence[int],
-    *,
-    strides: Any,
-    padding: Any,
-    kernel_dilation: Any,
-    groups: int,
-) -> tuple[Convolution, Layout]:
-    """The geometry of a Flax ``Conv`` and its kernel's layout.
 
-    Args:
-      input_shape: (leading, spatial, channels).
-      kernel_size: The window.
-      strides: As Flax takes them, an int, a sequence or None.
-      padding: A name, an int, or a sequence of ints or pairs.
-      kernel_dilation: Like strides.
-      groups: Feature groups.
-    """
-    window = sizes_of(kernel_size, 1)
-    rank = len(window)
-    strides, dilation = sizes_of(strides, rank), sizes_of(kernel_dilation, rank)
+def read_convolution(layer: LayerView, input_shape: Sizes) -> tuple[Convolution, Layout]:
+    """The geometry of a ``Conv`` of (leading, spatial, channels), and its kernel's layout."""
+    window, strides, dilation, dilated = _window(layer)
+    rank, padding = len(window), layer.padding
     spatial = input_shape[len(input_shape) - rank - 1 : -1]
-    dilated = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
     mode = "constant"
     if padding in ("CIRCULAR", "REFLECT"):
         mode = {"CIRCULAR": "wrap", "REFLECT": "reflect"}[padding]
@@ -52,33 +36,23 @@ def read_convolution(
         strides=strides,
         kernel_dilation=dilation,
         input_dilation=(1,) * rank,
-        groups=groups,
+        groups=layer.feature_group_count,
         padding_mode=mode,
     )
     return operation, Layout(inputs=(rank, *range(rank)), outputs=(rank + 1,))
 
 
-def read_conv_transpose(
-    kernel_size: int | Sequence[int],
-    *,
-    strides: Any,
-    padding: Any,
-    kernel_dilation: Any,
-    transpose_kernel: bool,
-) -> tuple[Convolution, Layout]:
-    """The geometry of a Flax ``ConvTranspose`` and its kernel's layout.
+def read_conv_transpose(layer: LayerView) -> tuple[Convolution, Layout]:
+    """The geometry of a transposed convolution and its kernel's layout.
 
     A convolution of inputs with zeros between them; ``"SAME"`` and ``"VALID"`` are padded so that
     the shapes are those of the transpose of such a convolution (``jax.lax.conv_transpose``).
     """
-    window = sizes_of(kernel_size, 1)
-    rank = len(window)
-    strides, dilation = sizes_of(strides, rank), sizes_of(kernel_dilation, rank)
+    window, strides, dilation, dilated = _window(layer)
+    rank, padding, flipped = len(window), layer.padding, layer.transpose_kernel
     if isinstance(padding, str):
-        pads: Pads = tuple(
-            _transposed_pads((k - 1) * d + 1, stride, padding)
-            for k, d, stride in zip(window, dilation, strides, strict=True)
-        )
+        pairs = zip(dilated, strides, strict=True)
+        pads: Pads = tuple(_transposed_pads(size, stride, padding) for size, stride in pairs)
     else:
         pads = explicit_pads(padding, rank)
     operation = Convolution(
@@ -87,10 +61,19 @@ def read_conv_transpose(
         strides=(1,) * rank,
         kernel_dilation=dilation,
         input_dilation=strides,
-        flipped=transpose_kernel,
+        flipped=flipped,
     )
-    channels = (rank + 1, rank) if transpose_kernel else (rank, rank + 1)
+    channels = (rank + 1, rank) if flipped else (rank, rank + 1)
     return operation, Layout(inputs=(channels[0], *range(rank)), outputs=(channels[1],))
+
+
+def _window(layer: LayerView) -> tuple[Sizes, Sizes, Sizes, Sizes]:
+    """For each spatial axis: the window, the strides, its dilation, and its size with that."""
+    window = sizes_of(layer.kernel_size, 1)
+    strides = sizes_of(layer.strides, len(window))
+    dilation = sizes_of(layer.kernel_dilation, len(window))
+    dilated = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
+    return window, strides, dilation, dilated
 
 
 def _transposed_pads(window: int, stride: int, padding: str) -> tuple[int, int]:
@@ -103,14 +86,14 @@ def _transposed_pads(window: int, stride: int, padding: str) -> tuple[int, int]:
     return low, total - low
 
 
-def sizes_of(value: Any, rank: int) -> Sizes:
+def sizes_of(value: GivenSizes, rank: int) -> Sizes:
     """An int for each spatial axis, from an int, a sequence or None (for 1)."""
     if value is None:
         return (1,) * rank
     return (int(value),) * rank if isinstance(value, int | np.integer) else tuple(map(int, value))
 
 
-def explicit_pads(padding: Any, rank: int) -> Pads:
+def explicit_pads(padding: int | Sequence[int | tuple[int, int]], rank: int) -> Pads:
     """(low, high) for each spatial axis, from an int, or a sequence of ints or pairs."""
     if isinstance(padding, int | np.integer):
         return ((int(padding), int(padding)),) * rank
@@ -119,17 +102,10 @@ def explicit_pads(padding: Any, rank: int) -> Pads:
     return tuple((int(low), int(high)) for low, high in pairs)
 
 
-def general_product(
-    input_rank: int, axis: Sizes, batch: Sizes, features: int
-) -> tuple[Product, Layout]:
-    """The product of a Flax ``DenseGeneral`` or ``LinearGeneral``, and its kernel's layout.
-
-    Args:
-      input_rank: Of the inputs.
-      axis: The axes that are summed over.
-      batch: The axes that inputs and kernel share; the outputs have them first.
-      features: How many axes the outputs get at their end.
-    """
+def read_dense_general(layer: LayerView, input_rank: int) -> tuple[Product, Layout]:
+    """The product of a layer that sums over several axes, and its kernel's layout."""
+    axis, batch = sizes_of(layer.axis, 1), sizes_of(layer.batch_axes, 1)
+    features = len(sizes_of(layer.features, 1))
     # Flax sorts both, so that the kernel's axes are in the order of the inputs'.
     summed = tuple(sorted(a % input_rank - input_rank for a in axis))
     shared = tuple(sorted(a % input_rank - input_rank for a in batch))

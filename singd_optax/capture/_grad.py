@@ -2,30 +2,34 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
-from singd_optax._validate import check_choice, check_flag, check_precision, check_seed
-from singd_optax.capture._fisher import FISHERS, Fisher, differentiate
-from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unscaled
+from singd_optax._types import LossFunction, PyTree
+from singd_optax.capture._fisher import Fisher, differentiate
+from singd_optax.capture._gradients import (
+    Differentiated,
+    GradientOptions,
+    scaled_loss,
+    value_grad_and_curvature,
+)
 from singd_optax.capture._measuring import Measuring
-from singd_optax.capture._mistakes import check_loss, check_named_state, check_not_deleted
-from singd_optax.capture._program import ParamsProgram, run
-from singd_optax.layers import Layers, LayerSpec, Leaves, check_layers, check_params
+from singd_optax.capture._mistakes import check_named_state
+from singd_optax.capture._program import ParamsProgram
+from singd_optax.layers import Layers
 from singd_optax.measures import Statistics
 from singd_optax.structures import Precision
 
 
 def value_and_grad(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFunction,
     layers: Layers,
     *,
     has_aux: bool = False,
     precision: Precision = "highest",
     fisher: Fisher = "empirical",
     seed: int = 0,
-) -> Callable[..., tuple[Any, Any, dict[str, Statistics]]]:
+) -> Callable[..., tuple[PyTree, PyTree, dict[str, Statistics]]]:
     """``jax.value_and_grad`` that also returns the curvature of the Kronecker layers.
 
     One forward and one backward pass. Statistics are formed only on steps on which the optimizer
@@ -76,45 +80,39 @@ def value_and_grad(
       >>> curvature["params"].H_K.to_dense().shape
       (6, 6)
     """
-    check_loss(loss_fn)
-    check_layers(layers)
-    check_flag("has_aux", has_aux)
-    check_precision("precision", precision)
-    check_choice("fisher", fisher, FISHERS)
-    check_seed("seed", seed)
+    options = GradientOptions(layers, has_aux, precision, fisher, seed)
+    options.check(loss_fn)
 
     @functools.wraps(loss_fn)
-    def value_grad_and_curvature(
-        params: Any, *args: Any, opt_state: Any = None, loss_scale: Any = None, **kwargs: Any
-    ) -> tuple[Any, Any, dict[str, Statistics]]:
+    def grad_fn(
+        params: PyTree,
+        *args: PyTree,
+        opt_state: PyTree = None,
+        loss_scale: PyTree = None,
+        **kwargs: PyTree,
+    ) -> tuple[PyTree, PyTree, dict[str, Statistics]]:
         check_named_state(args, opt_state, "opt_state=opt_state")
-        check_loss_scale(loss_scale)
-        check_not_deleted(params, "params")
         program = ParamsProgram(loss_fn, params, args, kwargs, has_aux)
 
-        def prepared(specs: dict[str, LayerSpec]) -> None:
-            check_params(specs.values(), Leaves(params), "params")
+        def loss(params: PyTree, carriers: dict[str, PyTree]) -> PyTree:
+            return program.run(params, carriers, (args, kwargs))
 
-        def loss(params: Any, riders: dict[str, Any]) -> Any:
-            return run(loss_fn, params, riders, args, kwargs)
+        def differentiated(measuring: Measuring) -> Differentiated:
+            if measuring.is_named_inside:
+                plain = lambda params: scaled_loss(loss(params, {}), has_aux, loss_scale)
+                value, grads = jax.value_and_grad(plain, has_aux=has_aux)(params)
+                return value, grads, measuring.sampled()
 
-        measuring = Measuring(
-            layers, opt_state, precision, program, prepared, fisher, seed, loss_scale
-        )
-        if measuring.is_named_inside:
-            plain = lambda params: scaled_loss(loss(params, {}), has_aux, loss_scale)
-            value, grads = jax.value_and_grad(plain, has_aux=has_aux)(params)
-            statistics = measuring.sampled()
-        else:
-
-            def tapped_loss(params: Any, slots: dict[str, Statistics]) -> Any:
-                result = measuring.run(slots, lambda riders: loss(params, riders))
+            def tapped_loss(params: PyTree, slots: dict[str, Statistics]) -> PyTree:
+                result = measuring.run(slots, lambda carriers: loss(params, carriers))
                 return scaled_loss(result, has_aux, loss_scale)
 
-            value, grads, statistics = differentiate(
+            return differentiate(
                 tapped_loss, params, measuring.slots, has_aux, fisher, measuring.sampling
             )
-        value, grads, statistics = unscaled(value, grads, statistics, has_aux, loss_scale)
-        return value, grads, measuring.curvature(statistics)
 
-    return value_grad_and_curvature
+        return value_grad_and_curvature(
+            options, program, params, "params", opt_state, loss_scale, differentiated
+        )
+
+    return grad_fn

@@ -1,14 +1,15 @@
 """Lanes: a ``vmap`` around the gradient function runs over what it is given, or closes over."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from singd_optax._types import PyTree
 
-def in_lanes_of(tree: Any) -> Callable[[jax.Array], jax.Array]:
+
+def in_lanes_of(tree: PyTree) -> Callable[[jax.Array], jax.Array]:
     """A function that gives an array the lanes of a tree, each lane a copy of its own.
 
     A ``vmap`` outside of the gradient function wants statistics of each lane; one inside of the

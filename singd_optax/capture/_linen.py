@@ -2,84 +2,50 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import flax.linen as nn
+import jax
 
-from singd_optax.capture._holder import holding
-from singd_optax.capture._linen_kinds import multiplied, overrides_param, read
+from singd_optax._types import PyTree
+from singd_optax.capture._linen_kinds import LINEN
+from singd_optax.capture._make_call import make_call
+from singd_optax.capture._module_call import ModuleCall, OwnParameters
 from singd_optax.capture._params import ENTRY, beside, insert_entries, is_array
-from singd_optax.capture._registered import Called, make_call, taught_call
-from singd_optax.capture._sequences import Place
-from singd_optax.capture._session import Event, Session, current_session
+from singd_optax.capture._replay import ModulePath
+from singd_optax.capture._session import Session, this_thread
 
 
 @contextlib.contextmanager
 def linen_calls() -> Iterator[None]:
     """Tell the session of all calls of modules."""
-    roots: dict[int, Any] = {}  # keeps them alive, so that no two have one id
+    roots: dict[int, object] = {}  # keeps them alive, so that no two have one id
 
     def interceptor(
-        next_fun: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        context: Any,
-    ) -> Any:
-        module, session = context.module, current_session()
+        next_fun: Callable[..., PyTree],
+        args: tuple[PyTree, ...],
+        kwargs: dict[str, PyTree],
+        context: nn.module.InterceptorContext,
+    ) -> PyTree:
+        module, method, session = context.module, context.method_name, this_thread.session
         if session is None or module.scope is None:
             return next_fun(*args, **kwargs)
         root = module.scope.root
         if id(root) not in roots:
             roots[id(root)] = root
-            _let_ride(session, module, root)
-        if not _is_call(context):
+            _add_carriers(session, module, root)
+        if not _is_public(method):
             return next_fun(*args, **kwargs)
-        own = module.variables.get("params", {})
-        arrays, riders = own_arrays(own), own.get(ENTRY, {})
-        method, kind, place = context.method_name, type(module), Place(module.scope.path)
-        with holding(arrays, riders):
-            taught = taught_call(module, kind, method)
-            if taught is not None:
-                changes = overrides_param(kind)
-                return make_call(
-                    session,
-                    taught,
-                    Called(
-                        module, kind, method, next_fun, args, kwargs, arrays, riders, place, changes
-                    ),
-                )
-            if not arrays:
-                return next_fun(*args, **kwargs)
-            return tell(session, next_fun, args, kwargs, context, arrays, riders)
-
-    def tell(
-        session: Session,
-        next_fun: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        context: Any,
-        arrays: dict[str, Any],
-        riders: Mapping[str, Any],
-    ) -> Any:
-        module = context.module
-        inputs, (others, named) = split_arguments(args, kwargs)
-        name = type(module).__name__
-        use = read(module, context.method_name, inputs, (others, named))
-        shapes = tuple((key, array.shape) for key, array in arrays.items())
-        signature = (name, context.method_name, Place(module.scope.path), shapes)
-        if isinstance(use, str):
-            event = Event(name, signature, use, arrays)
-            return session.call(event, None, lambda _: next_fun(*args, **kwargs))
-        inputs = multiplied(module, use, inputs)
-        rider = riders.get(use.kernel)
-        event = Event(name, signature, use, arrays, rider)
-        return session.call(event, inputs, lambda inputs: next_fun(inputs, *others, **named))
+        params = module.variables.get("params", {})
+        own = OwnParameters(own_arrays(params), params.get(ENTRY, {}))
+        path = ModulePath(module.scope.path)
+        call = ModuleCall(LINEN, module, type(module), method, next_fun, args, kwargs, own, path)
+        return make_call(session, call)
 
     with nn.intercept_methods(interceptor):
         yield
 
 
-def own_arrays(params: Mapping[str, Any]) -> dict[str, Any]:
+def own_arrays(params: Mapping[str, PyTree]) -> dict[str, jax.Array]:
     """The arrays in a mapping of parameters, those in boxes too, by name."""
     plain = {
         name: nn.meta.unbox(value)
@@ -89,12 +55,12 @@ def own_arrays(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if is_array(value)}
 
 
-def _let_ride(session: Any, module: nn.Module, root: Any) -> None:
-    """Put riders beside parameters that lifted transforms inside of this module will slice."""
+def _add_carriers(session: Session, module: nn.Module, root: PyTree) -> None:
+    """Put carriers beside parameters that lifted transforms inside of this module will slice."""
     variables = root.variables()
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, jax.Array] = {}
 
-    def note(path: str, content: Mapping[str, Any]) -> None:
+    def note(path: str, content: Mapping[str, PyTree]) -> None:
         if ENTRY not in content:
             prefix = f"{path}/" if path else ""
             arrays.update({prefix + name: leaf for name, leaf in own_arrays(content).items()})
@@ -104,25 +70,15 @@ def _let_ride(session: Any, module: nn.Module, root: Any) -> None:
     if not arrays:
         return
     shapes = tuple((path, array.shape) for path, array in arrays.items())
-    riders = session.root((type(module).__name__, Place(root.path), shapes), arrays)
-    if not riders or root.is_mutable_collection("params"):
+    carriers = session.root((type(module).__name__, ModulePath(root.path), shapes), arrays)
+    if not carriers or root.is_mutable_collection("params"):
         return
     # Flax hands out the very dict of a scope's variables here, see ``unpromised``.
     with contextlib.suppress(TypeError):
-        variables["params"] = insert_entries(params, beside(riders))
+        variables["params"] = insert_entries(params, beside(carriers))
 
 
-def _is_call(context: Any) -> bool:
+def _is_public(method: str) -> bool:
     """Whether this is a method that users call, and no setup or private helper."""
-    name = context.method_name
     # Those that every module has (setup, param) are none, also where a class overrides them.
-    return name == "__call__" or not (name.startswith("_") or hasattr(nn.Module, name))
-
-
-def split_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """The inputs, which come first by place or by name, and (other args, other kwargs)."""
-    if args or not kwargs:
-        return (args[0] if args else None), (args[1:], kwargs)
-    named = dict(kwargs)
-    name = next((n for n in ("inputs", "query") if n in named), next(iter(named)))
-    return named.pop(name), ((), named)
+    return method == "__call__" or not (method.startswith("_") or hasattr(nn.Module, method))

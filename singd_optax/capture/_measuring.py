@@ -4,30 +4,25 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from singd_optax._types import PyTree
+from singd_optax.capture._analysis import Traceable, analyse_loss
+from singd_optax.capture._carrier_places import places_of_carriers
+from singd_optax.capture._carriers import TapCarrier
 from singd_optax.capture._describe import uses_by_kernel
 from singd_optax.capture._fisher import Fisher, Sampling, common_loss_average, sampled_statistics
+from singd_optax.capture._kernel_use import is_transposed
 from singd_optax.capture._lanes import in_lanes_of
 from singd_optax.capture._mistakes import check_accumulation, check_not_deleted
-from singd_optax.capture._placing import places_of_riders
-from singd_optax.capture._player import Decision, Player
-from singd_optax.capture._recorder import Recorder, analyse
-from singd_optax.capture._riders import Rider
-from singd_optax.capture._sequences import Sequences
-from singd_optax.capture._session import listening, predicting
+from singd_optax.capture._recording import RecordingSession
+from singd_optax.capture._replay import Replay
+from singd_optax.capture._session import PredictionListener, listening, predicting
 from singd_optax.capture._tap import Tap
-from singd_optax.capture._use import is_transposed
-from singd_optax.layers import (
-    Layers,
-    LayerSpec,
-    RuleState,
-    check_factors,
-    measured_states,
-)
+from singd_optax.capture._tapping import TapDecision, TappingSession
+from singd_optax.layers import Layers, LayerSpec, RuleState, check_factors, measured_states
 from singd_optax.measures import Statistics, carried_fields
 from singd_optax.placement import gathered
 from singd_optax.structures import Precision
@@ -44,13 +39,13 @@ class Measuring:
     def __init__(
         self,
         layers: Layers,
-        opt_state: Any,
+        opt_state: PyTree,
         precision: Precision,
-        program: Any,
+        program: Traceable,
         check: Callable[[dict[str, LayerSpec]], None],
         fisher: Fisher = "empirical",
         seed: int = 0,
-        loss_scale: Any = None,
+        loss_scale: PyTree = None,
     ):
         """Trace the loss without derivatives, to know its calls.
 
@@ -73,7 +68,7 @@ class Measuring:
         self._program = program
         self._fisher = fisher
         self.sampling = self._sampling(seed)._replace(loss_scale=loss_scale)
-        self._analysis = analyse(program.trace, program.leaves, {}, program.arrays, Recorder())
+        self._analysis = analyse_loss(program, RecordingSession())
         lanes = in_lanes_of([self._analysis.constants, program.leaves, program.arrays])
         self.slots = {
             path: jax.tree.map(lanes, Statistics.zeros(spec, self._states[path].rule_tag.measures))
@@ -84,41 +79,43 @@ class Measuring:
     def run(
         self,
         slots: Mapping[str, Statistics],
-        loss: Callable[[dict[str, Any]], Any],
-        player: Callable[..., Player] = Player,
+        loss: Callable[[dict[str, PyTree]], PyTree],
+        session: Callable[..., TappingSession] = TappingSession,
         numbers: Mapping[str, jax.Array] | None = None,
-    ) -> Any:
+    ) -> PyTree:
         """What the loss function returns, its calls tapped.
 
         Args:
           slots: The slots, differentiated.
-          loss: Calls the loss function, with what is to ride in its params, by path.
-          player: What does something at each call, given as ``Player`` is.
-          numbers: What taps carry in place of the number of this refresh, for other players.
+          loss: Calls the loss function, with what is to travel in its params, by path.
+          session: What does something at each call, made as ``TappingSession`` is.
+          numbers: What taps carry in place of the number of this refresh, for other sessions.
         """
         taps = {path: self._tap(path, slots[path]) for path in slots}
         if numbers is not None:
             taps = {path: tap.numbered(numbers[path]) for path, tap in taps.items()}
-        riders = {
-            spec.kernel_path: Rider.of(taps[path])
+        carriers = {
+            spec.kernel_path: TapCarrier.of(taps[path])
             for path, spec in self.specs.items()
             if spec.rider is not None
         }
         inside = {p for p, spec in self._by_kernel.items() if spec.rider == "module"}
-        places, _ = places_of_riders(self._analysis, inside)
-        at_roots = places.mapped(lambda here: {at: riders[path] for at, path in here.items()})
-        with listening(player(self._decisions(), taps, at_roots)):
-            return loss({path: r for path, r in riders.items() if path not in inside})
+        places, _ = places_of_carriers(self._analysis, inside)
+        at_roots = places.mapped(lambda here: {at: carriers[path] for at, path in here.items()})
+        with listening(session(self._decisions(), taps, at_roots)):
+            return loss({path: r for path, r in carriers.items() if path not in inside})
 
     @property
     def is_named_inside(self) -> bool:
         """Whether a prediction was named where its outputs cannot be had."""
-        return self._fisher != "empirical" and any(one.is_inside for one in self._analysis.named)
+        return self._fisher != "empirical" and any(
+            one.is_inside for one in self._analysis.predictions
+        )
 
     def sampled(self) -> dict[str, Statistics]:
         """Statistics for ``"mc"`` and ``"ggn"`` from passes of their own, and from no others."""
 
-        def statistics_of(listener: Any) -> dict[str, Statistics]:
+        def statistics_of(listener: PredictionListener) -> dict[str, Statistics]:
             def loss(slots: dict[str, Statistics]) -> jax.Array:
                 with predicting(listener):
                     (value,) = self.run(slots, self._plain)
@@ -126,11 +123,11 @@ class Measuring:
 
             return jax.grad(loss)(self.slots)
 
-        columns = [one.columns for one in self._analysis.named]
+        columns = [one.columns for one in self._analysis.predictions]
         return sampled_statistics(statistics_of, columns, self.slots, self._fisher, self.sampling)
 
-    def _plain(self, riders: dict[str, Any]) -> Any:
-        return self._program.trace(self._program.leaves, riders, self._program.arrays)
+    def _plain(self, carriers: dict[str, PyTree]) -> list[jax.Array]:
+        return self._program.trace(self._program.leaves, carriers, self._program.arrays)
 
     def _sampling(self, seed: int) -> Sampling:
         """What is drawn, for which layers, and whether now."""
@@ -155,7 +152,7 @@ class Measuring:
                     sizes = (spec.kernel_shape[axis] for axis in one.kernel.stacked)
                     pairs = zip(sizes, one.kernel.indices, strict=True)
                     times = math.prod(size for size, index in pairs if index is None)
-                    counts[spec.path] += times * one.call.kernels.count(one.kernel)
+                    counts[spec.path] += times * one.resolved.kernels.count(one.kernel)
         return counts
 
     def curvature(self, statistics: dict[str, Statistics]) -> dict[str, Statistics]:
@@ -169,30 +166,30 @@ class Measuring:
         spec, state = self.specs[path], self._states[path]
         number = jnp.where(state.refresh_due > 0, state.rule_count + 1, 0)
         refresh = jnp.broadcast_to(number, spec.scan_shape)
-        own, measures = state.rule_states[path], state.rule_tag.measures
-        riding = gathered(carried_fields(spec, measures, own))
-        return Tap(slot, riding, refresh, spec, measures, self._precision)
+        measures = state.rule_tag.measures
+        carried = gathered(carried_fields(spec, measures, state.rule_states[path]))
+        return Tap(slot, carried, refresh, spec, measures, self._precision)
 
-    def _decisions(self) -> Sequences[Decision | None]:
+    def _decisions(self) -> Replay[TapDecision | None]:
         """What each call is told; a warning where a layer has none."""
         analysis = self._analysis
         uses = uses_by_kernel(analysis)
-        decided: dict[int, Decision] = {}
+        decided: dict[int, TapDecision] = {}
         for kernel, spec in self._by_kernel.items():
             for one in uses.get(kernel, ()):
                 _check_stacking(spec, one.kernel.stacked)
                 transposed = is_transposed(one.layout, spec.layout)
-                several = one.call.needs_riders
+                several = one.resolved.needs_carriers
                 indices = () if several else tuple(i for i in one.kernel.indices if i is not None)
                 layer = None if several else spec.path
-                decided[id(one.call)] = Decision(layer, indices, transposed)
+                decided[id(one.resolved)] = TapDecision(layer, indices, transposed)
         unreached = [spec.path for kernel, spec in self._by_kernel.items() if kernel not in uses]
         if unreached:
             _warn_of_unreached(unreached)
-        told: Sequences[Decision | None] = Sequences()
-        for call in analysis.calls:
-            told.add(call.call.event.signature, decided.get(id(call)))
-        return told
+        replay: Replay[TapDecision | None] = Replay()
+        for resolved in analysis.calls:
+            replay.add(resolved.recorded.call.signature, decided.get(id(resolved)))
+        return replay
 
 
 def _check_stacking(spec: LayerSpec, stacked: tuple[int, ...]) -> None:
@@ -214,8 +211,8 @@ def _warn_of_unreached(paths: list[str]) -> None:
     )
 
 
-def states_by_layer(layers: Layers, opt_state: Any) -> dict[str, RuleState]:
-    """Path of a layer -> the curvature state that holds its factors."""
+def states_by_layer(layers: Layers, opt_state: PyTree) -> dict[str, RuleState]:
+    """Path of a layer -> the state that holds its factors."""
     states = measured_states(opt_state)
     if not states:
         got = "no opt_state" if opt_state is None else f"a {type(opt_state).__name__}"

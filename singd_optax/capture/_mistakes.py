@@ -3,26 +3,18 @@
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 
-from singd_optax.layers import AccumulatedState, rule_states
+from singd_optax._types import PyTree
+from singd_optax.layers import AccumulatedState, measured_states, rule_states
 
 #: Collections that Flax modules make beside "params", and that no gradient belongs to.
 _COLLECTIONS = ("batch_stats", "cache", "intermediates")
 
 
-def check_not_variables(params: Any) -> None:
-    """Raise if these are all variables of a model, and not its parameters.
-
-    Args:
-      params: What the user passed.
-
-    Raises:
-      TypeError: They are an NNX state or module.
-      ValueError: There is another collection beside "params".
-    """
+def check_not_variables(params: PyTree) -> None:
+    """Raise if these are an NNX state or module, or all variables of a model."""
     if type(params).__module__.startswith("flax.nnx"):
         raise TypeError(
             f"`params` are a {type(params).__name__} of Flax NNX. For NNX models, write "
@@ -42,15 +34,8 @@ def check_not_variables(params: Any) -> None:
         )
 
 
-def check_loss(loss_fn: Any) -> None:
-    """Raise unless this is a function.
-
-    Args:
-      loss_fn: What the user passed.
-
-    Raises:
-      TypeError: It is something else.
-    """
+def check_loss(loss_fn: object) -> None:
+    """Raise unless this is a function."""
     if not callable(loss_fn):
         raise TypeError(
             "`loss_fn` must be a function, loss_fn(params, batch) -> loss, got a "
@@ -58,17 +43,8 @@ def check_loss(loss_fn: Any) -> None:
         )
 
 
-def check_loss_first(loss_fn: Any, params: Any, what: str = "params") -> None:
-    """Raise unless the loss function comes first, and then the parameters.
-
-    Args:
-      loss_fn: What the user passed first.
-      params: What came second.
-      what: What it should be.
-
-    Raises:
-      TypeError: They are something else, or exchanged.
-    """
+def check_loss_first(loss_fn: object, params: PyTree, what: str = "params") -> None:
+    """Raise unless the loss function comes first, and then the parameters (``what`` they are)."""
     is_function = inspect.isroutine(params) or isinstance(params, functools.partial)
     if is_function and not inspect.isroutine(loss_fn):
         raise TypeError(
@@ -78,17 +54,8 @@ def check_loss_first(loss_fn: Any, params: Any, what: str = "params") -> None:
     check_loss(loss_fn)
 
 
-def check_named_state(args: tuple[Any, ...], opt_state: Any, spelling: str) -> None:
-    """Raise if the optimizer's state came by place, where the loss function's arguments are.
-
-    Args:
-      args: What the user passed by place.
-      opt_state: What came by name.
-      spelling: How it is passed.
-
-    Raises:
-      TypeError: One of the arguments is an optimizer's state.
-    """
+def check_named_state(args: tuple[PyTree, ...], opt_state: PyTree, spelling: str) -> None:
+    """Raise if the optimizer's state came by place, and not as ``spelling`` says."""
     if opt_state is None and any(_holds_state(arg) for arg in args):
         raise TypeError(
             f"Pass the optimizer's state by name, grad_fn(params, batch, {spelling}): arguments "
@@ -96,20 +63,12 @@ def check_named_state(args: tuple[Any, ...], opt_state: Any, spelling: str) -> N
         )
 
 
-def _holds_state(arg: Any) -> bool:
+def _holds_state(arg: object) -> bool:
     return bool(rule_states(getattr(arg, "opt_state", arg)))
 
 
-def check_not_deleted(tree: Any, what: str) -> None:
-    """Raise if arrays were donated to an earlier call and so are no more.
-
-    Args:
-      tree: Parameters, or an optimizer state.
-      what: What they are, for the message.
-
-    Raises:
-      ValueError: An array was deleted.
-    """
+def check_not_deleted(tree: PyTree, what: str) -> None:
+    """Raise if arrays of a tree (``what`` it is) were donated to an earlier call."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
         if concrete and leaf.is_deleted():
@@ -120,18 +79,11 @@ def check_not_deleted(tree: Any, what: str) -> None:
             )
 
 
-def check_accumulation(opt_state: Any) -> None:
-    """Raise if ``optax.MultiSteps`` would lose statistics.
-
-    Args:
-      opt_state: The optimizer's state.
-
-    Raises:
-      ValueError: There are factors inside of a ``MultiStepsState``.
-    """
+def check_accumulation(opt_state: PyTree) -> None:
+    """Raise if there are factors inside of a ``MultiStepsState``, which would lose statistics."""
     is_leaf = lambda node: isinstance(node, AccumulatedState) or _is_multi_steps(node)
     for node in jax.tree.leaves(opt_state, is_leaf=is_leaf):
-        if _is_multi_steps(node) and rule_states(node):
+        if _is_multi_steps(node) and measured_states(node):
             raise ValueError(
                 "optax.MultiSteps accumulates gradients, but hands on the statistics of the last "
                 "micro-batch only. Use singd_optax.training.MultiSteps(tx, every_k_schedule, "
@@ -140,6 +92,6 @@ def check_accumulation(opt_state: Any) -> None:
             )
 
 
-def _is_multi_steps(node: Any) -> bool:
+def _is_multi_steps(node: object) -> bool:
     # By its fields: this part of the package does not know optax.
     return {"mini_step", "acc_grads", "inner_opt_state"} <= set(getattr(node, "_fields", ()))

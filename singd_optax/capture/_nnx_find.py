@@ -1,31 +1,32 @@
 """Find the Kronecker layers of an NNX model."""
 
-from collections.abc import Callable
-from typing import Any
-
 from flax import nnx
-from jax.typing import DTypeLike
 
+from singd_optax._types import LossFunction, PyTree
 from singd_optax._validate import check_flag
-from singd_optax.capture._find import found
+from singd_optax.capture._layers_of_program import (
+    FactorDtypes,
+    LayerOptions,
+    StructurePair,
+    layers_of_program,
+)
 from singd_optax.capture._mistakes import check_loss_first
 from singd_optax.capture._nnx_program import ModelProgram, check_model
 from singd_optax.layers import KFACApprox, Layers, LossAverage
-from singd_optax.structures import Structure
 
 
 def find_layers(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFunction,
     model: nnx.Module,
-    *args: Any,
-    structures: str | Structure | tuple[str | Structure, str | Structure] = "auto",
+    *args: PyTree,
+    structures: StructurePair = "auto",
     kfac_approx: KFACApprox = "expand",
     loss_average: LossAverage = "batch",
-    factor_dtype: DTypeLike | tuple[DTypeLike | None, DTypeLike | None] | None = None,
+    factor_dtype: FactorDtypes = None,
     curvature_fraction: float = 1.0,
     strict: bool = False,
-    wrt: Any = nnx.Param,
-    **kwargs: Any,
+    wrt: PyTree = nnx.Param,
+    **kwargs: PyTree,
 ) -> Layers:
     """The Kronecker layers of an NNX model: ``singd_optax.find_layers`` for NNX.
 
@@ -37,12 +38,19 @@ def find_layers(
       loss_fn: ``loss_fn(model, *args, **kwargs)``. What it returns does not matter here.
       model: An NNX module; abstract (``nnx.eval_shape``) or not.
       *args: As for ``loss_fn``; shapes matter only where the model depends on them.
-      structures: As for ``singd_optax.find_layers``.
-      kfac_approx: As for ``singd_optax.find_layers``.
-      loss_average: As for ``singd_optax.find_layers``.
-      factor_dtype: As for ``singd_optax.find_layers``.
-      curvature_fraction: As for ``singd_optax.find_layers``.
-      strict: As for ``singd_optax.find_layers``.
+      structures: Structures of K and C of every layer, see ``parse_structure``; ``"auto"`` is
+        dense up to a dim of 1024, and block-diagonal above (see ``structures.Auto``).
+      kfac_approx: ``"expand"`` or ``"reduce"``: how shared positions (tokens, pixels) are
+        collapsed (arXiv 2311.00636). ``"reduce"`` costs less, and suits models that pool before
+        the loss.
+      loss_average: Over what the loss is a mean: ``"batch"``, ``"batch+sequence"`` (over tokens
+        too), or None for a sum.
+      factor_dtype: In which dtype K and C are kept: ``float32``, ``bfloat16``, ``float64`` or None
+        (float32, or float64 for float64 kernels); or a pair.
+      curvature_fraction: The share of positions that statistics are formed of, in (0, 1], others
+        in each refresh: every k-th, k the largest divisor of their number up to the inverse. For
+        convolutions and ``"reduce"``, of examples. Unbiased, and a refresh costs that much less.
+      strict: Whether to raise if there is a parameter of rank >= 2 that no layer took.
       wrt: Which variables are parameters, as for ``nnx.Optimizer``.
       **kwargs: As for ``loss_fn``.
 
@@ -51,7 +59,12 @@ def find_layers(
 
     Raises:
       TypeError: ``model`` is no NNX module.
-      ValueError: As ``singd_optax.find_layers``.
+      ValueError: The model has no Kronecker layer, or an option is not legal; or ``strict``, and
+        a parameter of rank >= 2 is left over.
+
+    Warns:
+      UserWarning: A kernel is multiplied in a way that cannot be measured, so that it is in no
+        layer; or less than half of the parameters are in layers.
 
     Example:
       >>> from flax import nnx
@@ -71,13 +84,7 @@ def find_layers(
         raise ValueError(
             f"The model, a {type(model).__name__}, has no parameters that `wrt` selects: {wrt}."
         )
-    return found(
-        program,
-        program.special,
-        strict,
-        structures=structures,
-        kfac_approx=kfac_approx,
-        loss_average=loss_average,
-        factor_dtype=factor_dtype,
-        curvature_fraction=curvature_fraction,
+    options = LayerOptions(
+        structures, kfac_approx, loss_average, factor_dtype, curvature_fraction, strict
     )
+    return layers_of_program(program, program.special, options)

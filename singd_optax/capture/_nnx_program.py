@@ -1,21 +1,19 @@
 """The loss function of an NNX model, as what is traced and differentiated."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import jax
 from flax import nnx
 
-from singd_optax.capture._linen import linen_calls
-from singd_optax.capture._nnx_calls import tell
-from singd_optax.capture._nnx_riders import riding, variables_by_path, without_riders
+from singd_optax._types import LossFunction, PyTree
+from singd_optax.capture._analysis import ByPath
+from singd_optax.capture._nnx_calls import on_call
+from singd_optax.capture._nnx_carriers import carrying, plain_params, variables_by_path
 from singd_optax.capture._params import is_array
-from singd_optax.capture._program import ArrayArguments, loss_arrays
-from singd_optax.capture._session import current_session
+from singd_optax.capture._program import Arguments, Program, SplitTree
 from singd_optax.layers import Leaves
 
 
-class ModelProgram:
+class ModelProgram(Program):
     """``loss_fn(model, *args, **kwargs)``, with the model's parameters by path.
 
     Attributes:
@@ -26,79 +24,47 @@ class ModelProgram:
 
     def __init__(
         self,
-        loss_fn: Callable[..., Any],
-        model: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        wrt: Any,
+        loss_fn: LossFunction,
+        model: PyTree,
+        args: tuple[PyTree, ...],
+        kwargs: dict[str, PyTree],
+        wrt: PyTree,
         has_aux: bool | None = None,
     ):
-        """Take the arguments apart; the model is not changed.
-
-        Args:
-          loss_fn: What the user wrote.
-          model: An NNX module; abstract or not.
-          args: Other arguments, which may hold more NNX objects.
-          kwargs: Likewise.
-          wrt: Which variables are parameters.
-          has_aux: Whether the loss function returns more than the loss; None if not known.
-        """
-        self._loss_fn, self._has_aux = loss_fn, has_aux
+        """Take the arguments apart; the model, abstract or not, is not changed."""
+        super().__init__(loss_fn, has_aux)
         params = Leaves(nnx.as_pure(nnx.state(model, wrt, graph=True)))
         self.leaves = {path: leaf for path in params if is_array(leaf := params[path])}
         self.special = _special(variables_by_path(model), self.leaves)
-        nodes, self._treedef = jax.tree.flatten((args, kwargs), is_leaf=_is_graph)
-        self._is_graph = [_is_graph(node) for node in nodes]
-        graphs = [node for node, graph in zip(nodes, self._is_graph, strict=True) if graph]
-        others = [node for node, graph in zip(nodes, self._is_graph, strict=True) if not graph]
-        self._graphdef, state = nnx.split([model, *graphs], graph=True)
-        self._arguments = ArrayArguments((state, others), {})
-        self.arrays = self._arguments.arrays
+        self._arguments = SplitTree((args, kwargs), _is_graph, _is_graph)
+        self._graphdef, state = nnx.split([model, *self._arguments.first], graph=True)
+        self._state = SplitTree((state, self._arguments.second))
+        self.arrays = self._state.first
 
-    def trace(
-        self, leaves: Mapping[str, Any], riders: Mapping[str, Any], arrays: Sequence[Any]
-    ) -> list[Any]:
-        """The loss, as a list of arrays, of these parameters, riders and arrays."""
-        (state, others), _ = self._arguments.filled(arrays)
+    def _filled(self, leaves: ByPath, arrays: Sequence[PyTree]) -> tuple[PyTree, Arguments]:
+        state, others = self._state.filled(arrays)
         model, *graphs = nnx.merge(self._graphdef, state)
-        parts = (iter(others), iter(graphs))
-        nodes = [next(parts[graph]) for graph in self._is_graph]
-        args, kwargs = jax.tree.unflatten(self._treedef, nodes)
         variables = variables_by_path(model)
         for path, leaf in leaves.items():
             if path not in self.special:
                 variables[path].set_raw_value(leaf)
-        return loss_arrays(run(self._loss_fn, model, riders, args, kwargs), self._has_aux)
+        return model, self._arguments.filled(graphs, others)
 
-
-def run(
-    loss_fn: Callable[..., Any],
-    model: Any,
-    riders: Mapping[str, Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    """Call the loss function, so that the session hears of calls.
-
-    Args:
-      loss_fn: What the user wrote.
-      model: One that was built in the current trace, since it is changed until the end.
-      riders: What is to ride on some of its parameters, by path.
-      args: The loss function's other arguments.
-      kwargs: Likewise.
-    """
-    session = current_session()
-    if session is not None:
-        session.parameters = {
+    def _parameters_of(self, params: PyTree) -> dict[str, PyTree]:
+        return {
             path: variable.get_value()
-            for path, variable in variables_by_path(model).items()
+            for path, variable in variables_by_path(params).items()
             if is_array(variable.get_raw_value())
         }
-    with linen_calls(), riding(model, riders, tell):
-        return without_riders(loss_fn(model, *args, **kwargs))
+
+    def _call(self, params: PyTree, carriers: ByPath, arguments: Arguments) -> PyTree:
+        # The model is one that was built in the current trace, since it is changed until the end.
+        args, kwargs = arguments
+        with carrying(params, carriers, on_call):
+            return plain_params(self._loss_fn(params, *args, **kwargs))
 
 
-def check_model(model: Any) -> None:
+def check_model(model: object) -> None:
     """Raise unless this is an NNX object.
 
     Raises:
@@ -111,11 +77,11 @@ def check_model(model: Any) -> None:
         )
 
 
-def _is_graph(node: Any) -> bool:
+def _is_graph(node: object) -> bool:
     return isinstance(node, nnx.Pytree | nnx.Variable)
 
 
-def _special(variables: Mapping[str, nnx.Variable], paths: Mapping[str, Any]) -> dict[str, str]:
+def _special(variables: Mapping[str, nnx.Variable], paths: ByPath) -> dict[str, str]:
     """Parameters that nothing can be measured for, and why."""
     reasons = {}
     for path in paths:

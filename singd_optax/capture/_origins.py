@@ -6,9 +6,16 @@ parameters into one vector and back, too.
 """
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
-from jax.extend.core import Literal
+from jax.extend.core import JaxprEqn, Literal
+
+from singd_optax.capture._jaxprs import array_type, names
+
+#: An axis of a parameter; None for one of size 1 that was put in; (axis, index) for one of size 1
+#: that was cut out.
+Axis: TypeAlias = int | tuple[int, int] | None
 
 
 class Origin(NamedTuple):
@@ -16,8 +23,7 @@ class Origin(NamedTuple):
 
     Attributes:
       parameter: Its index.
-      axes: For each axis of the array, which axis of the parameter it is; None for one of size 1
-        that was put in; a pair (axis, index) for one of size 1 that was cut out.
+      axes: For each axis of the array, which one of the parameter it is.
       taken: Axes of the parameter that are gone, each with the index at which it was cut, or None
         where a loop or a vmap runs over all of it.
       is_mapped: Whether its numbers were changed on the way, entry by entry.
@@ -26,7 +32,7 @@ class Origin(NamedTuple):
     """
 
     parameter: int
-    axes: tuple[Any, ...]
+    axes: tuple[Axis, ...]
     taken: tuple[tuple[int, int | None], ...] = ()
     is_mapped: bool = False
     is_stopped: bool = False
@@ -43,33 +49,29 @@ class Vector(NamedTuple):
     parts: tuple[tuple[Origin, tuple[int, ...]], ...]
 
 
+#: What an array is; None where it is not known, or none of these.
+Source: TypeAlias = Origin | Vector | None
+
 #: Primitives that hand on what they are given, perhaps in another type or on another device.
-UNCHANGED = frozenset(
-    [
-        "convert_element_type",
-        "copy",
-        "copy_p",
-        "reduce_precision",
-        "sharding_constraint",
-        "optimization_barrier",
-        "device_put",
-        "pvary",
-        "pcast",
-        "reshard",
-        "mesh_cast",
-        "layout_constraint",
-        "name",
-    ]
+UNCHANGED = names(
+    """
+    convert_element_type copy copy_p reduce_precision sharding_constraint optimization_barrier
+    device_put pvary pcast reshard mesh_cast layout_constraint name
+    """
 )
 
 
-def moved(equation: Any, origins: list[Any]) -> list[Any]:
+def moved(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
     """The origins of the results of an equation that only moves entries; None where unknown."""
     name, results = equation.primitive.name, equation.outvars
     if name in UNCHANGED and len(origins) == len(results):
-        types = [(a.aval, b.aval) for a, b in zip(equation.invars, results, strict=True)]
+        types = [
+            (array_type(a), array_type(b)) for a, b in zip(equation.invars, results, strict=True)
+        ]
         return [
-            origin if old.dtype == new.dtype else _cast(origin)
+            origin
+            if old.dtype == new.dtype
+            else _changed(origin, lambda one: one._replace(is_cast=True))
             for origin, (old, new) in zip(origins, types, strict=True)
         ]
     follow = _FOLLOWED.get(name)
@@ -78,7 +80,7 @@ def moved(equation: Any, origins: list[Any]) -> list[Any]:
     return follow(equation, origins)
 
 
-def sliced(origin: Any) -> Any:
+def sliced(origin: Source) -> Source:
     """One step's slice along the first axis."""
     if not isinstance(origin, Origin):
         return None
@@ -88,39 +90,37 @@ def sliced(origin: Any) -> Any:
     return _dropped(origin, first)._replace(axes=axes)
 
 
-def mapped(origin: Any) -> Any:
+def mapped(origin: Source) -> Source:
     """The same array with other numbers."""
+    return _changed(origin, lambda one: one._replace(is_mapped=True))
+
+
+def _changed(origin: Source, change: Callable[[Origin], Origin]) -> Source:
     if isinstance(origin, Vector):
-        return Vector(tuple((part._replace(is_mapped=True), shape) for part, shape in origin.parts))
-    return origin._replace(is_mapped=True)
+        return Vector(tuple((change(part), shape) for part, shape in origin.parts))
+    return None if origin is None else change(origin)
 
 
-def _cast(origin: Any) -> Any:
-    if isinstance(origin, Vector):
-        return Vector(tuple((part._replace(is_cast=True), shape) for part, shape in origin.parts))
-    return None if origin is None else origin._replace(is_cast=True)
-
-
-def stopped(origin: Any) -> Any:
+def stopped(origin: Source) -> Source:
     """The same array, through which no gradient flows."""
     return origin._replace(is_stopped=True) if isinstance(origin, Origin) else None
 
 
-def _dropped(origin: Origin, axis: Any) -> Origin:
+def _dropped(origin: Origin, axis: Axis) -> Origin:
     """With an axis of size 1 taken off."""
     if axis is None:
         return origin
     return origin._replace(taken=(*origin.taken, axis if isinstance(axis, tuple) else (axis, 0)))
 
 
-def _transpose(equation: Any, origins: list[Any]) -> list[Any]:
+def _transpose(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
     (origin,), order = origins, equation.params.get("permutation")
     if order is None or not isinstance(origin, Origin):
         return [origin if order is not None and len(order) == 1 else None]
     return [origin._replace(axes=tuple(origin.axes[axis] for axis in order))]
 
 
-def _squeeze(equation: Any, origins: list[Any]) -> list[Any]:
+def _squeeze(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
     (origin,), gone = origins, equation.params.get("dimensions")
     if gone is None or not isinstance(origin, Origin):
         return [None]
@@ -130,24 +130,24 @@ def _squeeze(equation: Any, origins: list[Any]) -> list[Any]:
     return [origin._replace(axes=kept)]
 
 
-def _broadcast(equation: Any, origins: list[Any]) -> list[Any]:
+def _broadcast(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
     origin, places = origins[0], equation.params.get("broadcast_dimensions")
-    shape, old = equation.outvars[0].aval.shape, equation.invars[0].aval.shape
+    shape, old = array_type(equation.outvars[0]).shape, array_type(equation.invars[0]).shape
     if places is None or not isinstance(origin, Origin) or math.prod(shape) != math.prod(old):
         return [None]
-    axes: list[Any] = [None] * len(shape)
+    axes: list[Axis] = [None] * len(shape)
     for entry, place in zip(origin.axes, places, strict=True):
         axes[place] = entry
     return [origin._replace(axes=tuple(axes))]
 
 
-def _reshape(equation: Any, origins: list[Any]) -> list[Any]:
-    origin, shape = origins[0], equation.outvars[0].aval.shape
+def _reshape(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
+    origin, shape = origins[0], array_type(equation.outvars[0]).shape
     if isinstance(origin, Vector):
         return [_whole(origin) if [part for _, part in origin.parts] == [shape] else None]
     if origin is None:
         return [None]
-    old = equation.invars[0].aval.shape
+    old = array_type(equation.invars[0]).shape
     if len(shape) == 1 and origin.axes == tuple(range(len(old))) and not origin.taken:
         return [Vector(((origin, old),))]
     if [size for size in old if size != 1] != [size for size in shape if size != 1]:
@@ -164,28 +164,29 @@ def _whole(vector: Vector) -> Origin:
     return vector.parts[0][0]
 
 
-def _as_vector(origin: Any, shape: tuple[int, ...]) -> Any:
+def _as_vector(origin: Source, shape: tuple[int, ...]) -> Vector | None:
     """A parameter of rank 1 as a vector."""
     if isinstance(origin, Origin) and origin.axes == (0,) and not origin.taken:
         return Vector(((origin, shape),))
     return origin if isinstance(origin, Vector) else None
 
 
-def _concatenate(equation: Any, origins: list[Any]) -> list[Any]:
-    shapes = [atom.aval.shape for atom in equation.invars]
+def _concatenate(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
+    shapes = [array_type(atom).shape for atom in equation.invars]
     vectors = [_as_vector(origin, shape) for origin, shape in zip(origins, shapes, strict=True)]
-    if None in vectors or len(equation.outvars[0].aval.shape) != 1:
+    known = [vector for vector in vectors if vector is not None]
+    if len(known) != len(vectors) or len(array_type(equation.outvars[0]).shape) != 1:
         return [None]
-    return [Vector(tuple(part for vector in vectors for part in vector.parts))]
+    return [Vector(tuple(part for vector in known for part in vector.parts))]
 
 
-def _split(equation: Any, origins: list[Any]) -> list[Any]:
-    sizes = [var.aval.shape[0] if var.aval.shape else 0 for var in equation.outvars]
+def _split(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
+    sizes = [array_type(var).shape[0] if array_type(var).shape else 0 for var in equation.outvars]
     ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
     return [_cut(origins[0], end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
-def _cut(vector: Any, start: int, end: int) -> Any:
+def _cut(vector: Source, start: int, end: int) -> Source:
     """Whole parameters cut out of a vector."""
     if not isinstance(vector, Vector):
         return None
@@ -202,21 +203,23 @@ def _cut(vector: Any, start: int, end: int) -> Any:
     return _whole(cut) if [len(shape) for _, shape in parts] == [1] else cut
 
 
-def _slice(equation: Any, origins: list[Any]) -> list[Any]:
+def _slice(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
     starts = equation.params.get("start_indices")
-    sizes = equation.outvars[0].aval.shape
-    return [_part(origins[0], starts, sizes, equation.invars[0].aval.shape)]
+    sizes = array_type(equation.outvars[0]).shape
+    return [_part(origins[0], starts, sizes, array_type(equation.invars[0]).shape)]
 
 
-def _dynamic_slice(equation: Any, origins: list[Any]) -> list[Any]:
+def _dynamic_slice(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
     indices = equation.invars[1:]
-    known = all(isinstance(index, Literal) for index in indices)
-    starts = tuple(int(index.val) for index in indices) if known else None
-    sizes = equation.outvars[0].aval.shape
-    return [_part(origins[0], starts, sizes, equation.invars[0].aval.shape)]
+    values = [int(index.val) for index in indices if isinstance(index, Literal)]
+    starts = values if len(values) == len(indices) else None
+    sizes = array_type(equation.outvars[0]).shape
+    return [_part(origins[0], starts, sizes, array_type(equation.invars[0]).shape)]
 
 
-def _part(origin: Any, starts: Any, sizes: tuple[int, ...], old: tuple[int, ...]) -> Any:
+def _part(
+    origin: Source, starts: Sequence[int] | None, sizes: tuple[int, ...], old: tuple[int, ...]
+) -> Source:
     if isinstance(origin, Vector) and starts is not None:
         return _cut(origin, starts[0], starts[0] + sizes[0])
     if not isinstance(origin, Origin) or starts is None:
@@ -225,13 +228,14 @@ def _part(origin: Any, starts: Any, sizes: tuple[int, ...], old: tuple[int, ...]
     for axis, (start, size) in enumerate(zip(starts, sizes, strict=True)):
         if size == old[axis]:
             continue
-        if size != 1 or not isinstance(axes[axis], int):
+        whole = axes[axis]
+        if size != 1 or not isinstance(whole, int):
             return None
-        axes[axis] = (axes[axis], start)
+        axes[axis] = (whole, start)
     return origin._replace(axes=tuple(axes))
 
 
-def _unstack(equation: Any, origins: list[Any]) -> list[Any]:
+def _unstack(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
     origin, axis = origins[0], equation.params.get("axis")
     if axis is None or not isinstance(origin, Origin) or not isinstance(origin.axes[axis], int):
         return [None] * len(equation.outvars)
@@ -242,7 +246,7 @@ def _unstack(equation: Any, origins: list[Any]) -> list[Any]:
     ]
 
 
-_FOLLOWED = {
+_FOLLOWED: dict[str, Callable[[JaxprEqn, list[Source]], list[Source]]] = {
     "transpose": _transpose,
     "squeeze": _squeeze,
     "broadcast_in_dim": _broadcast,

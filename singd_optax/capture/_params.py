@@ -1,15 +1,15 @@
-"""Entries beside kernels: put into a params tree, and taken out again."""
+"""Carriers beside kernels: put into a params tree, and taken out again."""
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
 
+from singd_optax._types import PyTree
 from singd_optax.layers import join_path, path_name
 
-#: The key under which a probe or a tap rides beside a kernel.
+#: The key under which carriers travel beside the parameters of a mapping.
 ENTRY = "singd_optax_entry"
 
 
@@ -23,7 +23,7 @@ def split_path(path: str) -> tuple[str, str]:
     return group, name
 
 
-def is_array(leaf: Any) -> bool:
+def is_array(leaf: object) -> bool:
     """Whether this is an array of numbers that can be traced, or the type of one."""
     if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
         return False
@@ -33,10 +33,10 @@ def is_array(leaf: Any) -> bool:
     )
 
 
-Entry = Callable[[str, Mapping[str, Any]], Any]
+Entry = Callable[[str, Mapping[str, PyTree]], PyTree]
 
 
-def insert_entries(tree: Any, entry: Entry, prefix: str = "") -> Any:
+def insert_entries(tree: PyTree, entry: Entry, prefix: str = "") -> PyTree:
     """The tree with entries put into its mappings.
 
     Args:
@@ -70,10 +70,10 @@ def insert_entries(tree: Any, entry: Entry, prefix: str = "") -> Any:
     addition = entry(prefix, tree)
     if addition is not None:
         content[ENTRY] = addition
-    return _like(tree, content)
+    return _same_container(tree, content)
 
 
-def _like(tree: Mapping[str, Any], content: dict[str, Any]) -> Any:
+def _same_container(tree: Mapping[str, PyTree], content: dict[str, PyTree]) -> PyTree:
     """A mapping of the same type."""
     if not isinstance(tree, dict):
         return type(tree)(content)  # type: ignore[call-arg]
@@ -83,16 +83,16 @@ def _like(tree: Mapping[str, Any], content: dict[str, Any]) -> Any:
     return new
 
 
-def beside(riders: Mapping[str, Any]) -> Entry:
-    """What ``insert_entries`` puts into each mapping, for riders by the path of the parameter."""
-    groups: dict[str, dict[str, Any]] = {}
-    for path, rider in riders.items():
+def beside(carriers: Mapping[str, PyTree]) -> Entry:
+    """What ``insert_entries`` puts into each mapping, for carriers by the path of the parameter."""
+    groups: dict[str, dict[str, PyTree]] = {}
+    for path, carrier in carriers.items():
         group, name = split_path(path)
-        groups.setdefault(group, {})[name] = rider
+        groups.setdefault(group, {})[name] = carrier
     return lambda path, _: groups.get(path)
 
 
-def plain_params(params: Any) -> Any:
+def plain_params(params: PyTree) -> PyTree:
     """The parameters without what ``find_layers`` and ``value_and_grad`` put beside kernels.
 
     Where a loss function itself slices stacked params (``jax.lax.scan`` over layers, one jitted
@@ -117,4 +117,4 @@ def plain_params(params: Any) -> Any:
             is_leaf=lambda node: isinstance(node, Mapping),
         )
     content = {key: plain_params(value) for key, value in params.items() if key != ENTRY}
-    return _like(params, content)
+    return _same_container(params, content)

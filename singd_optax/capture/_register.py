@@ -1,8 +1,8 @@
 """Teach the library classes of modules that it does not know."""
 
 from collections.abc import Callable
-from typing import Any
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_flag
 from singd_optax.capture._register_checks import (
     check_class,
@@ -12,15 +12,15 @@ from singd_optax.capture._register_checks import (
     method_of,
     methods,
 )
-from singd_optax.capture._registry import Registration, Taught
+from singd_optax.capture._registry import RegisteredMethod, Registration
 
 
 def register_layer(
     module_class: type,
     *,
     equation: str | Callable[..., str] | None = None,
-    like: Any = None,
-    call: Callable[..., Any] | None = None,
+    like: object = None,
+    call: Callable[..., PyTree] | None = None,
     method: str = "__call__",
     kernel: str = "kernel",
     bias: str | None = "bias",
@@ -119,5 +119,7 @@ def register_layer(
             "register_layer: `call` must be a function of the module and its arguments, got a "
             f"{type(call).__name__}."
         )
-    taught = Taught(equation, method_of(like), call, kernel, bias, inputs, changes_kernel)
-    return Registration((module_class, method), taught)
+    registered = RegisteredMethod(
+        equation, method_of(like), call, kernel, bias, inputs, changes_kernel
+    )
+    return Registration((module_class, method), registered)

@@ -1,18 +1,17 @@
 """Checks of what users say of a class of modules."""
 
 import inspect
-from typing import Any
+from collections.abc import Callable
 
-from singd_optax.capture import _linen_kinds, _nnx_kinds
-from singd_optax.capture._like import LIKE
+from singd_optax._types import PyTree
+from singd_optax.capture._frameworks import MODULE_CLASSES, READABLE_METHODS
 from singd_optax.layers import parse_product
 
 
-def check_class(module_class: Any) -> None:
+def check_class(module_class: object) -> None:
     """Raise unless this is a class of Flax modules."""
-    modules = (_linen_kinds.MODULE, _nnx_kinds.MODULE)
-    if not (isinstance(module_class, type) and issubclass(module_class, modules)):
-        is_instance = isinstance(module_class, modules)
+    if not (isinstance(module_class, type) and issubclass(module_class, MODULE_CLASSES)):
+        is_instance = isinstance(module_class, MODULE_CLASSES)
         got = f"an instance of {type(module_class).__name__}" if is_instance else repr(module_class)
         raise TypeError(
             f"register_layer: `module_class` must be a sub-class of flax.linen.Module or "
@@ -21,7 +20,7 @@ def check_class(module_class: Any) -> None:
         )
 
 
-def check_one_of(**said: Any) -> None:
+def check_one_of(**said: object) -> None:
     """Raise unless just one of these is said."""
     given = [name for name, value in said.items() if value is not None]
     if len(given) != 1:
@@ -44,7 +43,7 @@ def check_equation(equation: str) -> None:
         ) from error
 
 
-def check_inputs(module_class: type, method: str, inputs: Any) -> None:
+def check_inputs(module_class: type, method: str, inputs: object) -> None:
     """Raise unless this is an argument of the method."""
     parameters = inspect.signature(getattr(module_class, method)).parameters.values()
     names = [one.name for one in parameters][1:]
@@ -55,22 +54,24 @@ def check_inputs(module_class: type, method: str, inputs: Any) -> None:
             "register_layer: `inputs` must be the place or the name of an argument, got "
             f"{inputs!r}."
         )
-    if not is_open and not (inputs < len(names) if is_place else inputs in names):
+    known = range(len(names)) if is_place else names
+    if not is_open and inputs not in known:
         raise ValueError(
             f"register_layer: {module_class.__name__}.{method} has no argument inputs={inputs!r}: "
             f"it has {names}. Say with inputs= which of them is multiplied with the kernel."
         )
 
 
-def method_of(like: Any) -> Any:
+def method_of(like: object) -> Callable[..., PyTree] | None:
     """The method that a class is read by."""
     if like is None:
         return None
-    method = like.__call__ if isinstance(like, type) else like
-    if method not in LIKE:
+    method: PyTree = like.__call__ if isinstance(like, type) else like
+    if method not in READABLE_METHODS:
         legal = ", ".join(
             dict.fromkeys(
-                f"{kind.__module__.split('.')[1]}.{kind.__name__}" for kind in LIKE.values()
+                f"{kind.__module__.split('.')[1]}.{kind.__name__}"
+                for kind, *_ in READABLE_METHODS.values()
             )
         )
         raise ValueError(
@@ -82,9 +83,7 @@ def method_of(like: Any) -> Any:
 
 def methods(module_class: type) -> list[str]:
     """The methods that can be registered."""
-    base = next(
-        kind for kind in (_linen_kinds.MODULE, _nnx_kinds.MODULE) if issubclass(module_class, kind)
-    )
+    base = next(one for one in MODULE_CLASSES if issubclass(module_class, one))
     public = [
         name for name in dir(module_class) if not name.startswith("_") and not hasattr(base, name)
     ]

@@ -3,11 +3,12 @@
 import dataclasses
 import threading
 from collections.abc import Callable
-from typing import Any
+
+from singd_optax._types import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
-class Taught:
+class RegisteredMethod:
     """How calls of one method of a class of modules are read; one of the first three is set.
 
     Attributes:
@@ -21,8 +22,8 @@ class Taught:
     """
 
     equation: str | Callable[..., str] | None = None
-    like: Callable[..., Any] | None = None
-    call: Callable[..., Any] | None = None
+    like: Callable[..., PyTree] | None = None
+    call: Callable[..., PyTree] | None = None
     kernel: str = "kernel"
     bias: str | None = "bias"
     inputs: int | str = 0
@@ -33,16 +34,16 @@ Key = tuple[type, str]
 
 _lock = threading.Lock()
 # Replaced as a whole, so that a thread that traces a loss needs no lock to read it.
-_taught: dict[Key, Taught] = {}
+_registered: dict[Key, RegisteredMethod] = {}
 
 
 class Registration:
     """What was said of a class, which can be taken back: by hand, or at the end of a ``with``."""
 
-    def __init__(self, key: Key, taught: Taught):
+    def __init__(self, key: Key, registered: RegisteredMethod):
         """Say it."""
         self._key = key
-        self._before = _replace(key, taught)
+        self._before = _replace(key, registered)
 
     def remove(self) -> None:
         """Take it back; what was said before of the same class and method holds again."""
@@ -57,16 +58,12 @@ class Registration:
         self.remove()
 
 
-def taught_of(kind: type, method: str) -> Taught | None:
+def registered_method(kind: type, method: str) -> RegisteredMethod | None:
     """What was said of this method of a class, or of a class that it has the method from.
 
     A sub-class that has a method of its own may do anything there, and is not what its base is.
-
-    Args:
-      kind: The class of a module.
-      method: The name of the method.
     """
-    table = _taught
+    table = _registered
     if not table:
         return None
     own = getattr(kind, method, None)
@@ -77,18 +74,18 @@ def taught_of(kind: type, method: str) -> Taught | None:
     return None
 
 
-def is_taught(kind: type) -> bool:
+def is_registered(kind: type) -> bool:
     """Whether something was said of a method of this class."""
-    return any(taught_of(kind, method) is not None for _, method in _taught)
+    return any(registered_method(kind, method) is not None for _, method in _registered)
 
 
-def _replace(key: Key, taught: Taught | None) -> Taught | None:
+def _replace(key: Key, registered: RegisteredMethod | None) -> RegisteredMethod | None:
     """Put something into the table, or take it out; what was there before."""
-    global _taught
+    global _registered
     with _lock:
-        table = dict(_taught)
+        table = dict(_registered)
         before = table.pop(key, None)
-        if taught is not None:
-            table[key] = taught
-        _taught = table
+        if registered is not None:
+            table[key] = registered
+        _registered = table
     return before

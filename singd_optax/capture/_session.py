@@ -10,18 +10,25 @@ import abc
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import jax
 
-from singd_optax.capture._use import Use
+from singd_optax._types import PyTree
+from singd_optax.capture._kernel_use import KernelUse
+
+if TYPE_CHECKING:
+    from singd_optax.capture._distribution import Prediction
+
+#: Is told of a prediction, and may return other outputs in its place.
+PredictionListener: TypeAlias = Callable[["Prediction"], jax.Array | None]
 
 _cache_key = jax.make_user_context(None)
 _keys = itertools.count(1)
 
 
-class Event(NamedTuple):
+class LayerCall(NamedTuple):
     """A call of something that holds parameters of its own, before it runs.
 
     Attributes:
@@ -30,21 +37,21 @@ class Event(NamedTuple):
         by looking at it: hashable, and the same in every trace.
       use: How it uses its kernel, or why it is no Kronecker layer.
       arrays: The parameters that it holds, by name, as the call sees them.
-      rider: What travels beside these parameters, see ``_riders``; None without one.
+      carrier: What travels beside these parameters, see ``_carriers``; None without one.
       is_tag: Whether the user's own code said so.
       is_registered: Whether the user said so of the module's class.
     """
 
     caller: str
-    signature: Any
-    use: Use | str
-    arrays: dict[str, Any]
-    rider: Any = None
+    signature: Hashable
+    use: KernelUse | str
+    arrays: Mapping[str, jax.Array]
+    carrier: PyTree = None
     is_tag: bool = False
     is_registered: bool = False
 
     @property
-    def is_said(self) -> bool:
+    def is_declared(self) -> bool:
         """Whether the user said what this call is."""
         return self.is_tag or self.is_registered
 
@@ -58,41 +65,33 @@ class Session(abc.ABC):
 
     def __init__(self) -> None:
         """Nothing is traced yet."""
-        self.parameters: dict[str, Any] = {}
+        self.parameters: dict[str, PyTree] = {}
 
     @abc.abstractmethod
-    def call(self, event: Event, inputs: Any, run: Callable[[Any], Any]) -> Any:
-        """Make a call, and return its outputs, or others in their place.
+    def call(self, call: LayerCall, inputs: PyTree, run: Callable[[PyTree], PyTree]) -> PyTree:
+        """Make a call, by ``run``, and return its outputs, or others in their place."""
 
-        Args:
-          event: What is called.
-          inputs: Of the call.
-          run: Makes the call.
-        """
-
-    def root(self, signature: Any, arrays: dict[str, Any]) -> dict[str, Any]:
-        """Riders to put beside parameters that a module is about to see, by path.
-
-        Args:
-          signature: As an event's.
-          arrays: All parameters that it sees, by path.
-        """
+    def root(self, signature: Hashable, arrays: Mapping[str, jax.Array]) -> Mapping[str, PyTree]:
+        """Carriers to put beside parameters that a module is about to see, all of them by path."""
         del signature, arrays
         return {}
 
 
-class _Thread(threading.local):
+class _ThisThread(threading.local):
+    """What is going on in this thread.
+
+    Attributes:
+      session: Who listens, if anybody does.
+      weights: The position weights that are in force.
+      prediction_listener: What ``tag_distribution`` is to call, or None.
+    """
+
     session: Session | None = None
-    weights: tuple[Any, ...] = ()
-    predictions: Any = None
+    weights: tuple[jax.Array, ...] = ()
+    prediction_listener: PredictionListener | None = None
 
 
-_thread = _Thread()
-
-
-def current_session() -> Session | None:
-    """Who listens in this thread, if anybody does."""
-    return _thread.session
+this_thread = _ThisThread()
 
 
 @contextlib.contextmanager
@@ -103,46 +102,29 @@ def listening(session: Session) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def paused() -> Iterator[None]:
-    """Let nobody listen."""
-    with _setting(session=None):
-        yield
-
-
-def active_weights() -> tuple[Any, ...]:
-    """The position weights that are in force."""
-    return _thread.weights
-
-
-@contextlib.contextmanager
-def weighting(weights: tuple[Any, ...]) -> Iterator[None]:
+def weighting(weights: tuple[jax.Array, ...]) -> Iterator[None]:
     """Put position weights in force."""
     with _setting(weights=weights):
         yield
 
 
-def prediction_listener() -> Any:
-    """What ``tag_distribution`` is to call, or None."""
-    return _thread.predictions
-
-
 @contextlib.contextmanager
-def predicting(listener: Any) -> Iterator[None]:
+def predicting(listener: PredictionListener) -> Iterator[None]:
     """Let ``tag_distribution`` call this."""
-    with _setting(predictions=listener):
+    with _setting(prediction_listener=listener):
         yield
 
 
 @contextlib.contextmanager
-def _setting(**values: Any) -> Iterator[None]:
-    old = {name: getattr(_thread, name) for name in values}
+def _setting(**values: object) -> Iterator[None]:
+    old = {name: getattr(this_thread, name) for name in values}
     for name, value in values.items():
-        setattr(_thread, name, value)
+        setattr(this_thread, name, value)
     # Outside of any session nothing depends on weights, so that caches may be used.
-    key = next(_keys) if _thread.session is not None else None
+    key = next(_keys) if this_thread.session is not None else None
     try:
         with _cache_key(key):
             yield
     finally:
         for name, value in old.items():
-            setattr(_thread, name, value)
+            setattr(this_thread, name, value)

@@ -2,16 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from singd_optax.capture._holder import current_holder
-from singd_optax.capture._linen_kinds import MODULE, read
+from singd_optax._types import PyTree
+from singd_optax.capture._kernel_use import KernelUse
+from singd_optax.capture._linen_kinds import LINEN
+from singd_optax.capture._module_call import current_own_parameters
 from singd_optax.capture._params import ENTRY, is_array
-from singd_optax.capture._session import Event, current_session
-from singd_optax.capture._use import Use
+from singd_optax.capture._session import LayerCall, this_thread
 from singd_optax.layers import parse_product
 
 _PLAIN = "...i,io->...o"
@@ -24,8 +24,8 @@ def tag(
     *,
     bias: jax.Array | str | None = None,
     equation: str = _PLAIN,
-    like: Any = None,
-    holder: Mapping[str, Any] | None = None,
+    like: object = None,
+    holder: Mapping[str, PyTree] | None = None,
 ) -> jax.Array:
     """Mark ``outputs`` as the product of ``inputs`` and a kernel, in a model that is plain JAX.
 
@@ -81,10 +81,13 @@ def tag(
             f"tag: `holder` is the mapping that holds the kernel, got a {type(holder).__name__}."
         )
     use = _use(equation, like, jnp.asarray(inputs), None if bias is None else "bias")
-    session = current_session()
+    session = this_thread.session
     if session is None:
         return outputs
-    arrays, rider = _arrays(session.parameters, kernel, bias, holder)
+    array, carrier = _array("kernel", kernel, session.parameters, holder)
+    arrays = {"kernel": array}
+    if bias is not None:
+        arrays["bias"], _ = _array("bias", bias, session.parameters, holder)
     shape = arrays["kernel"].shape
     if not (use.fits_kernel(shape, inputs, outputs) and use.fits(inputs, outputs)):
         said = repr(equation) if like is None else f"of {like}"
@@ -95,63 +98,55 @@ def tag(
             "the kernel, pass the slice itself and the mapping that holds it as holder=."
         )
     signature = ("tag", use.layout, use.operation, jnp.ndim(inputs), shape, bias is not None)
-    event = Event("tag", signature, use, arrays, rider, is_tag=True)
-    return session.call(event, inputs, lambda _: outputs)
+    call = LayerCall("tag", signature, use, arrays, carrier, is_tag=True)
+    return session.call(call, inputs, lambda _: outputs)
 
 
-def _use(equation: str, like: Any, inputs: jax.Array, bias: str | None) -> Use:
+def _use(equation: str, like: object, inputs: jax.Array, bias: str | None) -> KernelUse:
     if like is None:
         product, layout = parse_product(equation, inputs.ndim)
-        return Use("tagged", layout, product, bias=bias)
+        return KernelUse("tagged", layout, product, bias=bias)
     if equation != _PLAIN:
         raise ValueError("tag: say `equation` or `like`, and not both.")
-    if not isinstance(like, MODULE):
+    if not isinstance(like, LINEN.module_class):
         raise TypeError(
             "tag: `like` is a Flax Linen module such as nn.Conv(8, (3, 3)), which has not been "
             f"applied, got {like!r}."
         )
-    use = read(like, "__call__", inputs, ((), {}))
+    use = LINEN.read(like, type(like), "__call__", inputs, ((), {}))
     if isinstance(use, str):
         raise ValueError(f"tag: like={type(like).__name__} cannot be measured. {use}.")
     return dataclasses.replace(use, kernel="kernel", bias=bias, changes_kernel=False)
 
 
-def _arrays(
-    parameters: Mapping[str, Any], kernel: Any, bias: Any, holder: Any
-) -> tuple[dict[str, Any], Any]:
-    """Kernel and bias as arrays, and what rides beside the kernel."""
-    arrays, rider, here = {}, None, current_holder()
-    for what, given in (("kernel", kernel), ("bias", bias)):
-        if given is None and what == "bias":
-            continue
-        array = given
-        name = None
-        if isinstance(given, str) and given in here.arrays:
-            name, array = given, here.arrays[given]
-        elif isinstance(given, str):
-            if given not in parameters:
-                raise ValueError(
-                    f"tag: the {what}, {given!r}, is not one of the parameters "
-                    f"{sorted(parameters)[:20]}. Pass its path, or the array itself."
-                )
-            array = parameters[given]
-        elif not is_array(given):
-            raise TypeError(
-                f"tag: the {what} is an array or the path of one, got a {type(given).__name__}."
-            )
-        elif holder is not None:
-            names = [name for name, value in holder.items() if value is given and name != ENTRY]
-            if len(names) != 1:
-                raise ValueError(
-                    f"tag: the {what} is not one of the arrays in `holder`, which has "
-                    f"{[name for name in holder if name != ENTRY]}."
-                )
-            if what == "kernel":
-                rider = holder.get(ENTRY, {}).get(names[0])
-        else:
-            array = jnp.asarray(given)  # an NNX variable stands for its array
-            name = here.name_of(array)
-        if what == "kernel" and name is not None:
-            rider = here.riders.get(name)
-        arrays[what] = array
-    return arrays, rider
+def _array(
+    what: str,
+    given: jax.Array | str | None,
+    parameters: Mapping[str, PyTree],
+    holder: Mapping[str, PyTree] | None,
+) -> tuple[jax.Array, PyTree]:
+    """A kernel or a bias as an array, and what travels beside it."""
+    own = current_own_parameters()
+    if isinstance(given, str):
+        if given in own.arrays:
+            return own.arrays[given], own.carriers.get(given)
+        if given in parameters:
+            return parameters[given], None
+        raise ValueError(
+            f"tag: the {what}, {given!r}, is not one of the parameters "
+            f"{sorted(parameters)[:20]}. Pass its path, or the array itself."
+        )
+    if given is None or not is_array(given):
+        raise TypeError(
+            f"tag: the {what} is an array or the path of one, got a {type(given).__name__}."
+        )
+    if holder is None:
+        array = jnp.asarray(given)  # an NNX variable stands for its array
+        return array, own.carriers.get(own.name_of(array) or "")
+    names = [name for name, value in holder.items() if value is given and name != ENTRY]
+    if len(names) != 1:
+        raise ValueError(
+            f"tag: the {what} is not one of the arrays in `holder`, which has "
+            f"{[name for name in holder if name != ENTRY]}."
+        )
+    return given, holder.get(ENTRY, {}).get(names[0])

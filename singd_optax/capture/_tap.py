@@ -8,20 +8,21 @@ iteration reduces its own rows, and no activations of several layers are kept fo
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from singd_optax._types import PyTree
 from singd_optax.layers import LayerSpec, Operation
 from singd_optax.measures import SIDES, Measure, Statistics, layer_statistics
 from singd_optax.placement import laid_out_like, partitions_of
 from singd_optax.structures import Precision
 
 #: Arrays of a rule's state, by field.
-Riding = dict[str, Any]
+Carried = dict[str, PyTree]
 
 
 @flax.struct.dataclass
@@ -30,7 +31,7 @@ class Tap:
 
     Attributes:
       slot: Zeros, whose "gradient" is the statistics.
-      factors: What measures need of the rule's state, by field.
+      carried: What measures need of the rule's state, by field: factors that whiten, say.
       refresh: 0 on steps without statistics, else the number of the step, from 1.
       spec: The layer.
       measures: What is wanted.
@@ -38,7 +39,7 @@ class Tap:
     """
 
     slot: Statistics
-    factors: Riding
+    carried: Carried
     refresh: jax.Array
     spec: LayerSpec = flax.struct.field(pytree_node=False)
     measures: tuple[Measure, ...] = flax.struct.field(pytree_node=False)
@@ -46,9 +47,9 @@ class Tap:
 
     def at(self, indices: tuple[int, ...]) -> "Tap":
         """The tap of one layer of a stack."""
-        arrays = (self.slot, self.factors, self.refresh)
-        slot, factors, refresh = jax.tree.map(lambda array: array[indices], arrays)
-        return Tap(slot, factors, refresh, self.spec, self.measures, self.precision)
+        arrays = (self.slot, self.carried, self.refresh)
+        slot, carried, refresh = jax.tree.map(lambda array: array[indices], arrays)
+        return Tap(slot, carried, refresh, self.spec, self.measures, self.precision)
 
     def mapped(self, function: Callable[[jax.Array], jax.Array]) -> "Tap":
         """The tap with a function of the arrays of its slot."""
@@ -56,10 +57,10 @@ class Tap:
 
     def numbered(self, number: jax.Array) -> "Tap":
         """The tap with another number of the refresh."""
-        return Tap(self.slot, self.factors, number, self.spec, self.measures, self.precision)
+        return Tap(self.slot, self.carried, number, self.spec, self.measures, self.precision)
 
 
-class Call(NamedTuple):
+class OrientedProduct(NamedTuple):
     """How one call uses its kernel; static.
 
     Attributes:
@@ -73,7 +74,7 @@ class Call(NamedTuple):
 
 def attach(
     tap: Tap,
-    call: Call,
+    call: OrientedProduct,
     inputs: jax.Array,
     outputs: jax.Array,
     weights: jax.Array | None = None,
@@ -93,12 +94,12 @@ def attach(
         outputs,
         tap.slot,
         (inputs, weights),
-        tap.factors,
+        tap.carried,
         tap.refresh,
     )
 
 
-Static = tuple[LayerSpec, Call, tuple[Measure, ...], Precision]
+Static = tuple[LayerSpec, OrientedProduct, tuple[Measure, ...], Precision]
 Data = tuple[jax.Array, jax.Array | None]
 
 
@@ -108,10 +109,10 @@ def _tap(
     outputs: jax.Array,
     slot: Statistics,
     data: Data,
-    factors: Riding,
+    carried: Carried,
     refresh: jax.Array,
 ) -> jax.Array:
-    del static, slot, data, factors, refresh
+    del static, slot, data, carried, refresh
     return outputs
 
 
@@ -120,33 +121,33 @@ def _tap_forward(
     outputs: jax.Array,
     slot: Statistics,
     data: Data,
-    factors: Riding,
+    carried: Carried,
     refresh: jax.Array,
-) -> tuple[jax.Array, Any]:
+) -> tuple[jax.Array, PyTree]:
     # Tapped again, as a loss may take derivatives of its own (forces, gradient penalties): this
     # pass is then a part of what is differentiated.
-    tapped = _tap(static, outputs, slot, data, factors, refresh)
+    tapped = _tap(static, outputs, slot, data, carried, refresh)
     # The mean is the smallest part of the slot: it tells vmap whether the kernel is mapped.
-    return tapped, (slot.mean_U, partitions_of(slot), data, factors, refresh)
+    return tapped, (slot.mean_U, partitions_of(slot), data, carried, refresh)
 
 
-def _tap_backward(static: Static, residuals: Any, gradient: jax.Array) -> tuple[Any, ...]:
-    mean_U, like, (inputs, weights), factors, refresh = residuals
+def _tap_backward(static: Static, residuals: PyTree, gradient: jax.Array) -> tuple[PyTree, ...]:
+    mean_U, like, (inputs, weights), carried, refresh = residuals
     spec, call, _, _ = static
     # A loss may itself take gradients (of a network that solves an equation, say), and so
     # differentiate this pass: through the gradient that is handed on, never through statistics.
 
-    def measure(*data: Any) -> Statistics:
-        inputs, gradient, weights, factors, mean_U, refresh = data
+    def measure(*data: PyTree) -> Statistics:
+        inputs, gradient, weights, carried, mean_U, refresh = data
         arranged = (*call.operation.arrange(inputs, gradient), weights)
-        statistics = _gated_statistics(static, 0)(arranged, factors, mean_U, refresh)
+        statistics = _gated_statistics(static, 0)(arranged, carried, mean_U, refresh)
         if not spec.tied:
             return statistics
         unused = jax.tree.map(jnp.zeros_like, statistics)
         uses = (unused, statistics) if call.transposed else (statistics, unused)
         return uses[0]._replace(transposed=uses[1])
 
-    data = jax.lax.stop_gradient((inputs, gradient, weights, factors, mean_U, refresh))
+    data = jax.lax.stop_gradient((inputs, gradient, weights, carried, mean_U, refresh))
     statistics = laid_out_like(measure, like, *data)
     return gradient, statistics, None, None, None
 
@@ -163,7 +164,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
     """
     spec, call, measures, precision = static
 
-    def form(data: Arranged, factors: Riding, number: jax.Array) -> Statistics:
+    def form(data: Arranged, carried: Carried, number: jax.Array) -> Statistics:
         inputs, gradient, weights = data
         statistics = layer_statistics(
             spec,
@@ -172,7 +173,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
             inputs,
             gradient,
             weights,
-            factors,
+            carried,
             precision,
             transposed=call.transposed,
             number=number,
@@ -183,33 +184,37 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
         form = jax.vmap(form, in_axes=(0, 0, None))
 
     @custom_vmap
-    def gated(data: Arranged, factors: Riding, mean_U: jax.Array, refresh: jax.Array) -> Statistics:
+    def gated(
+        data: Arranged, carried: Carried, mean_U: jax.Array, refresh: jax.Array
+    ) -> Statistics:
         del mean_U
         zeros = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-            jax.eval_shape(form, data, factors, refresh),
+            jax.eval_shape(form, data, carried, refresh),
         )
-        return jax.lax.cond(refresh > 0, form, lambda *_: zeros, data, factors, refresh)
+        return jax.lax.cond(refresh > 0, form, lambda *_: zeros, data, carried, refresh)
 
     @gated.def_vmap
-    def gated_vmap(size: int, batched: list[Any], *arguments: Any) -> tuple[Statistics, Any]:
-        data_batched, factors_batched, kernel_batched, refresh_batched = batched
-        data, factors, mean_U, refresh = arguments
+    def gated_vmap(
+        size: int, batched: list[PyTree], *arguments: PyTree
+    ) -> tuple[Statistics, PyTree]:
+        data_batched, carried_batched, kernel_batched, refresh_batched = batched
+        data, carried, mean_U, refresh = arguments
         refresh = jnp.max(refresh) if refresh_batched else refresh
         data = _broadcast(data, data_batched, size)
-        if kernel_batched or any(jax.tree.leaves(factors_batched)):
-            factors = _broadcast(factors, factors_batched, size)
+        if kernel_batched or any(jax.tree.leaves(carried_batched)):
+            carried = _broadcast(carried, carried_batched, size)
             mean_U = _broadcast(mean_U, kernel_batched, size)
-            result = _gated_statistics(static, mapped + 1)(data, factors, mean_U, refresh)
+            result = _gated_statistics(static, mapped + 1)(data, carried, mean_U, refresh)
             return result, jax.tree.map(lambda _: True, result)
         data = jax.tree.map(lambda x: jnp.moveaxis(x, 0, mapped), data)
-        result = gated(data, factors, mean_U, refresh)
+        result = gated(data, carried, mean_U, refresh)
         return result, jax.tree.map(lambda _: False, result)
 
     return gated
 
 
-def _broadcast(tree: Any, is_batched: Any, size: int) -> Any:
+def _broadcast(tree: PyTree, is_batched: PyTree, size: int) -> PyTree:
     def broadcast(leaf: jax.Array, batched: bool) -> jax.Array:
         return leaf if batched else jnp.broadcast_to(leaf, (size, *leaf.shape))
 

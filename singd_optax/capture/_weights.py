@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._validate import check_weights
-from singd_optax.capture._session import active_weights, weighting
-from singd_optax.capture._use import Use
+from singd_optax.capture._kernel_use import KernelUse
+from singd_optax.capture._session import this_thread, weighting
 
 
 @contextlib.contextmanager
@@ -52,22 +52,17 @@ def position_weights(*weights: jax.Array) -> Iterator[None]:
         yield
 
 
-def weights_of(use: Use, inputs: jax.Array, outputs: jax.Array, layer: str) -> jax.Array | None:
-    """The position weights that are in force for a call, or None if all count alike.
-
-    Args:
-      use: How the call uses its kernel.
-      inputs: Of the call.
-      outputs: Of the call.
-      layer: What is called, for messages.
-    """
+def weights_of(
+    use: KernelUse, inputs: jax.Array, outputs: jax.Array, layer: str
+) -> jax.Array | None:
+    """The position weights that are in force for a call of a layer, None if all count alike."""
     arranged = jax.eval_shape(use.operation.arrange, inputs, outputs)
     return current_weights(use.operation.leading(arranged[1]), layer)
 
 
 def current_weights(leading: tuple[int, ...], layer: str) -> jax.Array | None:
     """The weights of a call with these leading axes of its outputs, or None if all count alike."""
-    weights = active_weights()
+    weights = this_thread.weights
     if not weights:
         return None
     fitting = [w for w in weights if w.shape == leading[: w.ndim]]

@@ -7,15 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from singd_optax.capture._player import Player
-from singd_optax.capture._session import Event
-from singd_optax.capture._tap import Call, Tap
-from singd_optax.capture._use import Use
+from singd_optax.capture._kernel_use import KernelUse
+from singd_optax.capture._session import LayerCall
+from singd_optax.capture._tap import OrientedProduct, Tap
+from singd_optax.capture._tapping import TappingSession
 from singd_optax.testing._heard import Heard, Site
 from singd_optax.testing._wire import ask
 
 
-class Echo(Player):
+class Echo(TappingSession):
     """Adds Σ a gᵀ of each call to the gradient of its kernel, and Σ g to that of its bias.
 
     They go to the arrays that the call saw, and from there to the parameters as the gradient does,
@@ -27,45 +27,57 @@ class Echo(Player):
         """Listen for somebody.
 
         Args:
-          *told: As for ``Player``.
+          *told: As for ``TappingSession``.
           heard: Who collects what is heard.
         """
         super().__init__(*told)
         self._heard = heard
 
     def tapped(
-        self, event: Event, tap: Tap, call: Call, inputs: Any, outputs: Any, weights: Any
+        self,
+        call: LayerCall,
+        tap: Tap,
+        product: OrientedProduct,
+        inputs: Any,
+        outputs: Any,
+        weights: Any,
     ) -> jax.Array:
         """The outputs, echoed."""
-        assert isinstance(event.use, Use)
-        kernel = event.arrays[event.use.kernel]
-        bias = None if event.use.bias is None else event.arrays[event.use.bias]
+        assert isinstance(call.use, KernelUse)
+        kernel = call.arrays[call.use.kernel]
+        bias = None if call.use.bias is None else call.arrays[call.use.bias]
         dtypes = [
             x.dtype for x in (kernel, outputs, inputs) if jnp.issubdtype(x.dtype, jnp.floating)
         ]
         path = tap.spec.path
         eps = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
         self._heard.eps[path] = max(eps, self._heard.eps.get(path, 0.0))
-        site = self._heard.site(tap.spec, call.operation, call.transposed)
-        static = _Static(self._heard, site, event.use, 0)
+        site = self._heard.site(tap.spec, product.operation, product.transposed)
+        static = _Static(self._heard, site, call.use, 0)
         return _echo(static, outputs, kernel, bias, (inputs, weights), tap.refresh)
 
 
-class Silence(Player):
+class Silence(TappingSession):
     """Cuts calls off: what a parameter still has as its gradient, it owes to no call."""
 
     def tapped(
-        self, event: Event, tap: Tap, call: Call, inputs: Any, outputs: Any, weights: Any
+        self,
+        call: LayerCall,
+        tap: Tap,
+        product: OrientedProduct,
+        inputs: Any,
+        outputs: Any,
+        weights: Any,
     ) -> jax.Array:
         """The outputs as constants."""
-        del event, tap, call, inputs, weights
+        del call, tap, product, inputs, weights
         return jax.lax.stop_gradient(outputs)
 
 
 class _Static:
     """What an echo knows before it runs; each is another one, and equal to itself only."""
 
-    def __init__(self, heard: Heard, site: Site, use: Use, level: int) -> None:
+    def __init__(self, heard: Heard, site: Site, use: KernelUse, level: int) -> None:
         self.heard, self.site, self.use, self.level = heard, site, use, level
 
     def deeper(self) -> "_Static":

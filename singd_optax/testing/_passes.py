@@ -107,7 +107,7 @@ def _run(
 
         gradients, statistics = jax.grad(loss, argnums=(0, 1))(trained, measuring.slots)
         echo = lambda *told: Echo(*told, heard=heard)
-        all_three = (gradients, gradient(player=echo, numbers=numbers), gradient(player=Silence))
+        all_three = (gradients, gradient(session=echo, numbers=numbers), gradient(session=Silence))
         matrices = [
             {path: spec.to_matrix(*map(tree.get, spec.shapes)) for path, spec in specs.items()}
             for tree in all_three

@@ -4,40 +4,40 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from singd_optax.capture._dependence import Known, Marked
+from singd_optax.capture._dependence import Dependence, MarkerEvaluation
+from singd_optax.capture._kernel_use import KernelUse
 from singd_optax.capture._origins import Origin
-from singd_optax.capture._session import Event
-from singd_optax.capture._use import Use
+from singd_optax.capture._session import LayerCall
 from singd_optax.layers import Layout
 
 
-class Call(NamedTuple):
+class RecordedCall(NamedTuple):
     """A call that was seen.
 
     Attributes:
-      event: What was called.
+      call: What was called.
       problem: Why its product cannot be measured though its kind of layer is known, or None.
-      rider: Which parameter rode beside its kernel, if one did: a path.
+      carrier: Beside which parameter something travelled to its kernel, if it did: a path.
       direct: Which parameter each of its arrays is, where it is that very array.
     """
 
-    event: Event
+    call: LayerCall
     problem: str | None = None
-    rider: str | None = None
+    carrier: str | None = None
     direct: Mapping[str, str | None] = MappingProxyType({})
 
     @property
-    def use(self) -> Use | str:
+    def use(self) -> KernelUse | str:
         """How it used its kernel, or why it is no Kronecker layer."""
-        return self.problem or self.event.use
+        return self.problem or self.call.use
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of its arrays, in the order of the mark's operands."""
-        return tuple(self.event.arrays)
+        """The names of its arrays, in the order of the marker's operands."""
+        return tuple(self.call.arrays)
 
 
-class Located(NamedTuple):
+class ParameterSlice(NamedTuple):
     """A parameter as a call saw it.
 
     Attributes:
@@ -58,11 +58,11 @@ class Located(NamedTuple):
     is_cast: bool = False
 
 
-class Resolved(NamedTuple):
+class ResolvedCall(NamedTuple):
     """A call, and which parameters its kernel and bias are.
 
     Attributes:
-      call: The call.
+      recorded: The call.
       operands: For each of its arrays, what it was in each evaluation of the call: more than one
         if a function that was traced once is applied several times.
       is_counted: Whether it is part of what is differentiated: it reaches the loss, with
@@ -70,53 +70,53 @@ class Resolved(NamedTuple):
       problem: Why it cannot be measured, or None.
       kernels: The kernel in each evaluation.
       biases: The bias in each one, or None.
-      probes: What rode beside the kernel in each one, or why that cannot be told; empty if
+      trials: What travelled beside the kernel in each one, or why that cannot be told; empty if
         nothing did.
       inner: The calls that make a part of one of which users say what it is: a bit mask.
     """
 
-    call: Call
-    operands: dict[str, tuple[Known, ...]]
+    recorded: RecordedCall
+    operands: dict[str, tuple[Dependence, ...]]
     is_counted: bool
     problem: str | None = None
-    kernels: tuple[Located, ...] = ()
-    biases: tuple[Located | None, ...] = ()
-    probes: tuple[Located | str, ...] = ()
+    kernels: tuple[ParameterSlice, ...] = ()
+    biases: tuple[ParameterSlice | None, ...] = ()
+    trials: tuple[ParameterSlice | str, ...] = ()
     inner: int = 0
 
     @property
-    def needs_riders(self) -> bool:
+    def needs_carriers(self) -> bool:
         """Whether one tap cannot stand for all evaluations of the call."""
         return len(set(self.kernels)) > 1 or any(None in kernel.indices for kernel in self.kernels)
 
 
 def resolve(
-    call: Call, marked: list[Marked], is_reached: bool, is_forward: bool = False
-) -> Resolved:
-    """Which parameters a call uses.
+    recorded: RecordedCall,
+    evaluations: list[MarkerEvaluation],
+    reaches_loss: bool,
+    is_forward: bool = False,
+) -> ResolvedCall:
+    """Which parameters a call uses, from what the program says of each evaluation of its marker.
 
-    Args:
-      call: What was seen.
-      marked: What the program says of each evaluation of it.
-      is_reached: Whether the loss depends on it.
-      is_forward: Whether the loss takes derivatives through it in forward mode.
+    ``is_forward`` says that the loss takes derivatives through it in forward mode.
     """
     operands = {
-        name: tuple(seen.operands[place] for seen in marked)
-        for place, name in enumerate(call.names)
+        name: tuple(evaluation.operands[place] for evaluation in evaluations)
+        for place, name in enumerate(recorded.names)
     }
-    use, caller = call.use, call.event.caller
+    use, caller = recorded.use, recorded.call.caller
     if isinstance(use, str):
-        return Resolved(call, operands, True, use)
+        return ResolvedCall(recorded, operands, True, use)
     problem: str | None = None
-    kernels: list[Located] = []
-    biases: list[Located | None] = []
-    untrained = all(map(_is_untrained, operands.get(use.kernel, ())))
-    if marked and (untrained or not is_reached):
-        return Resolved(call, operands, False)
-    if not marked:
+    kernels: list[ParameterSlice] = []
+    biases: list[ParameterSlice | None] = []
+    # A target network's kernel, or a constant, has no parameters that are trained.
+    is_trained = any(one.all_parameters for one in operands.get(use.kernel, ()))
+    if evaluations and not (is_trained and reaches_loss):
+        return ResolvedCall(recorded, operands, False)
+    if not evaluations:
         problem = "called inside of a function whose program cannot be followed"
-    elif any(seen.is_custom for seen in marked):
+    elif any(evaluation.is_custom for evaluation in evaluations):
         problem = (
             "called inside of a function that has a derivative of its own (custom_vjp, "
             "custom_jvp, odeint), which no tap can be part of"
@@ -126,9 +126,9 @@ def resolve(
             "the loss takes derivatives through it in forward mode (jvp, jacfwd, hessian), which "
             "no tap has. Write them in reverse mode: jacrev, or grad of grad"
         )
-    for seen in marked:
-        kernel = _locate(call, seen, use.kernel)
-        bias = None if use.bias is None else _locate(call, seen, use.bias)
+    for evaluation in evaluations:
+        kernel = _locate(recorded, evaluation, use.kernel)
+        bias = None if use.bias is None else _locate(recorded, evaluation, use.bias)
         if isinstance(kernel, str):
             problem = problem or kernel
         elif isinstance(bias, str):
@@ -137,26 +137,23 @@ def resolve(
             kernels.append(kernel)
             biases.append(bias)
     if problem is not None:
-        return Resolved(call, operands, True, f"{caller}: {problem}")
-    riding = call.rider is not None
-    probes = [locate(seen.operands[-1], seen.mapped[-1]) for seen in marked if riding]
+        return ResolvedCall(recorded, operands, True, f"{caller}: {problem}")
+    is_trial = recorded.carrier is not None
+    trials = [locate(evaluation, -1) for evaluation in evaluations if is_trial]
     inner = 0
-    for seen in marked if call.event.is_said else ():
-        inputs, outputs = seen.operands[len(call.names) :][:2]
+    for evaluation in evaluations if recorded.call.is_declared else ():
+        inputs, outputs = evaluation.operands[len(recorded.names) :][:2]
         inner |= outputs.calls & ~inputs.calls
-    return Resolved(call, operands, True, None, tuple(kernels), tuple(biases), tuple(probes), inner)
+    return ResolvedCall(
+        recorded, operands, True, None, tuple(kernels), tuple(biases), tuple(trials), inner
+    )
 
 
-def without_doubles(calls: Sequence[Resolved], indices: Sequence[int]) -> list[Resolved]:
-    """The calls, without those whose product is that of one of which users say what it is.
-
-    Args:
-      calls: All calls.
-      indices: Of their marks.
-    """
+def without_doubles(calls: Sequence[ResolvedCall], indices: Sequence[int]) -> list[ResolvedCall]:
+    """The calls, by their markers, without those whose product users have said to be another's."""
     tags = [one for one in calls if one.inner and one.is_counted]
 
-    def is_double(one: Resolved, index: int) -> bool:
+    def is_double(one: ResolvedCall, index: int) -> bool:
         return any(tag.inner >> index & 1 and set(tag.kernels) & set(one.kernels) for tag in tags)
 
     return [
@@ -165,50 +162,43 @@ def without_doubles(calls: Sequence[Resolved], indices: Sequence[int]) -> list[R
     ]
 
 
-def resolve_directly(call: Call, paths: Sequence[str]) -> Resolved:
+def resolve_directly(recorded: RecordedCall, paths: Sequence[str]) -> ResolvedCall:
     """Which parameters a call uses, where nothing is known but which very arrays it got."""
-    use = call.use
+    use = recorded.use
     if isinstance(use, str):
-        return Resolved(call, {}, True, use)
+        return ResolvedCall(recorded, {}, True, use)
     found = []
     for name in (use.kernel, use.bias):
-        path = None if name is None else call.direct.get(name)
-        axes = tuple(range(call.event.arrays[name].ndim)) if name is not None and path else ()
-        found.append(None if path is None else Located(paths.index(path), axes, (), ()))
+        path = None if name is None else recorded.direct.get(name)
+        axes = tuple(range(recorded.call.arrays[name].ndim)) if name is not None and path else ()
+        found.append(None if path is None else ParameterSlice(paths.index(path), axes, (), ()))
     kernel, bias = found
     if kernel is None or (use.bias is not None and bias is None):
-        return Resolved(
-            call, {}, True, f"{call.event.caller}: which parameter it uses is not known"
+        return ResolvedCall(
+            recorded, {}, True, f"{recorded.call.caller}: which parameter it uses is not known"
         )
-    return Resolved(call, {}, True, None, (kernel,), (bias,))
+    return ResolvedCall(recorded, {}, True, None, (kernel,), (bias,))
 
 
-def _is_untrained(known: Known) -> bool:
-    """Whether no parameter is in it that is trained: a target network's, or a constant."""
-    return not (known.parameters | known.penalties | known.products)
-
-
-def _locate(call: Call, seen: Marked, name: str) -> Located | str:
+def _locate(
+    recorded: RecordedCall, evaluation: MarkerEvaluation, name: str
+) -> ParameterSlice | str:
     """Which parameter an array of a call was in one evaluation, or why that cannot be told."""
-    if name not in call.names:
+    if name not in recorded.names:
         return f"its {name} is not among its parameters"
-    place = call.names.index(name)
-    found = locate(seen.operands[place], seen.mapped[place])
+    place = recorded.names.index(name)
+    found = locate(evaluation, place)
     return f"its {name} {found}" if isinstance(found, str) else found
 
 
-def locate(known: Known, mapped: int) -> Located | str:
-    """Which parameter an array is, or why that cannot be told.
-
-    Args:
-      known: The array.
-      mapped: How many of its leading axes a ``vmap`` runs over.
-    """
-    origin = known.origin
+def locate(evaluation: MarkerEvaluation, place: int) -> ParameterSlice | str:
+    """Which parameter an operand of a marker is, or why that cannot be told."""
+    origin, vmapped = evaluation.operands[place].origin, evaluation.vmapped[place]
     if not isinstance(origin, Origin) or origin.is_stopped:
         return "is made of parameters by more than a change of layout or of each entry"
-    lanes, axes = origin.axes[:mapped], origin.axes[mapped:]
-    if not all(isinstance(axis, int) for axis in axes):
+    lanes, inner = origin.axes[:vmapped], origin.axes[vmapped:]
+    axes = tuple(axis for axis in inner if isinstance(axis, int))
+    if len(axes) != len(inner):
         return "is only a part of a parameter"
     taken = dict(origin.taken)
     for lane in lanes:
@@ -218,10 +208,12 @@ def locate(known: Known, mapped: int) -> Located | str:
             taken[lane] = None
     stacked = tuple(taken)
     indices = tuple(taken[axis] for axis in stacked)
-    return Located(origin.parameter, axes, stacked, indices, origin.is_mapped, origin.is_cast)
+    return ParameterSlice(
+        origin.parameter, axes, stacked, indices, origin.is_mapped, origin.is_cast
+    )
 
 
-def layout_in(located: Located, layout: Layout) -> Layout:
+def layout_in(located: ParameterSlice, layout: Layout) -> Layout:
     """A layout of the array that a call saw, as one of the parameter without its stacked axes."""
     own = {axis: place for place, axis in enumerate(sorted(located.axes))}
 

@@ -1,6 +1,4 @@
-"""Riders: taps that travel beside a stacked kernel, through whatever slices it."""
-
-from typing import Any
+"""Carriers: taps that travel beside a stacked kernel, through whatever slices it."""
 
 import flax.struct
 import jax
@@ -12,7 +10,7 @@ from singd_optax.structures import Precision
 
 
 @flax.struct.dataclass
-class Rider:
+class TapCarrier:
     """A tap, its arrays laid out so that they are sliced as the kernel is.
 
     The static fields are part of every jit cache's key, so that a function that was traced with
@@ -20,16 +18,16 @@ class Rider:
     """
 
     arrays: tuple[jax.Array, ...]
-    treedef: Any = flax.struct.field(pytree_node=False)
+    treedef: jax.tree_util.PyTreeDef = flax.struct.field(pytree_node=False)
     shapes: tuple[tuple[int, ...], ...] = flax.struct.field(pytree_node=False)
     spec: LayerSpec = flax.struct.field(pytree_node=False)
     measures: tuple[Measure, ...] = flax.struct.field(pytree_node=False)
     precision: Precision = flax.struct.field(pytree_node=False)
 
     @classmethod
-    def of(cls, tap: Tap) -> "Rider":
-        """What rides for a tap of all layers of a stack."""
-        arrays, treedef = jax.tree.flatten((tap.slot, tap.factors, tap.refresh))
+    def of(cls, tap: Tap) -> "TapCarrier":
+        """What travels for a tap of all layers of a stack."""
+        arrays, treedef = jax.tree.flatten((tap.slot, tap.carried, tap.refresh))
         stacking, rank = tap.spec.stacking, len(tap.spec.kernel_shape)
         return cls(
             arrays=tuple(stacking.spread(array, rank) for array in arrays),
@@ -45,5 +43,5 @@ class Rider:
         arrays = [
             array.reshape(shape) for array, shape in zip(self.arrays, self.shapes, strict=True)
         ]
-        slot, factors, refresh = jax.tree.unflatten(self.treedef, arrays)
-        return Tap(slot, factors, refresh, self.spec, self.measures, self.precision)
+        slot, carried, refresh = jax.tree.unflatten(self.treedef, arrays)
+        return Tap(slot, carried, refresh, self.spec, self.measures, self.precision)

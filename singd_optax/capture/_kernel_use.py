@@ -8,7 +8,7 @@ from singd_optax.layers import Layout, Operation, Product
 
 
 @dataclasses.dataclass(frozen=True)
-class Use:
+class KernelUse:
     """How one call uses a kernel; static.
 
     Attributes:
@@ -27,6 +27,11 @@ class Use:
     kernel: str = "kernel"
     bias: str | None = "bias"
     changes_kernel: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the kernel and of the bias, if there is one."""
+        return (self.kernel,) if self.bias is None else (self.kernel, self.bias)
 
     def fits(self, inputs: jax.Array, outputs: jax.Array) -> bool:
         """Whether the outputs can be the product of the inputs and the kernel."""

@@ -3,31 +3,36 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 from flax import nnx
 
-from singd_optax._validate import check_choice, check_flag, check_precision, check_seed
-from singd_optax.capture._fisher import FISHERS, Fisher
-from singd_optax.capture._loss_scale import check_loss_scale, scaled_loss, unscaled
+from singd_optax._types import LossFunction, PyTree
+from singd_optax.capture._fisher import Fisher
+from singd_optax.capture._gradients import (
+    Differentiated,
+    GradientOptions,
+    scaled_loss,
+    value_grad_and_curvature,
+)
 from singd_optax.capture._measuring import Measuring
-from singd_optax.capture._mistakes import check_loss, check_named_state, check_not_deleted
-from singd_optax.capture._nnx_program import ModelProgram, check_model, run
-from singd_optax.layers import Layers, Leaves, check_layers, check_params
+from singd_optax.capture._mistakes import check_named_state
+from singd_optax.capture._nnx_program import ModelProgram, check_model
+from singd_optax.capture._program import Arguments
+from singd_optax.layers import Layers
 from singd_optax.measures import Statistics
 from singd_optax.structures import Precision
 
 
 def value_and_grad(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFunction,
     layers: Layers,
     *,
     has_aux: bool = False,
     precision: Precision = "highest",
     fisher: Fisher = "empirical",
     seed: int = 0,
-    wrt: Any = nnx.Param,
-) -> Callable[..., tuple[Any, nnx.State, dict[str, Statistics]]]:
+    wrt: PyTree = nnx.Param,
+) -> Callable[..., tuple[PyTree, nnx.State, dict[str, Statistics]]]:
     """``nnx.value_and_grad`` that also returns the curvature of the Kronecker layers.
 
     One forward and one backward pass. Statistics are formed only on steps on which the optimizer
@@ -74,22 +79,18 @@ def value_and_grad(
       >>> curvature[""].H_K.to_dense().shape
       (6, 6)
     """
-    check_loss(loss_fn)
-    check_layers(layers)
-    check_flag("has_aux", has_aux)
-    check_precision("precision", precision)
-    check_choice("fisher", fisher, FISHERS)
-    check_seed("seed", seed)
+    options = GradientOptions(layers, has_aux, precision, fisher, seed)
+    options.check(loss_fn)
 
     @functools.wraps(loss_fn)
-    def value_grad_and_curvature(
-        model: Any,
-        *args: Any,
-        opt_state: Any = None,
-        optimizer: Any = None,
-        loss_scale: Any = None,
-        **kwargs: Any,
-    ) -> tuple[Any, Any, dict[str, Statistics]]:
+    def grad_fn(
+        model: nnx.Module,
+        *args: PyTree,
+        opt_state: PyTree = None,
+        optimizer: nnx.Optimizer | None = None,
+        loss_scale: PyTree = None,
+        **kwargs: PyTree,
+    ) -> tuple[PyTree, nnx.State, dict[str, Statistics]]:
         check_model(model)
         if optimizer is not None:
             opt_state = optimizer.opt_state
@@ -100,46 +101,37 @@ def value_and_grad(
                 "grad_fn(model, batch, optimizer=optimizer), where optimizer is nnx.Optimizer("
                 "model, tx, wrt=nnx.Param) with one of singd_optax's optimizers as tx."
             )
-        check_loss_scale(loss_scale)
         params = nnx.as_pure(nnx.state(model, wrt, graph=True))
-        check_not_deleted(params, "model")
         args, kwargs = _positional(loss_fn, model, args, kwargs)
         program = ModelProgram(loss_fn, model, args, kwargs, wrt, has_aux)
-        measuring = Measuring(
-            layers,
-            nnx.as_pure(opt_state),
-            precision,
-            program,
-            lambda specs: check_params(specs.values(), Leaves(params), "model"),
-            fisher,
-            seed,
-            loss_scale,
-        )
         is_sampled = fisher != "empirical"
 
-        def tapped_loss(model: Any, slots: dict[str, Statistics], *args: Any) -> Any:
-            loss = lambda riders: run(loss_fn, model, riders, args, kwargs)
-            result = loss({}) if is_sampled else measuring.run(slots, loss)
-            return scaled_loss(result, has_aux, loss_scale)
+        def differentiated(measuring: Measuring) -> Differentiated:
+            def tapped_loss(model: PyTree, slots: dict[str, Statistics], *args: PyTree) -> PyTree:
+                loss = lambda carriers: program.run(model, carriers, (args, kwargs))
+                result = loss({}) if is_sampled else measuring.run(slots, loss)
+                return scaled_loss(result, has_aux, loss_scale)
 
-        value, (grads, statistics) = nnx.value_and_grad(
-            tapped_loss,
-            argnums=(nnx.DiffState(0, wrt), 1),
-            has_aux=has_aux,
-            graph=True,
-            graph_updates=True,
-        )(model, measuring.slots, *args)
-        if is_sampled:
-            statistics = measuring.sampled()
-        value, grads, statistics = unscaled(value, grads, statistics, has_aux, loss_scale)
-        return value, grads, measuring.curvature(statistics)
+            value, (grads, statistics) = nnx.value_and_grad(
+                tapped_loss,
+                argnums=(nnx.DiffState(0, wrt), 1),
+                has_aux=has_aux,
+                graph=True,
+                graph_updates=True,
+            )(model, measuring.slots, *args)
+            return value, grads, measuring.sampled() if is_sampled else statistics
 
-    return value_grad_and_curvature
+        opt_state = nnx.as_pure(opt_state)
+        return value_grad_and_curvature(
+            options, program, params, "model", opt_state, loss_scale, differentiated
+        )
+
+    return grad_fn
 
 
 def _positional(
-    loss_fn: Callable[..., Any], model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    loss_fn: LossFunction, model: nnx.Module, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]
+) -> Arguments:
     """Arguments by place where they can be: NNX propagates what the loss changes in these."""
     if not kwargs:
         return args, kwargs

@@ -1,33 +1,30 @@
-"""Marks: how the trace in which layers are found shows a call of a layer.
+"""Markers: how the trace in which layers are found shows a call of a layer.
 
 In that trace nothing is computed. The outputs of a call are replaced by a stand-in of their type,
-which depends on the inputs and on a mark, but not on the kernel. The mark is a primitive, whose
+which depends on the inputs and on a marker, but not on the kernel. The marker is a primitive, whose
 operands are the call's kernel and bias: so a reader of the program sees which arrays these are,
 and what else the loss owes to them is a use outside of the calls that are measured. Stand-ins have
 derivatives, since a loss may take some: with respect to the inputs, and to the kernel.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Primitive
 
-#: ``MARK(*arrays, index=, mapped=)``: a scalar. ``index`` says which call it is, ``mapped`` how
-#: many leading axes of each array a ``vmap`` runs over.
-MARK = Primitive("singd_optax_mark")
-MARK.def_impl(lambda *arrays, **params: jnp.zeros(()))
-MARK.def_abstract_eval(lambda *arrays, **params: jax.core.ShapedArray((), jnp.float32))
+#: ``CALL_MARKER(*arrays, index=, vmapped=)``: a scalar. ``index`` says which call it is, and
+#: ``vmapped`` how many leading axes of each array a ``vmap`` runs over.
+CALL_MARKER = Primitive("singd_optax_mark")
+CALL_MARKER.def_impl(lambda *arrays, **params: jnp.zeros(()))
+CALL_MARKER.def_abstract_eval(lambda *arrays, **params: jax.core.ShapedArray((), jnp.float32))
 
 
-def mark(index: int, arrays: Sequence[jax.Array]) -> jax.Array:
-    """A scalar that depends on a mark; without a derivative, and under every transformation.
+def insert_marker(index: int, arrays: Sequence[jax.Array]) -> jax.Array:
+    """A scalar that depends on a call's marker, whose operands are the call's kernel and bias.
 
-    Args:
-      index: Of the call.
-      arrays: Its kernel and bias.
+    It has no derivative, and can be made under every transformation.
     """
 
     @jax.custom_jvp
@@ -35,7 +32,9 @@ def mark(index: int, arrays: Sequence[jax.Array]) -> jax.Array:
         return _bind(index, (0,) * len(arrays))(*arrays)
 
     @marked.defjvp
-    def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    def _(
+        primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+    ) -> tuple[jax.Array, jax.Array]:
         del tangents
         return marked(*primals), jnp.zeros((), jnp.float32)
 
@@ -46,13 +45,13 @@ def stand_in(
     gate: jax.Array,
     inputs: jax.Array,
     outputs: jax.Array,
-    kernel: Any,
+    kernel: jax.Array | None,
     on_derivative: Callable[[], None] | None = None,
 ) -> jax.Array:
     """Something of the type of the outputs that depends on the inputs and on the gate.
 
     Args:
-      gate: From ``mark``.
+      gate: From ``insert_marker``.
       inputs: Of the call; derivatives with respect to them depend on the gate, too.
       outputs: Of the call, of which only the type is taken.
       kernel: With respect to which there are derivatives, that depend on inputs and gate.
@@ -63,15 +62,17 @@ def stand_in(
     if kernel is not None:
         total = total + _derivative(kernel, total)
     result = jnp.zeros_like(outputs) + total.astype(outputs.dtype)
-    return _like_a_tap(result) if on_derivative is None else _noted(on_derivative)(result)
+    return _reverse_mode_only(result) if on_derivative is None else _noted(on_derivative)(result)
 
 
 @jax.custom_vjp
-def _like_a_tap(outputs: jax.Array) -> jax.Array:
+def _reverse_mode_only(outputs: jax.Array) -> jax.Array:
     return outputs
 
 
-_like_a_tap.defvjp(lambda outputs: (_like_a_tap(outputs), None), lambda _, gradient: (gradient,))
+_reverse_mode_only.defvjp(
+    lambda outputs: (_reverse_mode_only(outputs), None), lambda _, gradient: (gradient,)
+)
 
 
 def _noted(on_derivative: Callable[[], None]) -> Callable[[jax.Array], jax.Array]:
@@ -82,22 +83,24 @@ def _noted(on_derivative: Callable[[], None]) -> Callable[[jax.Array], jax.Array
         return outputs
 
     @identity.defjvp
-    def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    def _(
+        primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+    ) -> tuple[jax.Array, jax.Array]:
         on_derivative()
-        return identity(*primals), *tangents
+        return identity(*primals), tangents[0]
 
     return identity
 
 
-def _bind(index: int, mapped: tuple[int, ...]) -> Any:
+def _bind(index: int, vmapped: tuple[int, ...]) -> Callable[..., jax.Array]:
     @custom_vmap
     def bind(*arrays: jax.Array) -> jax.Array:
-        return MARK.bind(*arrays, index=index, mapped=mapped)
+        return CALL_MARKER.bind(*arrays, index=index, vmapped=vmapped)
 
     @bind.def_vmap
     def _(size: int, batched: list[bool], *arrays: jax.Array) -> tuple[jax.Array, bool]:
         del size
-        counts = tuple(count + is_mapped for count, is_mapped in zip(mapped, batched, strict=True))
+        counts = tuple(count + is_mapped for count, is_mapped in zip(vmapped, batched, strict=True))
         return _bind(index, counts)(*arrays), False
 
     return bind
@@ -111,6 +114,8 @@ def _derivative(kernel: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 @_derivative.defjvp
-def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+def _(
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
     kernel, scale = primals
     return _derivative(kernel, scale), jnp.sum(tangents[0].astype(jnp.float32)) * scale

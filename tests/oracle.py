@@ -138,7 +138,7 @@ def check(loss_fn, params, args, weights, data, locate, rtol=1e-9, has_aux=False
     *_, grads_2, curvature, after = step(params, later)
     assert not bool(later.refresh_due)
     assert bool(after.refresh_due)
-    measured = {path: statistics._replace(count=None) for path, statistics in curvature.items()}
+    measured = {path: found._replace(measured_at=None) for path, found in curvature.items()}
     jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0), measured)
     jax.tree.map(np.testing.assert_array_equal, grads, grads_2)
     assert step._cache_size() == 1

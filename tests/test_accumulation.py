@@ -110,7 +110,7 @@ def test_microbatch_options():
     assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype("bfloat16")}
     _, opt_state = tx.update(grads, opt_state, low, curvature=curvature)
     _, _, curvature = micro_fn(low, x, y, opt_state=opt_state)
-    measured = [statistics._replace(count=None) for statistics in curvature.values()]
+    measured = [statistics._replace(measured_at=None) for statistics in curvature.values()]
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(measured))
     with pytest.raises(ValueError, match="divisible"):
         microbatch(grad_fn, layers, 5)(low, x, opt_state=opt_state)

@@ -157,7 +157,7 @@ def test_a_fraction_of_the_positions_is_unbiased(approx, weighted):
         for count in counts:
             now = state._replace(rule_count=jnp.int32(count))
             measured = grad_fn(params, tokens, images, opt_state=now)[2]
-            found.append({path: one._replace(count=None) for path, one in measured.items()})
+            found.append({path: one._replace(measured_at=None) for path, one in measured.items()})
         return found
 
     (want,), counts, found = measure(1.0, [0]), range(40), measure(0.5, range(40))

@@ -40,7 +40,7 @@ from singd_optax.rules._inverse_free import (
     identity_pair,
     zero_pair,
 )
-from singd_optax.structures import Precision, StructuredMatrix
+from singd_optax.structures import IdentityMatrix, Precision, StructuredMatrix
 from singd_optax.transforms import damping_schedule
 
 
@@ -184,7 +184,8 @@ class InverseFreeShampoo(InverseFree):
         if self.damping_mode == "relative":
             damping = damping * mean_square
         if self.factor_init == "gradient":
-            size = jnp.where(good, mean_square + damping, 1) ** -0.25
+            one_sided = any(isinstance(factor, IdentityMatrix) for factor in (K, C))
+            size = jnp.where(good, mean_square + damping, 1) ** (-0.5 if one_sided else -0.25)
             first = jnp.where(state.started > 0, 1, size)
             K, C = K * first, C * first
         momentum = hyperparameter_at(self.factor_momentum, count, dtype)

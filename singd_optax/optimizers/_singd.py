@@ -42,7 +42,7 @@ from singd_optax.rules._inverse_free import (
     trace_of,
     zero_pair,
 )
-from singd_optax.structures import Dense, Precision, StructuredMatrix
+from singd_optax.structures import Dense, IdentityMatrix, Precision, StructuredMatrix
 from singd_optax.transforms import damping_schedule
 
 #: Where K and C start: from I, or from multiples of I that fit the first statistics.
@@ -190,6 +190,10 @@ class SINGD(InverseFree):
             damping = damping * mean_U * mean_G
         from_statistics = (self.factor_init or ("statistics" if is_ours else "")) == "statistics"
         scales = first_scales(from_statistics, statistics, state.started)
+        if isinstance(C, IdentityMatrix):  # K alone makes up for both sides
+            scales = scales[0] * scales[1], 1.0
+        elif isinstance(K, IdentityMatrix):
+            scales = 1.0, scales[0] * scales[1]
         both = (scales[0] * scales[1]) ** 2
         momentum = hyperparameter_at(self.factor_momentum, count)
         fresh = 0.5 if self.factor_step_norm is None else 0.5 * (1 - momentum)

@@ -123,7 +123,7 @@ def _assert_equal(
 
 def _check_form(rule: Rule, setup: Setup, state: RuleState) -> None:
     """Roles, dtypes, and a form that does not change."""
-    layers = layers_of(rule, setup)
+    layers = layers_of(setup)
     for path, own in state.rule_states.items():
         roles = roles_of(type(own))
         for name, role in roles.items():
@@ -151,7 +151,7 @@ def _check_transforms(
     tolerance: float,
 ) -> None:
     """One compilation, scan, vmap, donation, pickle and serialization."""
-    layers = layers_of(rule, setup)
+    layers = layers_of(setup)
     step, init = step_of(rule, layers)
     stacked = {
         path: jax.tree.map(lambda *x: jnp.stack(x), *several) for path, several in steps.items()
@@ -200,7 +200,7 @@ def _check_transforms(
 
 def _check_not_finite(rule: Rule, setup: Setup, steps: Mapping[str, Sequence[Step]]) -> None:
     """A step of NaN changes no factor and counts; one of zeros gives finite directions."""
-    layers = layers_of(rule, setup)
+    layers = layers_of(setup)
     step, init = step_of(rule, layers)
     now = {path: several[0] for path, several in steps.items()}
     _, state = step(gradients_of(now, setup.dtype), init(params_of(setup)), now)
@@ -286,7 +286,10 @@ def _check_transposed(
         return Step(np.swapaxes(a, -1, -2) @ g, a, g)
 
     moved = {"single": steps["single"], "stack": [exchanged(one) for one in steps["stack"]]}
-    found, _ = directions_of(rule, setup._replace(stack=(count, columns, rows)), moved)
+    turned = setup._replace(stack=(count, columns, rows))
+    if isinstance(setup.structures, tuple):
+        turned = turned._replace(structures=setup.structures[::-1])
+    found, _ = directions_of(rule, turned, moved)
     want = {"stack": [np.swapaxes(d, -1, -2) for d in got["stack"]]}
     _assert_equal({"stack": found["stack"]}, want, "transposed with its gradient", tolerance)
 
@@ -306,7 +309,7 @@ def _check_mesh(
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     params = params_of(setup)
     shardings = jax.tree.map(lambda _: everywhere, params)
-    layers = spread(layers_of(rule, setup), shardings)
+    layers = spread(layers_of(setup), shardings)
     step, init = step_of(rule, layers)
     of_state = state_shardings(init, params, shardings, layers)
     state = jax.device_put(init(params), of_state)

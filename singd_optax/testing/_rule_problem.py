@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from singd_optax._types import PyTree
-from singd_optax.layers import Layers, LayerSpec, Product, RuleState, Stacking, find_matrices
+from singd_optax.layers import Layers, LayerSpec, Product, RuleState, Stacking
 from singd_optax.measures import Statistics, carried_fields, layer_statistics
 from singd_optax.rules import Rule
 from singd_optax.structures import parse_structures
@@ -69,15 +69,8 @@ class Setup(NamedTuple):
     stack: tuple[int, int, int] = _STACK
 
 
-def layers_of(rule: Rule, setup: Setup) -> Layers:
-    """The two layers, measured ones if the rule has measures."""
-    if not rule.measures:
-        return find_matrices(
-            params_of(setup),
-            structures=setup.structures,
-            factor_dtype=setup.factor_dtype,
-            matrix_axes={"stack/kernel": ((1,), (2,))},
-        )
+def layers_of(setup: Setup) -> Layers:
+    """The two layers."""
     specs = []
     for path, shape, bias in (("single", _SINGLE, True), ("stack", setup.stack, False)):
         spec = LayerSpec(
@@ -149,7 +142,7 @@ def directions_of(
     rule: Rule, setup: Setup, steps: Mapping[str, Sequence[Step]], **options: object
 ) -> tuple[dict[str, list[np.ndarray]], RuleState]:
     """The directions of all steps as matrices, by layer, and the last state."""
-    layers = layers_of(rule, setup)
+    layers = layers_of(setup)
     step, init = step_of(rule, layers, **options)
     compiled = quick_jit(step)
     state = init(params_of(setup))

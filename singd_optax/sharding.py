@@ -2,21 +2,17 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import get_args
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_choice
-from singd_optax.layers import (
-    Layers,
-    Leaves,
-    RuleState,
-    check_layers,
-    is_box,
-    path_name,
-    sides_of,
-)
+from singd_optax.layers import Layers, RuleState
+from singd_optax.layers._check import check_layers
+from singd_optax.layers._roles import sides_of
+from singd_optax.layers._tree import Leaves, is_box, path_name
 from singd_optax.placement import (
     Rules,
     Strategy,
@@ -27,7 +23,7 @@ from singd_optax.placement import (
 __all__ = ["named_shardings", "spread", "state_shardings"]
 
 
-def spread(layers: Layers, shardings: Any, *, strategy: Strategy = "rows") -> Layers:
+def spread(layers: Layers, shardings: PyTree, *, strategy: Strategy = "rows") -> Layers:
     """Layers whose factors, and all work on them, are spread over a mesh.
 
     Without this, each device of a mesh holds all factors, refreshes all of them and preconditions
@@ -96,8 +92,11 @@ def spread(layers: Layers, shardings: Any, *, strategy: Strategy = "rows") -> La
 
 
 def state_shardings(
-    init: Callable[[Any], Any], params: Any, shardings: Any, layers: Layers | None = None
-) -> Any:
+    init: Callable[[PyTree], PyTree],
+    params: PyTree,
+    shardings: PyTree,
+    layers: Layers | None = None,
+) -> PyTree:
     """The shardings of an optimizer's state, from those of the parameters.
 
     Arrays that are shaped like a parameter and sit under its path (momentum, AdamW's moments) are
@@ -142,7 +141,7 @@ def state_shardings(
     mesh = next(iter(known.values())).mesh
     state = jax.eval_shape(init, params)
 
-    def of_leaf(path: Any, leaf: Any) -> NamedSharding:
+    def of_leaf(path: PyTree, leaf: PyTree) -> NamedSharding:
         names = path_name(path).split("/")
         for start in range(len(names)):
             name = "/".join(names[start:])
@@ -150,7 +149,7 @@ def state_shardings(
                 return known[name]
         return NamedSharding(mesh, PartitionSpec())
 
-    def of_node(path: Any, node: Any) -> Any:
+    def of_node(path: PyTree, node: PyTree) -> PyTree:
         if is_box(node):  # what is in it has the path of the box
             return jax.tree.map(lambda leaf: of_leaf(path, leaf), node)
         if not isinstance(node, RuleState):
@@ -186,7 +185,7 @@ def _with_placed(
     return whole._replace(**{field: getattr(whole, field) | placed[field] for field in placed})
 
 
-def named_shardings(params: Any, mesh: Mesh, rules: Rules | None = None) -> Any:
+def named_shardings(params: PyTree, mesh: Mesh, rules: Rules | None = None) -> PyTree:
     """The shardings that the boxes around parameters ask for.
 
     Args:
@@ -213,7 +212,7 @@ def named_shardings(params: Any, mesh: Mesh, rules: Rules | None = None) -> Any:
     """
     pairs = None if rules is None else list(rules)
 
-    def of(node: Any) -> Any:
+    def of(node: PyTree) -> PyTree:
         if not _has_names(node):
             return NamedSharding(mesh, PartitionSpec())
         sharding = NamedSharding(mesh, partition_of_names(node.names, mesh.shape, pairs))
@@ -222,7 +221,7 @@ def named_shardings(params: Any, mesh: Mesh, rules: Rules | None = None) -> Any:
     return jax.tree.map(of, params, is_leaf=_has_names)
 
 
-def _has_names(node: Any) -> bool:
+def _has_names(node: PyTree) -> bool:
     """Whether this is a box with axis names."""
     return is_box(node) and isinstance(getattr(node, "names", None), tuple)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import singd_optax
-from singd_optax.layers import Convolution
+from singd_optax.layers._convolution import Convolution
 from singd_optax.measures import Moments, layer_statistics
 
 PATCHES = 32 * 16 * 16 * 9 * 16 * 4

@@ -41,7 +41,7 @@ def singd(steps, damping=1e-2, rate=0.1, momentum=0.5):
         U, G = gram(a) / a.shape[-2], gram(g) * g.shape[-2]
         if C is None:
             K, C = (
-                np.broadcast_to(np.eye(n), gradient.shape[:-2] + (n, n))
+                np.broadcast_to(np.eye(n), (*gradient.shape[:-2], n, n))
                 for n in gradient.shape[-2:]
             )
         turned = lambda F, M: np.swapaxes(F, -1, -2) @ M @ F
@@ -61,7 +61,7 @@ def ikfac(steps, damping=1e-2, rate=0.1):
         moments = gram(a) / a.shape[-2], gram(g) * g.shape[-2]
         if C is None:
             K, C = (
-                np.broadcast_to(np.eye(n), gradient.shape[:-2] + (n, n))
+                np.broadcast_to(np.eye(n), (*gradient.shape[:-2], n, n))
                 for n in gradient.shape[-2:]
             )
         K, C = (
@@ -112,7 +112,7 @@ def inverse_free_shampoo(steps, damping=1e-2, rate=0.1, momentum=0.5):
         rows, columns = gradient.shape[-2:]
         if C is None:
             K, C = (
-                np.broadcast_to(np.eye(n), gradient.shape[:-2] + (n, n)) for n in (rows, columns)
+                np.broadcast_to(np.eye(n), (*gradient.shape[:-2], n, n)) for n in (rows, columns)
             )
         W = np.swapaxes(K, -1, -2) @ gradient @ C
         new_K = (
@@ -300,5 +300,5 @@ def test_a_wrong_oracle():
     double = lambda steps: [2 * direction for direction in shampoo(steps)]
     with pytest.raises(AssertionError, match="not as the oracle"):
         check_rule(Shampoo(eps=0.03), oracle=double, structures=["dense"])
-    with pytest.raises(ValueError, match="'sacle'.*Did you mean 'scale'"):
+    with pytest.raises(ValueError, match=r"'sacle'.*Did you mean 'scale'"):
         check_rule(Shampoo(), symmetries=["sacle"])

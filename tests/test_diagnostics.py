@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract import assert_close, jit, loss_fn, problem
+from contract import GRADIENT_ALIASES, assert_close, jit, loss_fn, problem
 
 import singd_optax
 from singd_optax import diagnostics
@@ -131,6 +131,29 @@ def test_kfac(inverse_method):
     singd_optax.training.check_opt_state(state, tx, params)
     with pytest.raises(ValueError, match="not one of this optimizer"):
         singd_optax.training.check_opt_state(state, singd_optax.scale_by_singd(layers), params)
+
+
+@pytest.mark.parametrize("name", GRADIENT_ALIASES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_rules_of_gradients_alone(name, whole):
+    """On layers, and on the matrices that they find by themselves."""
+    params, layers, x, y = problem()
+    if whole:
+        tx = getattr(singd_optax, name)(0.05, layers)
+    else:
+        layers, tx = singd_optax.find_matrices(params), getattr(singd_optax, name)(0.05)
+    grads = jax.grad(loss_fn)(params, x, y)
+    updates, state = jit(tx.update)(grads, tx.init(params), params)
+    numbers = diagnostics.layer_diagnostics(layers, state, grads=grads, updates=updates)
+    assert set(numbers) == set(layers)
+    beside = {"norm_m_K", "norm_m_C"} if name == "inverse_free_shampoo" else {"norm_L", "norm_R"}
+    for path, (K, C) in singd_optax.factors(state).items():
+        assert beside <= set(numbers[path])
+        np.testing.assert_allclose(numbers[path]["norm_K"], np.linalg.norm(K.to_dense()), rtol=1e-5)
+        np.testing.assert_allclose(numbers[path]["norm_C"], np.linalg.norm(C.to_dense()), rtol=1e-5)
+        assert numbers[path]["alignment"] > 0
+        assert numbers[path]["skipped_refreshes"] == 0
+        assert path in diagnostics.summary(state)
 
 
 def test_summary_counts_every_byte(stepped):

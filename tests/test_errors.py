@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import singd_optax
+from singd_optax.layers._tree import Leaves
 from singd_optax.measures import Statistics
 from singd_optax.optimizers import SINGD
 
@@ -232,7 +233,7 @@ def test_opt_state_of_other_layers(params, layers):
 def test_slash_in_a_key():
     layer = {"kernel": jnp.ones((5, 3))}
     with raises(ValueError, "Two parameters", "a/b/kernel", "Rename"):
-        singd_optax.layers.Leaves({"a/b": layer, "a": {"b": layer}})
+        Leaves({"a/b": layer, "a": {"b": layer}})
 
 
 def test_traced_hyperparameters_are_legal(params, layers):

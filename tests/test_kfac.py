@@ -9,7 +9,8 @@ import pytest
 from contract import loss_fn, problem
 
 import singd_optax
-from singd_optax.layers import LayerSpec, Leaves, Stacking
+from singd_optax.layers import LayerSpec, Stacking
+from singd_optax.layers._tree import Leaves
 from singd_optax.measures import Statistics
 from singd_optax.optimizers import IKFAC, KFAC
 from singd_optax.structures import parse_structures

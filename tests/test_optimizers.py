@@ -27,7 +27,7 @@ from contract import (
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import singd_optax
-from singd_optax.layers import Leaves
+from singd_optax.layers._tree import Leaves
 from singd_optax.optimizers import (
     CASPR,
     IKFAC,

@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 from jax.tree_util import register_dataclass
 
 import singd_optax
-from singd_optax.layers import Leaves
+from singd_optax.layers._tree import Leaves
 
 X = jax.random.normal(jax.random.key(0), (6, 5))
 

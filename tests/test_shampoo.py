@@ -7,7 +7,8 @@ import optax
 import pytest
 
 import singd_optax
-from singd_optax.layers import Leaves, matrix_specs
+from singd_optax.layers._matrices import matrix_specs
+from singd_optax.layers._tree import Leaves
 from singd_optax.optimizers import Shampoo
 from singd_optax.rules import inverse_root
 from singd_optax.structures import BlockDiagonal

@@ -30,7 +30,7 @@ class TapCarrier:
         arrays, treedef = jax.tree.flatten((tap.slot, tap.carried, tap.refresh))
         stacking, rank = tap.spec.stacking, len(tap.spec.kernel_shape)
         return cls(
-            arrays=tuple(stacking.spread(array, rank) for array in arrays),
+            arrays=tuple(stacking.beside(array, rank) for array in arrays),
             treedef=treedef,
             shapes=tuple(array.shape[len(tap.spec.scan_shape) :] for array in arrays),
             spec=tap.spec,

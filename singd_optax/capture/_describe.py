@@ -13,15 +13,8 @@ from singd_optax.capture._kernel_use import KernelUse, is_transposed
 from singd_optax.capture._origins import Origin
 from singd_optax.capture._params import split_path
 from singd_optax.capture._resolved_calls import ParameterSlice, ResolvedCall, layout_in
-from singd_optax.layers import (
-    EMBED,
-    Layers,
-    LayerSpec,
-    Layout,
-    OtherParameter,
-    Stacking,
-    parse_options,
-)
+from singd_optax.layers import Layers, LayerSpec, Layout, OtherParameter, Stacking
+from singd_optax.layers._spec import EMBED, parse_options
 
 #: The types of parameters, by path.
 Types = Mapping[str, jax.ShapeDtypeStruct]

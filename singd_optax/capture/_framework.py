@@ -12,7 +12,8 @@ from singd_optax.capture._kernel_use import KernelUse
 from singd_optax.capture._kinds import READERS, OtherArguments, Reader
 from singd_optax.capture._layer_view import LayerView, arguments_of
 from singd_optax.capture._plain_products import hands_on, multiplies_plainly
-from singd_optax.layers import Lookup, Product
+from singd_optax.layers._lookup import Lookup
+from singd_optax.layers._product import Product
 
 #: Attributes that stand for a layer's products: what they do is tried, or cannot be.
 _TRIED = ("promote_dtype", "dot_general")

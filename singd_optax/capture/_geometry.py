@@ -6,7 +6,9 @@ import jax
 import numpy as np
 
 from singd_optax.capture._layer_view import LayerView
-from singd_optax.layers import Convolution, Layout, Product
+from singd_optax.layers import Layout
+from singd_optax.layers._convolution import Convolution
+from singd_optax.layers._product import Product
 
 Sizes = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]

@@ -24,7 +24,9 @@ from singd_optax.capture._fisher import FISHERS, Fisher
 from singd_optax.capture._measuring import Measuring
 from singd_optax.capture._mistakes import check_loss, check_not_deleted
 from singd_optax.capture._program import Program
-from singd_optax.layers import Layers, Leaves, check_layers, check_params
+from singd_optax.layers import Layers
+from singd_optax.layers._check import check_layers, check_params
+from singd_optax.layers._tree import Leaves
 from singd_optax.measures import Statistics
 from singd_optax.structures import Precision
 

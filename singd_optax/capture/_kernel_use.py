@@ -4,7 +4,9 @@ import dataclasses
 
 import jax
 
-from singd_optax.layers import Layout, Operation, Product
+from singd_optax.layers import Layout
+from singd_optax.layers._operation import Operation
+from singd_optax.layers._product import Product
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,10 @@ from singd_optax.capture._geometry import (
 )
 from singd_optax.capture._kernel_use import KernelUse
 from singd_optax.capture._layer_view import LayerView
-from singd_optax.layers import EMBED, Layout, Lookup, Product, parse_product
+from singd_optax.layers import Layout
+from singd_optax.layers._lookup import Lookup
+from singd_optax.layers._product import Product, parse_product
+from singd_optax.layers._spec import EMBED
 
 #: The arguments of a call beside its inputs: by place, and by name.
 OtherArguments = tuple[tuple[PyTree, ...], Mapping[str, PyTree]]

@@ -14,7 +14,8 @@ from singd_optax.capture._carrier_places import place_carriers
 from singd_optax.capture._describe import describe, layers_of
 from singd_optax.capture._params import split_path
 from singd_optax.capture._recording import RecordingSession
-from singd_optax.layers import KFACApprox, Layers, LossAverage, OtherParameter, parse_options
+from singd_optax.layers import KFACApprox, Layers, LossAverage, OtherParameter
+from singd_optax.layers._spec import parse_options
 from singd_optax.structures import Structure
 
 #: A structure or the pair for (K, C), and likewise a dtype, as users state them.

@@ -15,7 +15,7 @@ from singd_optax.capture._kinds import OtherArguments
 from singd_optax.capture._module_call import ModuleCall, running
 from singd_optax.capture._registry import RegisteredMethod, registered_method
 from singd_optax.capture._session import LayerCall, Session
-from singd_optax.layers import Product, parse_product
+from singd_optax.layers._product import Product, parse_product
 
 
 def make_call(session: Session, call: ModuleCall) -> PyTree:

@@ -22,7 +22,8 @@ from singd_optax.capture._replay import Replay
 from singd_optax.capture._session import PredictionListener, listening, predicting
 from singd_optax.capture._tap import Tap
 from singd_optax.capture._tapping import TapDecision, TappingSession
-from singd_optax.layers import Layers, LayerSpec, RuleState, check_factors, measured_states
+from singd_optax.layers import Layers, LayerSpec, RuleState, measured_states
+from singd_optax.layers._check_state import check_factors
 from singd_optax.measures import Statistics, carried_fields
 from singd_optax.placement import gathered
 from singd_optax.structures import Precision

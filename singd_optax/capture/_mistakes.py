@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import jax
 
 from singd_optax._types import PyTree
-from singd_optax.layers import AccumulatedState, measured_states, rule_states
+from singd_optax.layers import measured_states, rule_states
+from singd_optax.layers._states import AccumulatedState
 
 #: Collections that Flax modules make beside "params", and that no gradient belongs to.
 _COLLECTIONS = ("batch_stats", "cache", "intermediates")

@@ -10,7 +10,7 @@ from singd_optax.capture._nnx_calls import on_call
 from singd_optax.capture._nnx_carriers import carrying, plain_params, variables_by_path
 from singd_optax.capture._params import is_array
 from singd_optax.capture._program import Arguments, Program, SplitTree
-from singd_optax.layers import Leaves
+from singd_optax.layers._tree import Leaves
 
 
 class ModelProgram(Program):

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from singd_optax._types import PyTree
-from singd_optax.layers import join_path, path_name
+from singd_optax.layers._spec import join_path
+from singd_optax.layers._tree import path_name
 
 #: The key under which carriers travel beside the parameters of a mapping.
 ENTRY = "singd_optax_entry"

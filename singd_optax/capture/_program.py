@@ -10,7 +10,7 @@ from singd_optax.capture._analysis import ByPath
 from singd_optax.capture._linen import linen_calls
 from singd_optax.capture._params import beside, insert_entries, is_array
 from singd_optax.capture._session import this_thread
-from singd_optax.layers import Leaves
+from singd_optax.layers._tree import Leaves
 
 #: The arguments of a loss function beside its parameters: by place, and by name.
 Arguments = tuple[tuple[PyTree, ...], dict[str, PyTree]]

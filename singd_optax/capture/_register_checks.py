@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from singd_optax._types import PyTree
 from singd_optax.capture._frameworks import MODULE_CLASSES, READABLE_METHODS
-from singd_optax.layers import parse_product
+from singd_optax.layers._product import parse_product
 
 
 def check_class(module_class: object) -> None:

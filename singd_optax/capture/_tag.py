@@ -12,7 +12,7 @@ from singd_optax.capture._linen_kinds import LINEN
 from singd_optax.capture._module_call import current_own_parameters
 from singd_optax.capture._params import ENTRY, is_array
 from singd_optax.capture._session import LayerCall, this_thread
-from singd_optax.layers import parse_product
+from singd_optax.layers._product import parse_product
 
 _PLAIN = "...i,io->...o"
 

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from singd_optax._types import PyTree
-from singd_optax.layers import LayerSpec, Operation
+from singd_optax.layers import LayerSpec
+from singd_optax.layers._operation import Operation
 from singd_optax.measures import SIDES, Measure, Statistics, layer_statistics
 from singd_optax.placement import laid_out_like, partitions_of
 from singd_optax.structures import Precision

@@ -1,7 +1,6 @@
 """Numbers that say how each layer fares."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,26 +8,19 @@ import numpy as np
 
 from singd_optax._types import PyTree
 from singd_optax.diagnostics._condition import condition_number
-from singd_optax.layers import (
-    Layers,
-    LayerSpec,
-    Leaves,
-    check_layers,
-    check_params,
-    factors,
-    role_of_factors,
-    roles_of,
-    rule_states,
-)
+from singd_optax.layers import Layers, LayerSpec, factors, rule_states
+from singd_optax.layers._check import check_layers, check_params
+from singd_optax.layers._roles import role_of_factors, roles_of
+from singd_optax.layers._tree import Leaves
 from singd_optax.structures import StructuredMatrix
 
 
 def layer_diagnostics(
     layers: Layers,
-    opt_state: Any,
+    opt_state: PyTree,
     *,
-    grads: Any = None,
-    updates: Any = None,
+    grads: PyTree = None,
+    updates: PyTree = None,
     exact_dim: int = 256,
 ) -> dict[str, dict[str, jax.Array]]:
     """Numbers for each layer, computed from arrays alone, so that it may run inside of a jit.
@@ -105,10 +97,10 @@ def layer_diagnostics(
 
 def metrics(
     layers: Layers,
-    opt_state: Any,
+    opt_state: PyTree,
     *,
-    grads: Any = None,
-    updates: Any = None,
+    grads: PyTree = None,
+    updates: PyTree = None,
     exact_dim: int = 256,
     prefix: str = "singd_optax",
 ) -> dict[str, jax.Array]:
@@ -140,7 +132,7 @@ def metrics(
     return flat
 
 
-def _given(grads: Any, updates: Any) -> Iterator[tuple[str, Any]]:
+def _given(grads: PyTree, updates: PyTree) -> Iterator[tuple[str, PyTree]]:
     for name, tree in (("gradient", grads), ("update", updates)):
         if tree is not None:
             yield name, tree

@@ -2,15 +2,15 @@
 
 import math
 import re
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from singd_optax._types import PyTree
 from singd_optax.layers import factors
 
 
-def plot_spectra(opt_state: Any, pattern: str = "", *, columns: int = 4) -> Any:
+def plot_spectra(opt_state: PyTree, pattern: str = "", *, columns: int = 4) -> PyTree:
     """Draw the singular values of K and C of each layer, in falling order.
 
     At the start all are 1. A curve that falls steeply is a factor that learned which directions

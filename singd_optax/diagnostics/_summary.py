@@ -1,22 +1,18 @@
 """What an optimizer's state costs in memory."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers import (
-    align_columns,
-    describe_factor,
-    factors,
-    factors_of,
-    format_bytes,
-    rule_states,
-)
+from singd_optax._types import PyTree
+from singd_optax.layers import factors, rule_states
+from singd_optax.layers._check_state import describe_factor
+from singd_optax.layers._states import factors_of
+from singd_optax.layers._table import align_columns, format_bytes
 
 
-def summary(opt_state: Any) -> str:
+def summary(opt_state: PyTree) -> str:
     """A table of what each layer keeps in the optimizer's state, with its bytes.
 
     Args:
@@ -63,7 +59,7 @@ def summary(opt_state: Any) -> str:
     return "\n".join(align_columns(rows))
 
 
-def _bytes(tree: Any) -> int:
+def _bytes(tree: PyTree) -> int:
     return sum(
         math.prod(jnp.shape(leaf)) * jnp.result_type(leaf).itemsize
         for leaf in jax.tree.leaves(tree)

@@ -1,11 +1,10 @@
 """Is a part of an optimizer state of the form that it should have?"""
 
-from typing import Any
-
+from singd_optax._types import PyTree
 from singd_optax.layers._rule_tag import RuleTag
 
 
-def check_form(got: Any, expected: Any, what: str) -> None:
+def check_form(got: PyTree, expected: PyTree, what: str) -> None:
     """Raise unless a part of a state is made of the same containers as the expected one.
 
     Args:
@@ -25,7 +24,7 @@ def check_form(got: Any, expected: Any, what: str) -> None:
         )
 
 
-def differing_form(got: Any, expected: Any, where: str = "") -> str:
+def differing_form(got: PyTree, expected: PyTree, where: str = "") -> str:
     """Where containers first differ, in words; empty if they do not.
 
     NamedTuples and tuples, of which optax builds its states, are compared by class and length, and
@@ -52,7 +51,7 @@ def differing_form(got: Any, expected: Any, where: str = "") -> str:
     return ""
 
 
-def _groups(name: str, got: Any, expected: Any) -> list[tuple[str, Any, Any]]:
+def _groups(name: str, got: PyTree, expected: PyTree) -> list[tuple[str, PyTree, PyTree]]:
     """The states of the groups of ``optax.partition``, or the two as they are."""
     split = name.endswith(".inner_states") and isinstance(got, dict) and isinstance(expected, dict)
     if not split or got.keys() != expected.keys():
@@ -60,11 +59,11 @@ def _groups(name: str, got: Any, expected: Any) -> list[tuple[str, Any, Any]]:
     return [(f"{name}[{key!r}]", got[key], expected[key]) for key in got]
 
 
-def _is_tuple(node: Any) -> bool:
+def _is_tuple(node: PyTree) -> bool:
     return isinstance(node, tuple)
 
 
-def _kind(node: Any) -> str:
+def _kind(node: PyTree) -> str:
     if node is None:
         return "missing"
     if _is_tuple(node):

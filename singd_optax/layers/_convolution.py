@@ -4,13 +4,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from singd_optax._types import PyTree
 from singd_optax.layers._operation import (
     Operation,
     PlainRows,
@@ -230,19 +231,19 @@ class PatchColumns(Columns):
 
     def accumulate(
         self,
-        form: Callable[[jax.Array], Any],
+        form: Callable[[jax.Array], PyTree],
         start: jax.Array | int = 0,
         size: int | None = None,
-    ) -> Any:
+    ) -> PyTree:
         """Sums over parts of at most an eighth of the images, if there are as many."""
         count = self.images.shape[0]
         part = max(d for d in range(1, max(1, count // 8) + 1) if count % d == 0)
         parts = jax.tree.map(lambda x: x.reshape(count // part, part, *x.shape[1:]), self)
 
-        def form_part(columns: PatchColumns) -> Any:
+        def form_part(columns: PatchColumns) -> PyTree:
             return form(columns._rows(start, self.shape[1] if size is None else size))
 
-        def step(total: Any, columns: PatchColumns) -> tuple[Any, None]:
+        def step(total: PyTree, columns: PatchColumns) -> tuple[PyTree, None]:
             return jax.tree.map(jnp.add, total, form_part(columns)), None
 
         one = jax.tree.map(lambda x: x[0], parts)

@@ -3,8 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_pattern, near
 from singd_optax.layers._spec import LayerSpec, parse_options
 from singd_optax.layers._table import render_table
@@ -62,7 +63,7 @@ class Layers(Mapping[str, LayerSpec]):
         """A table: the layers with their factors, then all other parameters with the reason."""
         return render_table(self.specs, self.others)
 
-    def replace(self, pattern: str, **options: Any) -> "Layers":
+    def replace(self, pattern: str, **options: PyTree) -> "Layers":
         """A copy in which the layers whose path matches have other options.
 
         Args:

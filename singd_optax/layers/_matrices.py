@@ -3,11 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from singd_optax._types import PyTree
 from singd_optax.layers._matrix_axes import MatrixAxes, axes_of
 from singd_optax.layers._spec import accumulation_dtype_of, parse_options
 from singd_optax.layers._tree import Leaves, check_not_flat
@@ -156,8 +156,8 @@ class MatrixSpec:
 def matrix_specs(
     leaves: Leaves,
     *,
-    structures: Any,
-    factor_dtype: Any = None,
+    structures: PyTree,
+    factor_dtype: PyTree = None,
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
 ) -> dict[str, MatrixSpec]:
     """The parameters of a tree that are matrices; scalars, vectors and integers are left out.

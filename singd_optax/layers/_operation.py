@@ -1,12 +1,13 @@
 """How one call of a layer uses its kernel: what a kind of layer must say."""
 
 import abc
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from singd_optax._types import PyTree
 from singd_optax.structures import Precision, Projection, StructuredMatrix, contract
 
 #: A factor, with which second moments are whitened; or a projection, which leaves them plain.
@@ -111,6 +112,6 @@ class PlainRows(Rows):
         return PlainRows((sums * safe_inverse(weights.sum(1, dtype=dtype))[:, None])[:, None])
 
 
-def safe_inverse(x: Any) -> jax.Array:
+def safe_inverse(x: PyTree) -> jax.Array:
     """1 / x, and 0 where x is 0."""
     return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))

@@ -1,11 +1,12 @@
 """Which rule an optimizer state is of, as a part of the state that has no numbers."""
 
 import dataclasses
-from typing import Any
 
 import flax.serialization
 import jax
 import numpy as np
+
+from singd_optax._types import PyTree
 
 
 @jax.tree_util.register_static
@@ -26,7 +27,7 @@ class RuleTag:
     """
 
     name: str
-    measures: tuple[Any, ...] = ()
+    measures: tuple[PyTree, ...] = ()
 
 
 def _to_state_dict(rule: RuleTag) -> dict[str, np.ndarray]:

@@ -1,12 +1,13 @@
 """What a Kronecker layer is: one kernel, and how its numbers make a (fan-in, fan-out) matrix."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_choice, check_number, concrete_number
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._stacking import Stacking
@@ -154,7 +155,7 @@ class LayerSpec:
         """The dtype of statistics: float32, or float64 for a float64 kernel."""
         return accumulation_dtype_of(self.dtype)
 
-    def with_options(self, **options: Any) -> "LayerSpec":
+    def with_options(self, **options: PyTree) -> "LayerSpec":
         """A copy with some of the options set, checked."""
         return dataclasses.replace(self, **parse_options(self.dtype, **options))
 
@@ -198,12 +199,12 @@ def accumulation_dtype_of(dtype: DTypeLike) -> jnp.dtype:
     return jnp.promote_types(jnp.float32, dtype)
 
 
-def parse_options(dtype: str, **options: Any) -> dict[str, Any]:
+def parse_options(dtype: str, **options: PyTree) -> dict[str, PyTree]:
     """Options as ``LayerSpec`` keeps them.
 
     Args:
       dtype: The kernel's dtype, by name.
-      **options: Any of ``OPTIONS``.
+      **options: PyTree of ``OPTIONS``.
 
     Returns:
       The same options, parsed.
@@ -229,7 +230,7 @@ def parse_options(dtype: str, **options: Any) -> dict[str, Any]:
     return parsed
 
 
-def _hashable_number(name: str, value: Any) -> float:
+def _hashable_number(name: str, value: PyTree) -> float:
     number = concrete_number(value)
     if number is None:
         raise TypeError(
@@ -238,7 +239,7 @@ def _hashable_number(name: str, value: Any) -> float:
     return number
 
 
-def _parse_factor_dtype(value: Any, dtype: str) -> tuple[str, str]:
+def _parse_factor_dtype(value: PyTree, dtype: str) -> tuple[str, str]:
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(pair) != 2:
         raise ValueError(f"`factor_dtype` is one dtype or a pair, of K and of C, got {value!r}.")

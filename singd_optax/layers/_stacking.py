@@ -18,7 +18,7 @@ class Stacking:
     >>> stacking = Stacking((1,))
     >>> stacking.split((96, 12, 384))
     ((12,), (96, 384))
-    >>> stacking.spread(jnp.zeros((12, 7, 7)), rank=3).shape  # sliced on axis 1, as the kernel is
+    >>> stacking.beside(jnp.zeros((12, 7, 7)), rank=3).shape  # sliced on axis 1, as the kernel is
     (7, 12, 7)
     """
 
@@ -43,7 +43,7 @@ class Stacking:
         """The inverse of ``to_front``."""
         return jnp.moveaxis(array, tuple(range(len(self.removed))), self.positions(array.ndim))
 
-    def spread(self, array: jax.Array, rank: int) -> jax.Array:
+    def beside(self, array: jax.Array, rank: int) -> jax.Array:
         """An array with its stacked axes in front, laid out as a parameter of this rank is.
 
         The stacked axes go where the parameter's are, so that whatever slices the one slices the

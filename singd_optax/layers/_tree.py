@@ -1,13 +1,14 @@
 """Parameters of a tree by their paths, whatever the containers (dict, FrozenDict, boxes)."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from singd_optax._types import PyTree
 
-def path_name(path: Iterable[Any]) -> str:
+
+def path_name(path: Iterable[PyTree]) -> str:
     """A pytree key path as text.
 
     >>> path_name((jax.tree_util.DictKey("encoder"), jax.tree_util.SequenceKey(0)))
@@ -24,7 +25,7 @@ class Leaves:
     An empty node, as ``optax.masked`` leaves behind, is no leaf.
     """
 
-    def __init__(self, tree: Any):
+    def __init__(self, tree: PyTree):
         """Flatten the tree.
 
         Args:
@@ -54,7 +55,7 @@ class Leaves:
     def __contains__(self, path: str) -> bool:
         return path in self._index
 
-    def __getitem__(self, path: str) -> Any:
+    def __getitem__(self, path: str) -> PyTree:
         return self._values[self._index[path]]
 
     def __iter__(self) -> Iterator[str]:
@@ -86,14 +87,14 @@ class Leaves:
         keys = path.split("/")
         return any("/".join(keys[:end]) in self._empty for end in range(1, len(keys) + 1))
 
-    def replaced(self, values: Mapping[str, Any]) -> Any:
+    def replaced(self, values: Mapping[str, PyTree]) -> PyTree:
         """The tree with the leaves at these paths exchanged."""
         leaves = list(self._values)
         for path, value in values.items():
             leaves[self._index[path]] = value
         return jax.tree.unflatten(self._treedef, leaves)
 
-    def labelled(self, labels: Mapping[str, Any], default: Any) -> Any:
+    def labelled(self, labels: Mapping[str, PyTree], default: PyTree) -> PyTree:
         """The tree with labels for leaves."""
         return self.replaced({path: labels.get(path, default) for path in self})
 
@@ -117,17 +118,17 @@ def check_not_flat(leaves: Leaves, what: str) -> None:
         )
 
 
-def _is_empty(node: Any) -> bool:
+def _is_empty(node: PyTree) -> bool:
     """Whether this is a node without children, as None and optax's masks and placeholders are."""
     return not jax.tree.leaves(node, is_leaf=lambda child: child is not node)
 
 
-def is_variable(node: Any) -> bool:
+def is_variable(node: PyTree) -> bool:
     """Whether this is a variable of Flax NNX: by what it has, since nothing here knows NNX."""
     return hasattr(type(node), "get_raw_value")
 
 
-def is_box(node: Any) -> bool:
+def is_box(node: PyTree) -> bool:
     """Whether this is Flax's box around a parameter: by what it has, since nothing here knows Flax.
 
     ``nn.Partitioned`` and all other ``AxisMetadata`` are asked for their value by ``unbox``.
@@ -137,7 +138,7 @@ def is_box(node: Any) -> bool:
     )
 
 
-def _flat(tree: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def _flat(tree: PyTree) -> Iterator[tuple[tuple[PyTree, ...], PyTree]]:
     """Leaves and empty nodes by their paths, in the order of ``jax.tree.leaves``."""
     flat, _ = jax.tree_util.tree_flatten_with_path(
         tree, is_leaf=lambda node: is_variable(node) or is_box(node) or _is_empty(node)
@@ -151,7 +152,7 @@ def _flat(tree: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
             yield path, node
 
 
-def _boxed(box: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def _boxed(box: PyTree) -> Iterator[tuple[tuple[PyTree, ...], PyTree]]:
     """Leaves of a box by their paths in its value."""
     flat, _ = jax.tree_util.tree_flatten_with_path(
         box,

@@ -11,8 +11,8 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers import LayerSpec, Operation
-from singd_optax.layers._operation import PlainRows, Rows, batch_and_shared, safe_inverse
+from singd_optax.layers import LayerSpec
+from singd_optax.layers._operation import Operation, PlainRows, Rows, batch_and_shared, safe_inverse
 from singd_optax.measures._measure import Measure, Measured, RowsOfSide
 from singd_optax.measures._moments import Moments, moments_of
 from singd_optax.measures._sampling import starts, strides, thin

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from singd_optax.layers import LayerSpec, Operation
+from singd_optax.layers import LayerSpec
+from singd_optax.layers._operation import Operation
 
 #: (axis, stride) pairs.
 Strides = tuple[tuple[int, int], ...]

@@ -6,15 +6,10 @@ import optax
 
 from singd_optax._types import PyTree
 from singd_optax._validate import check_fallback, check_mask, check_number
-from singd_optax.layers import (
-    Layers,
-    Leaves,
-    MatrixAxes,
-    check_layers,
-    check_not_flat,
-    matrix_specs,
-    whole_layers,
-)
+from singd_optax.layers import Layers, MatrixAxes
+from singd_optax.layers._check import check_layers, whole_layers
+from singd_optax.layers._matrices import matrix_specs
+from singd_optax.layers._tree import Leaves, check_not_flat
 from singd_optax.optimizers._options import (
     Function,
     check_options,

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from singd_optax._validate import check_choice, check_number
-from singd_optax.layers import Layers, check_layers
+from singd_optax.layers import Layers
+from singd_optax.layers._check import check_layers
 from singd_optax.measures import Measure, Statistics
 from singd_optax.optimizers._options import shows_options_of
 from singd_optax.optimizers._recipe import (

@@ -1,29 +1,32 @@
 """A self-test of what is measured: are the layers of a loss function what they say they are?"""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from flax import nnx
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_flag, check_number
 from singd_optax.capture._nnx_program import ModelProgram
 from singd_optax.capture._program import ParamsProgram
-from singd_optax.layers import Layers, Leaves, align_columns, check_params
-from singd_optax.layers import check_layers as check_type
+from singd_optax.layers import Layers
+from singd_optax.layers._check import check_layers as check_type
+from singd_optax.layers._check import check_params
+from singd_optax.layers._table import align_columns
+from singd_optax.layers._tree import Leaves
 from singd_optax.testing._layer_check import LayerCheck, compare
 from singd_optax.testing._passes import plainly_measured, run_passes
 
 
 def check_layers(
-    loss_fn: Callable[..., Any],
+    loss_fn: Callable[..., PyTree],
     layers: Layers,
-    params: Any,
-    *args: Any,
+    params: PyTree,
+    *args: PyTree,
     rtol: float | None = None,
     print_table: bool = True,
-    wrt: Any = nnx.Param,
-    **kwargs: Any,
+    wrt: PyTree = nnx.Param,
+    **kwargs: PyTree,
 ) -> dict[str, LayerCheck]:
     """Check, with real numbers, that each layer is measured as what it is.
 
@@ -91,7 +94,7 @@ def check_layers(
     if rtol is not None:
         check_number("rtol", rtol, strict=True, schedule=False)
     check_flag("print_table", print_table)
-    program: Any
+    program: PyTree
     if isinstance(params, nnx.Pytree):
         program = ModelProgram(loss_fn, params, args, kwargs, wrt)
         check_params(layers.values(), Leaves(program.leaves), "model")
@@ -111,7 +114,7 @@ def check_layers(
     return checks
 
 
-def _check_numbers(arrays: list[Any]) -> None:
+def _check_numbers(arrays: list[PyTree]) -> None:
     for array in arrays:
         if isinstance(array, jax.ShapeDtypeStruct | jax.core.Tracer):
             raise TypeError(

@@ -11,7 +11,8 @@ import numpy as np
 
 from singd_optax._types import PyTree
 from singd_optax._validate import check_choice
-from singd_optax.layers import RuleState, roles_of
+from singd_optax.layers import RuleState
+from singd_optax.layers._roles import roles_of
 from singd_optax.rules import Rule
 from singd_optax.structures import StructuredMatrix
 from singd_optax.testing._compile import quick_jit

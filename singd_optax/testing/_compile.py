@@ -3,10 +3,11 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
+
+from singd_optax._types import PyTree
 
 _CHUNK = 96
 
@@ -19,16 +20,18 @@ _OPTIONS = {
 }
 
 
-def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
+def quick_jit(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """``jax.jit`` that compiles fast and runs slowly, and never reuses an older trace."""
 
-    def fresh(*args: Any) -> Any:  # jax keys traces by function; methods may have been replaced
+    def fresh(
+        *args: PyTree,
+    ) -> PyTree:  # jax keys traces by function; methods may have been replaced
         return function(*args)
 
     return jax.jit(fresh, compiler_options=dict(_known_options()))
 
 
-def chunked(function: Callable[[Any], Any]) -> Callable[[Any, int], Any]:
+def chunked(function: Callable[[PyTree], PyTree]) -> Callable[[PyTree, int], PyTree]:
     """``function`` over leading axes of any shape, compiled once for all of these shapes.
 
     Args:
@@ -40,7 +43,7 @@ def chunked(function: Callable[[Any], Any]) -> Callable[[Any, int], Any]:
     """
     compiled = quick_jit(function)
 
-    def call(tree: Any, axes: int) -> Any:
+    def call(tree: PyTree, axes: int) -> PyTree:
         leading = jax.tree.leaves(tree)[0].shape[:axes]
         count = math.prod(leading)
         padded = -(-count // _CHUNK) * _CHUNK
@@ -58,8 +61,8 @@ def chunked(function: Callable[[Any], Any]) -> Callable[[Any, int], Any]:
 
 @functools.cache
 def _known_options(
-    options: tuple[tuple[str, Any], ...] = tuple(_OPTIONS.items()),
-) -> tuple[tuple[str, Any], ...]:
+    options: tuple[tuple[str, PyTree], ...] = tuple(_OPTIONS.items()),
+) -> tuple[tuple[str, PyTree], ...]:
     """Those of ``options`` that this jaxlib knows: they are no stable interface."""
     known = []
     for option in options:

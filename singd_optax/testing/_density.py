@@ -1,12 +1,12 @@
 """No operation of a structure may form, inside, the matrix that it is there to avoid."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from singd_optax._types import PyTree
 from singd_optax.structures import Structure, StructuredMatrix
 
 _COLUMNS = 3
@@ -41,7 +41,7 @@ def check_no_hidden_density(structure: Structure, dim: int = 4096) -> None:
             )
 
 
-def largest_array(function: Callable[..., Any], *args: Any) -> int:
+def largest_array(function: Callable[..., PyTree], *args: PyTree) -> int:
     """The number of elements of the largest array in a traced function, in calls and loops too.
 
     >>> largest_array(jax.jit(lambda x: (x[:, None] * x).sum()), jnp.ones(5))
@@ -52,8 +52,8 @@ def largest_array(function: Callable[..., Any], *args: Any) -> int:
 
 
 def _operations(
-    structure: Structure, dim: int, A: StructuredMatrix, x: Any, rows: Any
-) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
+    structure: Structure, dim: int, A: StructuredMatrix, x: PyTree, rows: PyTree
+) -> dict[str, tuple[Callable[..., PyTree], tuple[PyTree, ...]]]:
     return {
         "eye": (lambda: structure.eye(dim), ()),
         "zeros": (lambda: structure.zeros(dim), ()),
@@ -75,7 +75,7 @@ def _operations(
     }
 
 
-def _sizes(node: Any) -> Iterator[int]:
+def _sizes(node: PyTree) -> Iterator[int]:
     """Of all variables of a jaxpr, and of all jaxprs within the parameters of its equations."""
     if isinstance(node, ClosedJaxpr):
         node = node.jaxpr
@@ -91,5 +91,5 @@ def _sizes(node: Any) -> Iterator[int]:
             yield from _sizes(entry)
 
 
-def _size(variable: Any) -> int:
+def _size(variable: PyTree) -> int:
     return getattr(variable.aval, "size", 0)

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
+from singd_optax._types import PyTree
 from singd_optax.structures import STRUCTURES, Structure, parse_structure
 
 _DIM = 24
@@ -14,7 +14,7 @@ _DIM = 24
 
 def draw_structures(
     structures: Sequence[str | Structure] | None = None, *, dim: int = _DIM, columns: int = 5
-) -> Any:
+) -> PyTree:
     """Draw which entries of a matrix each structure keeps, and which of them it shares.
 
     Each picture is the projection of one random symmetric matrix: white entries are zero, and

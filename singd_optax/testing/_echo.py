@@ -2,11 +2,11 @@
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from singd_optax._types import PyTree
 from singd_optax.capture._kernel_use import KernelUse
 from singd_optax.capture._session import LayerCall
 from singd_optax.capture._tap import OrientedProduct, Tap
@@ -23,7 +23,7 @@ class Echo(TappingSession):
     what they were. Taps carry the place in the stack in place of the number of the refresh.
     """
 
-    def __init__(self, *told: Any, heard: Heard) -> None:
+    def __init__(self, *told: PyTree, heard: Heard) -> None:
         """Listen for somebody.
 
         Args:
@@ -38,9 +38,9 @@ class Echo(TappingSession):
         call: LayerCall,
         tap: Tap,
         product: OrientedProduct,
-        inputs: Any,
-        outputs: Any,
-        weights: Any,
+        inputs: PyTree,
+        outputs: PyTree,
+        weights: PyTree,
     ) -> jax.Array:
         """The outputs, echoed."""
         assert isinstance(call.use, KernelUse)
@@ -65,9 +65,9 @@ class Silence(TappingSession):
         call: LayerCall,
         tap: Tap,
         product: OrientedProduct,
-        inputs: Any,
-        outputs: Any,
-        weights: Any,
+        inputs: PyTree,
+        outputs: PyTree,
+        weights: PyTree,
     ) -> jax.Array:
         """The outputs as constants."""
         del call, tap, product, inputs, weights
@@ -98,8 +98,8 @@ def _echo(
 
 
 def _forward(
-    static: _Static, outputs: Any, kernel: Any, bias: Any, data: Any, index: Any
-) -> tuple[jax.Array, Any]:
+    static: _Static, outputs: PyTree, kernel: PyTree, bias: PyTree, data: PyTree, index: PyTree
+) -> tuple[jax.Array, PyTree]:
     if static.level > 0:
         static.heard.nested.add(static.site.spec.path)
     # As a tap's: a derivative inside of the loss leaves an echo for the one around it.
@@ -107,7 +107,7 @@ def _forward(
     return echoed, (kernel, bias, data, index)
 
 
-def _backward(static: _Static, residuals: Any, gradient: jax.Array) -> tuple[Any, ...]:
+def _backward(static: _Static, residuals: PyTree, gradient: jax.Array) -> tuple[PyTree, ...]:
     kernel, bias, (inputs, weights), index = residuals
     use = static.use
     batch, rows, columns = use.layout.sizes(kernel.shape)

@@ -4,7 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from singd_optax.layers import LayerSpec, Lookup, Operation, Product
+from singd_optax.layers import LayerSpec
+from singd_optax.layers._lookup import Lookup
+from singd_optax.layers._operation import Operation
+from singd_optax.layers._product import Product
 from singd_optax.structures import Diagonal
 from singd_optax.testing._explicit_rows import input_rows, output_rows, times
 

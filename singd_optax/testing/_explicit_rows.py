@@ -8,7 +8,10 @@ import math
 
 import numpy as np
 
-from singd_optax.layers import Convolution, Lookup, Operation, Product
+from singd_optax.layers._convolution import Convolution
+from singd_optax.layers._lookup import Lookup
+from singd_optax.layers._operation import Operation
+from singd_optax.layers._product import Product
 
 
 def output_rows(operation: Operation, gradient: np.ndarray) -> np.ndarray:

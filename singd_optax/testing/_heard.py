@@ -4,11 +4,13 @@ import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from singd_optax.layers import LayerSpec, Operation
+from singd_optax._types import PyTree
+from singd_optax.layers import LayerSpec
+from singd_optax.layers._operation import Operation
 from singd_optax.testing._explicit_moments import moments
 from singd_optax.testing._explicit_rows import output_rows, product, squared_norms
 
@@ -42,7 +44,7 @@ class Sums:
     """
 
     calls: int = 0
-    sides: dict[bool, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    sides: dict[bool, tuple[PyTree, ...]] = dataclasses.field(default_factory=dict)
     squares: float = 0.0
     kernels: list[np.ndarray] = dataclasses.field(default_factory=list)
 
@@ -112,7 +114,7 @@ class Heard:
 
         for place, parts in _slices(full, index.shape, lanes):
             self._add(site, level, kernel, int(index[place]), place, parts)
-        outcome: list[tuple[Any, ...]] = []
+        outcome: list[tuple[PyTree, ...]] = []
         for place, parts in _slices(full, kernel.shape[:rank], lanes):
             columns = output_rows(site.operation, parts[1])
             outcome.append((place, product(site.operation, *parts[:2]), columns.sum((1, 2))))
@@ -173,7 +175,7 @@ def _slices(
     """
     separate = [axis for axis, size in enumerate(own) if size > 1]
     for place in itertools.product(*(range(lanes[axis]) for axis in separate)):
-        at: list[Any] = [slice(None)] * len(lanes)
+        at: list[PyTree] = [slice(None)] * len(lanes)
         first = [0] * len(lanes)
         for axis, i in zip(separate, place, strict=True):
             at[axis] = first[axis] = i

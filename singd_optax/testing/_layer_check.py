@@ -1,12 +1,12 @@
 """What a check says of each layer."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from singd_optax._types import PyTree
 from singd_optax.layers import LayerSpec
 from singd_optax.measures import Statistics
 from singd_optax.structures import Diagonal, Structure
@@ -76,7 +76,7 @@ _CAST = 0.02
 
 @np.errstate(all="ignore")
 def compare(
-    spec: LayerSpec, passes: Passes, sums: dict[Any, Sums], rtol: float | None
+    spec: LayerSpec, passes: Passes, sums: dict[PyTree, Sums], rtol: float | None
 ) -> LayerCheck:
     """Compare what a layer says with what is.
 
@@ -132,7 +132,7 @@ def _norms(stack: np.ndarray) -> np.ndarray:
     return np.linalg.norm(stack.reshape(len(stack), -1), axis=1)
 
 
-def _errors(got: np.ndarray, want: np.ndarray, least: Any) -> np.ndarray:
+def _errors(got: np.ndarray, want: np.ndarray, least: PyTree) -> np.ndarray:
     """Relative errors; what is less than ``least`` is taken for as much."""
     scale = np.maximum(_norms(want), least)
     return _norms(got - want) / np.where(scale == 0, 1, scale)
@@ -186,7 +186,7 @@ def _moment_errors(spec: LayerSpec, side: int, statistics: Statistics, own: list
     return worst
 
 
-def _entries(matrix: Any) -> np.ndarray:
+def _entries(matrix: PyTree) -> np.ndarray:
     if matrix.structure == Diagonal():
         return np.asarray(matrix.diagonal, np.float64)
     return np.asarray(matrix.to_dense(), np.float64)

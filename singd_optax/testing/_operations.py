@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from singd_optax._types import PyTree
 from singd_optax.structures import StructuredMatrix
 
 #: Fewer and more rows than columns: a gram may choose its order of products.
@@ -23,7 +23,7 @@ PROMOTED = {"times one number each", "add_identity each"}
 
 def operations(
     A: StructuredMatrix, B: StructuredMatrix, x: jax.Array, scale: jax.Array
-) -> dict[str, Any]:
+) -> dict[str, PyTree]:
     """By the structure.
 
     Args:
@@ -60,7 +60,9 @@ def operations(
     }
 
 
-def entries(xp: ModuleType, results: dict[str, Any], to_dense: Callable[[Any], Any]) -> Any:
+def entries(
+    xp: ModuleType, results: dict[str, PyTree], to_dense: Callable[[PyTree], PyTree]
+) -> PyTree:
     """The results with matrices as their entries in float64, by one call of ``to_dense``."""
     matrices = {k: v for k, v in results.items() if isinstance(v, StructuredMatrix)}
     stacked = jax.tree.map(
@@ -70,8 +72,13 @@ def entries(xp: ModuleType, results: dict[str, Any], to_dense: Callable[[Any], A
 
 
 def references(
-    xp: ModuleType, project: Callable[[Any], Any], a: Any, b: Any, x: Any, scale: Any
-) -> dict[str, Any]:
+    xp: ModuleType,
+    project: Callable[[PyTree], PyTree],
+    a: PyTree,
+    b: PyTree,
+    x: PyTree,
+    scale: PyTree,
+) -> dict[str, PyTree]:
     """By dense algebra.
 
     Args:
@@ -86,7 +93,7 @@ def references(
       The same as ``operations``, matrices as their entries.
     """
 
-    def product(left: Any, right: Any) -> Any:
+    def product(left: PyTree, right: PyTree) -> PyTree:
         # Not numpy's @, whose threads cost more than these small products.
         return xp.einsum("...ij,...jk->...ik", left, right)
 

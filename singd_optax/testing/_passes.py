@@ -2,15 +2,17 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from singd_optax._types import PyTree
 from singd_optax.capture._measuring import Measuring
-from singd_optax.layers import Layers, LayerSpec, RuleState, RuleTag
+from singd_optax.layers import Layers, LayerSpec, RuleState
 from singd_optax.layers._roles import ColumnFactor, RowFactor
+from singd_optax.layers._rule_tag import RuleTag
 from singd_optax.measures import Moments, Statistics
 from singd_optax.placement import OneDevice
 from singd_optax.testing._compile import quick_jit
@@ -31,11 +33,11 @@ class Passes(NamedTuple):
       evaluations: How often each layer is called, at least.
     """
 
-    parameters: dict[str, Any]
+    parameters: dict[str, PyTree]
     statistics: dict[str, Statistics]
-    gradients: dict[str, Any]
-    echoed: dict[str, Any]
-    outside: dict[str, Any]
+    gradients: dict[str, PyTree]
+    echoed: dict[str, PyTree]
+    outside: dict[str, PyTree]
     heard: Heard
     evaluations: dict[str, int]
 
@@ -43,9 +45,9 @@ class Passes(NamedTuple):
 class _Traced(NamedTuple):
     """A program of traced arrays."""
 
-    trace: Callable[[Any, Any, Sequence[Any]], Any]
-    leaves: Mapping[str, Any]
-    arrays: Sequence[Any]
+    trace: Callable[[PyTree, PyTree, Sequence[PyTree]], PyTree]
+    leaves: Mapping[str, PyTree]
+    arrays: Sequence[PyTree]
 
 
 def plainly_measured(layers: Layers) -> Layers:
@@ -60,7 +62,7 @@ def plainly_measured(layers: Layers) -> Layers:
     return dataclasses.replace(layers, specs=tuple(map(plain, layers.specs)))
 
 
-def run_passes(program: Any, layers: Layers) -> Passes:
+def run_passes(program: PyTree, layers: Layers) -> Passes:
     """Differentiate a loss in all three ways.
 
     Args:
@@ -83,14 +85,14 @@ def run_passes(program: Any, layers: Layers) -> Passes:
 
 
 def _run(
-    program: Any,
+    program: PyTree,
     layers: Layers,
-    leaves: Any,
-    arrays: Any,
+    leaves: PyTree,
+    arrays: PyTree,
     heard: Heard,
     evaluations: dict[str, int],
-) -> Any:
-    def passes(leaves: Any, arrays: Any) -> Any:
+) -> PyTree:
+    def passes(leaves: PyTree, arrays: PyTree) -> PyTree:
         traced = _Traced(program.trace, leaves, arrays)
         measuring = Measuring(layers, _unit_factors(layers), "highest", traced, lambda specs: None)
         evaluations.update(measuring.evaluations())
@@ -98,11 +100,11 @@ def _run(
         trained = {path: leaves[path] for spec in specs.values() for path in spec.shapes}
         numbers = {path: _places(spec) for path, spec in specs.items()}
 
-        def loss(trained: Any, slots: Any, **options: Any) -> Any:
+        def loss(trained: PyTree, slots: PyTree, **options: PyTree) -> PyTree:
             run = lambda riders: program.trace({**leaves, **trained}, riders, arrays)
             return _scalar(measuring.run(slots, run, **options))
 
-        def gradient(**options: Any) -> Any:
+        def gradient(**options: PyTree) -> PyTree:
             return jax.grad(lambda trained: loss(trained, measuring.slots, **options))(trained)
 
         gradients, statistics = jax.grad(loss, argnums=(0, 1))(trained, measuring.slots)
@@ -120,7 +122,7 @@ def _run(
         return jax.device_get(compiled(leaves, arrays))
 
 
-def _scalar(values: list[Any]) -> Any:
+def _scalar(values: list[PyTree]) -> PyTree:
     shapes = [value.shape for value in values]
     if shapes != [()]:
         raise TypeError(

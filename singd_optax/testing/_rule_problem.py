@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from singd_optax._types import PyTree
-from singd_optax.layers import Layers, LayerSpec, Product, RuleState, Stacking
+from singd_optax.layers import Layers, LayerSpec, RuleState, Stacking
+from singd_optax.layers._product import Product
 from singd_optax.measures import Statistics, carried_fields, layer_statistics
 from singd_optax.rules import Rule
 from singd_optax.structures import parse_structures

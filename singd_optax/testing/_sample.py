@@ -4,12 +4,12 @@ All that does not depend on the mode of a check, or on its dtype, is computed on
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from singd_optax._types import PyTree
 from singd_optax.structures import Structure, StructuredMatrix
 from singd_optax.testing._compile import chunked, quick_jit
 from singd_optax.testing._operations import MANY, entries, operations, references
@@ -21,7 +21,7 @@ MAPPED = 2
 @functools.lru_cache(maxsize=8)
 def arguments(
     structure: Structure, dim: int, batch_shape: tuple[int, ...], dtype: str
-) -> tuple[Any, ...]:
+) -> tuple[PyTree, ...]:
     """(A, B, x, scale) for ``operations``, of numpy arrays with a leading axis ``MAPPED``."""
     *wide, scale = _wide_arguments(structure, dim, batch_shape)
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(dtype)), wide)
@@ -31,7 +31,7 @@ def arguments(
 @functools.lru_cache(maxsize=8)
 def expected(
     structure: Structure, dim: int, batch_shape: tuple[int, ...], dtype: str
-) -> dict[str, Any]:
+) -> dict[str, PyTree]:
     """The results of ``operations`` on these arguments, in numpy."""
     A, B, x, scale = _widened(structure, dim, batch_shape, dtype)
     axes = 1 + len(batch_shape)
@@ -41,21 +41,21 @@ def expected(
 
 def expected_gradients(
     structure: Structure, dim: int, batch_shape: tuple[int, ...], dtype: str
-) -> Any:
+) -> PyTree:
     """The gradients of ``weighted`` at these arguments, by autodiff through dense algebra."""
     return _reference_gradients(structure)(*first(_widened(structure, dim, batch_shape, dtype)))
 
 
-def gradients(args: tuple[Any, ...]) -> Any:
+def gradients(args: tuple[PyTree, ...]) -> PyTree:
     """The gradients of ``weighted`` through ``operations``."""
 
-    def total(*args: Any) -> jax.Array:
+    def total(*args: PyTree) -> jax.Array:
         return weighted(entries(jnp, operations(*args), lambda matrix: matrix.to_dense()))
 
     return quick_jit(jax.grad(total, (0, 1, 2)))(*args)
 
 
-def weighted(results: dict[str, Any]) -> jax.Array:
+def weighted(results: dict[str, PyTree]) -> jax.Array:
     """A weighted sum of all entries of all results."""
     smooth = [value for name, value in results.items() if name != "max_abs"]  # which has ties
     numbers = jnp.concatenate([value.astype(jnp.float64).ravel() for value in smooth])
@@ -67,7 +67,7 @@ def to_dense(matrix: StructuredMatrix, axes: int) -> np.ndarray:
     return _to_dense()(matrix, axes)
 
 
-def first(tree: Any) -> Any:
+def first(tree: PyTree) -> PyTree:
     """Without the mapped axis."""
     return jax.tree.map(lambda leaf: leaf[0], tree)
 
@@ -75,7 +75,7 @@ def first(tree: Any) -> Any:
 @functools.lru_cache(maxsize=8)
 def _wide_arguments(
     structure: Structure, dim: int, batch_shape: tuple[int, ...]
-) -> tuple[Any, ...]:
+) -> tuple[PyTree, ...]:
     """In float64: A and B are not symmetric, being products in the structure."""
     random = np.random.default_rng(dim)
     batch = (MAPPED, *batch_shape)
@@ -99,30 +99,30 @@ def _wide_arguments(
 
 def _widened(
     structure: Structure, dim: int, batch_shape: tuple[int, ...], dtype: str
-) -> tuple[Any, ...]:
+) -> tuple[PyTree, ...]:
     return jax.tree.map(
         lambda leaf: leaf.astype(np.float64), arguments(structure, dim, batch_shape, dtype)
     )
 
 
 @functools.cache
-def _to_dense() -> Any:
+def _to_dense() -> PyTree:
     return chunked(lambda matrix: matrix.to_dense())
 
 
 @functools.lru_cache(maxsize=8)
-def _from_dense(structure: Structure) -> Any:
+def _from_dense(structure: Structure) -> PyTree:
     return chunked(structure.from_dense)
 
 
 @functools.lru_cache(maxsize=8)
-def _project(structure: Structure) -> Any:
+def _project(structure: Structure) -> PyTree:
     return chunked(lambda symmetric: structure.project(symmetric).to_dense())
 
 
 @functools.lru_cache(maxsize=8)
-def _reference_gradients(structure: Structure) -> Any:
-    def total(A: Any, B: Any, x: jax.Array, scale: jax.Array) -> jax.Array:
+def _reference_gradients(structure: Structure) -> PyTree:
+    def total(A: PyTree, B: PyTree, x: jax.Array, scale: jax.Array) -> jax.Array:
         def project(stack: jax.Array) -> jax.Array:
             return structure.project(stack).to_dense()
 

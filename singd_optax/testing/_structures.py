@@ -8,12 +8,12 @@ import dataclasses
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from singd_optax._types import PyTree
 from singd_optax.structures import PerformanceWarning, Structure, StructuredMatrix
 from singd_optax.testing._compile import quick_jit
 from singd_optax.testing._operations import PROMOTED, STORED, entries, operations
@@ -85,7 +85,7 @@ def structure_cases(
             yield StructureCase(structure, *point, mode)
 
 
-def check_structure(structure: Structure, **grid: Any) -> None:
+def check_structure(structure: Structure, **grid: PyTree) -> None:
     """Check a structure on the whole grid.
 
     Args:
@@ -135,7 +135,7 @@ def _check(case: StructureCase) -> None:
         _check_bound(case, np.asarray(bound, np.float64), want["to_dense"])
 
 
-def _operations_and_bound(A: StructuredMatrix, *others: Any) -> dict[str, Any]:
+def _operations_and_bound(A: StructuredMatrix, *others: PyTree) -> dict[str, PyTree]:
     return operations(A, *others) | {_BOUND: A.spectral_norm_bound()}
 
 
@@ -160,7 +160,7 @@ def _check_bound(case: StructureCase, bound: np.ndarray, dense: np.ndarray) -> N
     assert (bound <= norm * 1.1 * slack).all(), f"{case}: bound {bound} is loose: {norm}"
 
 
-def _compare(case: StructureCase, got: dict[str, Any], want: dict[str, Any]) -> None:
+def _compare(case: StructureCase, got: dict[str, PyTree], want: dict[str, PyTree]) -> None:
     computed = {"float64": 1e-11, "float32": 2e-5, "bfloat16": 2e-5}[case.dtype]
     rounded = {"float64": 1e-11, "float32": 1e-6, "bfloat16": 2.0**-7}[case.dtype]
     wrong = []

@@ -6,7 +6,6 @@ float64 would be cut to float32 there. So it travels as pairs of uint32.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +13,13 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 
+from singd_optax._types import PyTree
+
 
 def ask(
-    host: Callable[..., Any],
+    host: Callable[..., PyTree],
     shapes: tuple[tuple[int, ...], ...],
-    dtype: Any,
+    dtype: PyTree,
     arrays: tuple[jax.Array, ...],
     is_needed: bool = True,
 ) -> list[jax.Array]:
@@ -35,20 +36,20 @@ def ask(
     """
     dtypes = [array.dtype for array in arrays]
 
-    def hear(*sent: Any) -> Any:
+    def hear(*sent: PyTree) -> PyTree:
         got = [_arrived(array, of) for array, of in zip(sent, dtypes, strict=True)]
         return tuple(_answer(part, dtype) for part in host(*got))
 
-    def along(lanes: tuple[int, ...]) -> Any:
+    def along(lanes: tuple[int, ...]) -> PyTree:
         types = tuple(_answer_type(lanes + shape, dtype) for shape in shapes)
 
         @custom_vmap
-        def send(*packed: jax.Array) -> Any:
+        def send(*packed: jax.Array) -> PyTree:
             call = io_callback if is_needed else jax.pure_callback
             return call(hear, types, *packed)
 
         @send.def_vmap
-        def _(size: int, batched: list[bool], *packed: jax.Array) -> Any:
+        def _(size: int, batched: list[bool], *packed: jax.Array) -> PyTree:
             wide = [x if b else x[None] for x, b in zip(packed, batched, strict=True)]
             return along((size, *lanes))(*wide), (True,) * len(shapes)
 
@@ -57,7 +58,7 @@ def ask(
     return [_unpacked(part, dtype) for part in along(())(*map(_packed, arrays))]
 
 
-def _packed(array: Any) -> Any:
+def _packed(array: PyTree) -> PyTree:
     """An array as it travels to the host."""
     if array.dtype == np.float64:
         return jax.lax.bitcast_convert_type(array, jnp.uint32)
@@ -66,7 +67,7 @@ def _packed(array: Any) -> Any:
     return array
 
 
-def _arrived(array: Any, dtype: Any) -> np.ndarray:
+def _arrived(array: PyTree, dtype: PyTree) -> np.ndarray:
     """What was packed, on the host: real numbers in float64, integers as they are."""
     array = np.asarray(array)
     if jnp.issubdtype(dtype, jnp.floating):
@@ -74,21 +75,21 @@ def _arrived(array: Any, dtype: Any) -> np.ndarray:
     return array
 
 
-def _answer(array: np.ndarray, dtype: Any) -> np.ndarray:
+def _answer(array: np.ndarray, dtype: PyTree) -> np.ndarray:
     """A result, in float64, as it travels back."""
     if dtype != np.float64:
         return array.astype(dtype)
     return np.ascontiguousarray(array)[..., None].view(np.uint32)
 
 
-def _answer_type(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+def _answer_type(shape: tuple[int, ...], dtype: PyTree) -> jax.ShapeDtypeStruct:
     """What an answer of this shape is while it travels."""
     if dtype != np.float64:
         return jax.ShapeDtypeStruct(shape, dtype)
     return jax.ShapeDtypeStruct((*shape, 2), jnp.uint32)
 
 
-def _unpacked(array: jax.Array, dtype: Any) -> jax.Array:
+def _unpacked(array: jax.Array, dtype: PyTree) -> jax.Array:
     """The answer, where it arrived."""
     return jax.lax.bitcast_convert_type(array, dtype) if dtype == np.float64 else array
 

@@ -1,14 +1,13 @@
 """Curvature for wrappers that drop arguments which they do not know."""
 
-from typing import Any
-
 import optax
 
+from singd_optax._types import PyTree
 from singd_optax.measures import Statistics
 
 
 def bind_curvature(
-    tx: optax.GradientTransformation, curvature: dict[str, Statistics] | None, **extra_args: Any
+    tx: optax.GradientTransformation, curvature: dict[str, Statistics] | None, **extra_args: PyTree
 ) -> optax.GradientTransformation:
     """The transformation with ``curvature`` given once and for all, for one step.
 
@@ -45,7 +44,7 @@ def bind_curvature(
     plain = isinstance(tx, optax.GradientTransformation)
     update = optax.with_extra_args_support(tx).update if plain else tx.update
 
-    def update_fn(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update_fn(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         return update(updates, state, params, curvature=curvature, **extra_args)
 
     return optax.GradientTransformation(tx.init, update_fn)

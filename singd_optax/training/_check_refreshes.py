@@ -1,16 +1,16 @@
 """Are the factors of all layers still refreshed?"""
 
 import warnings
-from typing import Any
 
 import jax
 import numpy as np
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_size
 from singd_optax.layers import rule_states
 
 
-def check_refreshes(opt_state: Any, *, limit: int = 20) -> list[str]:
+def check_refreshes(opt_state: PyTree, *, limit: int = 20) -> list[str]:
     """Warn of layers whose refreshes were all skipped for some time.
 
     A refresh of which nothing can be made is skipped, and training goes on with the factors that

@@ -1,23 +1,19 @@
 """Does a restored optimizer state belong to this optimizer?"""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers import (
-    RuleState,
-    describe_factor,
-    differing_form,
-    path_name,
-    role_of_factors,
-    rule_states,
-)
+from singd_optax._types import PyTree
+from singd_optax.layers import RuleState, rule_states
+from singd_optax.layers._check_form import differing_form
+from singd_optax.layers._check_state import describe_factor
+from singd_optax.layers._roles import role_of_factors
+from singd_optax.layers._tree import path_name
 from singd_optax.training._check_refreshes import check_refreshes
 from singd_optax.training._check_values import damaged
 
 
-def check_opt_state(opt_state: Any, tx: Any, params: Any) -> None:
+def check_opt_state(opt_state: PyTree, tx: PyTree, params: PyTree) -> None:
     """Raise unless an optimizer state is of this optimizer and model, with what differs.
 
     Checkpoint libraries restore what they find; some of them even under other shapes than asked
@@ -74,11 +70,11 @@ def check_opt_state(opt_state: Any, tx: Any, params: Any) -> None:
     check_refreshes(opt_state)
 
 
-def _by_path(states: list[RuleState]) -> dict[str, Any]:
+def _by_path(states: list[RuleState]) -> dict[str, PyTree]:
     return {path: pair for state in states for path, pair in state.rule_states.items()}
 
 
-def _differing_factors(got: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+def _differing_factors(got: dict[str, PyTree], expected: dict[str, PyTree]) -> list[str]:
     lines = []
     for path in sorted({*got, *expected}):
         if path not in expected:
@@ -96,7 +92,7 @@ def _differing_factors(got: dict[str, Any], expected: dict[str, Any]) -> list[st
     return lines
 
 
-def _differing_leaves(got: Any, expected: Any) -> list[str]:
+def _differing_leaves(got: PyTree, expected: PyTree) -> list[str]:
     trees = [
         {
             path_name(path): f"{jnp.result_type(leaf).name}{list(jnp.shape(leaf))}"

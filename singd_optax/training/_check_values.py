@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._types import PyTree
-from singd_optax.layers import roles_of, rule_states
+from singd_optax.layers import rule_states
+from singd_optax.layers._roles import roles_of
 from singd_optax.structures import StructuredMatrix, contract
 
 #: How far a cached product may be from that of its factors, of its largest entry.

@@ -2,21 +2,22 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_size
-from singd_optax.layers import Layers, check_layers, measured_states
+from singd_optax.layers import Layers, measured_states
+from singd_optax.layers._check import check_layers
 from singd_optax.measures import by_origin
 
 Accumulation = optax.microbatching.AccumulationType
 
 
 def microbatch(
-    grad_fn: Callable[..., Any],
+    grad_fn: Callable[..., PyTree],
     layers: Layers,
     microbatch_size: int,
     *,
@@ -24,8 +25,8 @@ def microbatch(
     argnames: str | Sequence[str] = (),
     in_axes: int | Sequence[int] = 0,
     has_aux: bool = False,
-    aux: Any = Accumulation.MEAN,
-) -> Callable[..., Any]:
+    aux: PyTree = Accumulation.MEAN,
+) -> Callable[..., PyTree]:
     """``grad_fn`` over micro-batches: activations of one at a time, results of the whole batch.
 
     Built on ``optax.microbatch``. For mean losses value, gradients and statistics are averaged:
@@ -75,10 +76,12 @@ def microbatch(
     total = Accumulation.SUM if is_sum_loss(layers) else Accumulation.MEAN
 
     @functools.wraps(grad_fn)
-    def accumulated(params: Any, *args: Any, opt_state: Any = None, **kwargs: Any) -> Any:
+    def accumulated(
+        params: PyTree, *args: PyTree, opt_state: PyTree = None, **kwargs: PyTree
+    ) -> PyTree:
         states = {path: state for state in measured_states(opt_state) for path in state.rule_states}
 
-        def wide(*args: Any, **kwargs: Any) -> Any:
+        def wide(*args: PyTree, **kwargs: PyTree) -> PyTree:
             value, grads, curvature = grad_fn(*args, opt_state=opt_state, **kwargs)
             plain = {path: one._replace(measured_at=None) for path, one in curvature.items()}
             return value, jax.tree.map(_widen, grads), plain

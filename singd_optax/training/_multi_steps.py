@@ -1,15 +1,17 @@
 """optax.MultiSteps for gradients and statistics."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_interval
-from singd_optax.layers import AccumulatedState, Layers, check_layers, measured_states
+from singd_optax.layers import Layers, measured_states
+from singd_optax.layers._check import check_layers
+from singd_optax.layers._states import AccumulatedState
 from singd_optax.measures import Statistics, by_origin
 from singd_optax.training._microbatch import is_sum_loss
 
@@ -46,10 +48,10 @@ class MultiSteps:
     def __init__(
         self,
         opt: optax.GradientTransformation,
-        every_k_schedule: int | Callable[[Any], Any],
+        every_k_schedule: int | Callable[[PyTree], PyTree],
         layers: Layers,
         *,
-        should_skip_update_fn: Any = None,
+        should_skip_update_fn: PyTree = None,
         accumulator_dtype: DTypeLike = jnp.float32,
     ):
         """As ``optax.MultiSteps``, and the layers.
@@ -79,7 +81,7 @@ class MultiSteps:
             accumulator_dtype=accumulator_dtype,
         )
 
-    def init(self, params: Any) -> AccumulatedState:
+    def init(self, params: PyTree) -> AccumulatedState:
         """The state: that of ``optax.MultiSteps``, and statistics of no micro-batch."""
         state = self._multi_steps.init(params)
         zeros = {
@@ -91,13 +93,13 @@ class MultiSteps:
 
     def update(
         self,
-        updates: Any,
+        updates: PyTree,
         state: AccumulatedState,
-        params: Any = None,
+        params: PyTree = None,
         *,
         curvature: dict[str, Statistics] | None = None,
-        **extra_args: Any,
-    ) -> tuple[Any, AccumulatedState]:
+        **extra_args: PyTree,
+    ) -> tuple[PyTree, AccumulatedState]:
         """Take one micro-batch's gradients and curvature.
 
         Args:
@@ -140,7 +142,7 @@ class MultiSteps:
 
         return result, AccumulatedState(new_inner, jax.tree.map(kept, old, new))
 
-    def has_updated(self, state: AccumulatedState) -> Any:
+    def has_updated(self, state: AccumulatedState) -> PyTree:
         """Whether the last ``update`` was one of the optimizer."""
         return self._multi_steps.has_updated(state.multi_steps)
 
@@ -151,10 +153,10 @@ class MultiSteps:
     def _accumulated(
         self, old: dict[str, Statistics], given: dict[str, Statistics], count: jax.Array
     ) -> dict[str, Statistics]:
-        def mean(old: Any, new: Any) -> Any:
+        def mean(old: PyTree, new: PyTree) -> PyTree:
             return jax.tree.map(lambda a, b: a + (b - a) / (count + 1).astype(a.dtype), old, new)
 
-        def total(old: Any, new: Any) -> Any:
+        def total(old: PyTree, new: PyTree) -> PyTree:
             return jax.tree.map(jnp.add, old, new)
 
         rules = {

@@ -1,10 +1,11 @@
 """flax's TrainState, which hands on curvature."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Self
 
 from flax.training import train_state
 
+from singd_optax._types import PyTree
 from singd_optax.measures import Statistics
 from singd_optax.training._bind import bind_curvature
 from singd_optax.training._check_refreshes import check_refreshes
@@ -35,10 +36,10 @@ class TrainState(train_state.TrainState):
     def apply_gradients(
         self,
         *,
-        grads: Any,
+        grads: PyTree,
         curvature: dict[str, Statistics] | None = None,
-        extra_args: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        extra_args: Mapping[str, PyTree] | None = None,
+        **kwargs: PyTree,
     ) -> Self:
         """One step of the optimizer.
 
@@ -62,8 +63,8 @@ class TrainState(train_state.TrainState):
 
 
 def train_step(
-    grad_fn: Callable[..., Any], state: TrainState, *args: Any, **kwargs: Any
-) -> tuple[TrainState, Any]:
+    grad_fn: Callable[..., PyTree], state: TrainState, *args: PyTree, **kwargs: PyTree
+) -> tuple[TrainState, PyTree]:
     """One step of training: gradients and curvature, then the optimizer.
 
     Args:

@@ -7,14 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._types import PyTree
-from singd_optax.layers import (
-    Layers,
-    MatrixView,
-    RuleState,
-    RuleTag,
-    check_factors,
-    check_form,
-)
+from singd_optax.layers import Layers, MatrixView, RuleState
+from singd_optax.layers._check_form import check_form
+from singd_optax.layers._check_state import check_factors
+from singd_optax.layers._rule_tag import RuleTag
 from singd_optax.measures import Measure, Statistics, is_stale
 
 

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from singd_optax._types import PyTree
-from singd_optax.layers import Layers, Leaves, check_updates, differing_form, rule_states
+from singd_optax.layers import Layers, rule_states
+from singd_optax.layers._check import check_updates
+from singd_optax.layers._check_form import differing_form
+from singd_optax.layers._tree import Leaves
 from singd_optax.transforms._check import checked_layers
 from singd_optax.transforms._params import check_some_params
 

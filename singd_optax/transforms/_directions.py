@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._types import PyTree
-from singd_optax.layers import MatrixView, multiplying_sides, roles_of
+from singd_optax.layers import MatrixView
+from singd_optax.layers._roles import multiplying_sides, roles_of
 from singd_optax.rules import Rule, choose
 
 Arrays = dict[str, jax.Array]

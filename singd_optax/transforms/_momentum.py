@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from singd_optax._types import PyTree
 from singd_optax._validate import check_flag, check_number, concrete_number
-from singd_optax.layers import Leaves
+from singd_optax.layers._tree import Leaves
 from singd_optax.rules import Hyperparameter
 
 Arrays = Mapping[str, jax.Array]

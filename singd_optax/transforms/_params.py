@@ -3,14 +3,9 @@
 import optax
 
 from singd_optax._types import PyTree
-from singd_optax.layers import (
-    Layers,
-    LayerSpec,
-    Leaves,
-    check_params,
-    warn_of_unknown,
-    whole_layers,
-)
+from singd_optax.layers import Layers, LayerSpec
+from singd_optax.layers._check import check_params, warn_of_unknown, whole_layers
+from singd_optax.layers._tree import Leaves
 
 
 def check_some_params(params: PyTree) -> None:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._types import PyTree
-from singd_optax.layers import MatrixView, roles_of, sides_of
+from singd_optax.layers import MatrixView
+from singd_optax.layers._roles import roles_of, sides_of
 from singd_optax.measures import SIDES, Statistics, is_stale, moments_of
 from singd_optax.rules import Rule, choose
 from singd_optax.structures import stochastic_round

@@ -10,22 +10,15 @@ from jax.typing import DTypeLike
 
 from singd_optax._types import PyTree
 from singd_optax._validate import check_interval, check_seed
-from singd_optax.layers import (
-    Layers,
-    LayerSpec,
-    Leaves,
-    MatrixAxes,
-    MatrixView,
-    RuleState,
-    RuleTag,
-    as_count,
-    check_layers,
-    check_matrix_axes,
-    check_params,
-    matrix_specs,
-    parse_options,
-    roles_of,
-)
+from singd_optax.layers import Layers, LayerSpec, MatrixAxes, MatrixView, RuleState
+from singd_optax.layers._check import check_layers, check_params
+from singd_optax.layers._matrices import matrix_specs
+from singd_optax.layers._matrix_axes import check_matrix_axes
+from singd_optax.layers._roles import roles_of
+from singd_optax.layers._rule_tag import RuleTag
+from singd_optax.layers._spec import parse_options
+from singd_optax.layers._states import as_count
+from singd_optax.layers._tree import Leaves
 from singd_optax.measures import Statistics
 from singd_optax.placement import laid_out_like, partitions_of
 from singd_optax.rules import Hyperparameter, Interval, Rule, choose

@@ -25,6 +25,7 @@ from singd_optax.layers._roles import (
 )
 from singd_optax.layers._view import MatrixView
 from singd_optax.measures import Measure, Moments, Statistics
+from singd_optax.rules._inverse import eigen, inverse
 from singd_optax.rules._inverse_free import FactorStepNorm, InverseFree
 from singd_optax.rules._numbers import DampingMode, Hyperparameter, Interval, hyperparameter_at
 from singd_optax.rules._roots import RootMethod, inverse_root
@@ -60,6 +61,8 @@ __all__ = [
     "Rule",
     "Statistics",
     "choose",
+    "eigen",
     "hyperparameter_at",
+    "inverse",
     "inverse_root",
 ]

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import stub
 
 import singd_optax
 import singd_optax.testing
@@ -162,3 +163,23 @@ def test_every_public_name_is_documented():
             value = getattr(module, name)
             if inspect.isclass(value) or inspect.isfunction(value):
                 assert (value.__doc__ or "").strip(), f"{module.__name__}.{name}"
+
+
+def test_editors_see_what_help_shows():
+    """Run `python tests/stub.py` after a change of an option or of its description."""
+    assert stub.PATH.read_text() == stub.text()
+
+
+def test_files_of_algorithms_are_read_in_one_sitting():
+    sizes = sorted(
+        len(file.read_text().splitlines())
+        for file in (ROOT / "optimizers").glob("_*.py")
+        if file.name != "__init__.py"
+    )
+    assert sizes[-1] <= 400
+    assert sizes[len(sizes) // 2] <= 300
+
+
+def test_any_is_rare():
+    lines = [line for file in FILES for line in file.read_text().splitlines()]
+    assert sum(re.search(r"\bAny\b", line) is not None for line in lines) <= 150

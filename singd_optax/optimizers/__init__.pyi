@@ -1,0 +1,1215 @@
+"""Written by tests/stub.py: what editors and type checkers read."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import optax
+from jax.typing import DTypeLike
+
+from singd_optax.layers import Layers, MatrixAxes
+from singd_optax.optimizers._kfac import InverseMethod
+from singd_optax.optimizers._recipe import Mask
+from singd_optax.optimizers._singd import FactorInit
+from singd_optax.rules import (
+    DampingMode,
+    FactorStepNorm,
+    Hyperparameter,
+    Interval,
+    RootMethod,
+    Rule,
+)
+from singd_optax.structures import Precision, Structure
+from singd_optax.transforms import KLClip
+from singd_optax.transforms._grafting import GraftedStep
+from singd_optax.optimizers._caspr import CASPR as CASPR
+from singd_optax.optimizers._ikfac import IKFAC as IKFAC
+from singd_optax.optimizers._kfac import KFAC as KFAC
+from singd_optax.optimizers._singd import SINGD as SINGD
+from singd_optax.optimizers._inverse_free_shampoo import InverseFreeShampoo as InverseFreeShampoo
+from singd_optax.optimizers._shampoo import Shampoo as Shampoo
+
+def caspr(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter | None = 0.95,
+    eps: Hyperparameter = 1e-06,
+    root: int = 4,
+    root_method: RootMethod = 'eigh',
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    momentum: Hyperparameter = 0.9,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = 'rmsprop',
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """CASPR as a drop-in for AdamW: Shampoo's state, twice the products.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
+        arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
+      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
+        approximates full-matrix Adagrad.
+      root_method: "eigh", or "newton", which needs matrix products only.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def ikfac(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode | None = None,
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = 'spectral',
+    factor_init: FactorInit | None = None,
+    cache_products: bool = True,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """IKFAC, KFAC without inverses, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ of each side, a number >= 0 or a schedule; by default ``damping_schedule(0.3)``,
+        which falls from 1 to 0.3. With 0.03 a deep autoencoder in bfloat16 ended at 20.2, with 0.3
+        at 13.9 (13.97 and 13.84 in float32).
+      damping_mode: "absolute" (the paper's), or "relative" to Tr U / d_i for K and Tr G / d_o for
+        C. None is "relative" with a spectral step norm, else "absolute".
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_step_norm: What bounds the factors' steps: None (the paper's), "max_abs" or "spectral":
+        m is divided by max(1, ‖m‖).
+      factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
+        identity that fit the first statistics. None is "statistics" with a spectral step norm,
+        else "identity".
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates.
+      TypeError: ``layers`` or an option is of another type, or an option is unknown.
+    """
+    ...
+
+def ingd(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode | None = None,
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_momentum: Hyperparameter = 0.0,
+    factor_step_norm: FactorStepNorm = 'spectral',
+    factor_init: FactorInit | None = None,
+    cache_products: bool = True,
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+    precision: Precision = 'highest',
+) -> optax.GradientTransformationExtraArgs:
+    """INGD as a drop-in for AdamW: SINGD with dense factors (arXiv 2302.09738).
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, with dense structures.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
+        layer's statistics, so that the scale of loss and activations drops out. None is "relative"
+        with a spectral step norm, and "absolute" with the steps of the paper and its package.
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule; at 0, none is
+        kept.
+      factor_step_norm: What bounds the factors' steps: None (the paper's), "max_abs" (an option of
+        its package) or "spectral"; with this one, the momentum is bounded too, and I - b1 m is
+        never singular.
+      factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
+        identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
+        be learnt. None is "statistics" with a spectral step norm, else "identity".
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: A structure is not dense, or an option is out of range.
+      TypeError: ``layers`` or an option is of another type, or an option is unknown.
+    """
+    ...
+
+def inverse_free_shampoo(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_momentum: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = 'spectral',
+    batch_size: Hyperparameter = 1.0,
+    factor_init: Literal['identity', 'gradient'] = 'gradient',
+    cache_products: bool = False,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    momentum: Hyperparameter = 0.8,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.2,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Structured inverse- and root-free Shampoo as a drop-in for AdamW, without layers.
+
+    Matrix-shaped parameters: ``scale_by_inverse_free_shampoo``, an average of its updates, scaled
+    to a root mean square as AdamW's are, decoupled weight decay. All other parameters go to
+    ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
+        arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "relative" to B mean(G²), or "absolute" (the paper's).
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule.
+      factor_step_norm: What bounds the factors' steps: None, "max_abs" or "spectral".
+      batch_size: B; 1 for a loss that is a sum, the number of examples for one that is a mean:
+        squares of a mean gradient are that much smaller than the curvature that they stand for. It
+        is of no effect on the direction where damping is relative, and only scales it.
+      factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
+        the size of the first gradient, so that nothing has to be learnt but shape.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates.
+      TypeError: An option is unknown or of another type.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.inverse_free_shampoo(1e-2, structures=("dense", "diagonal"))
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    """
+    ...
+
+def kfac(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    bias_correction: bool = True,
+    use_pi: bool = True,
+    inverse_method: InverseMethod = 'cholesky',
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """KFAC, with inverses, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``; structures dense, diagonal or block-diagonal.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
+        the scale of loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
+        not, they start at I.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_method: "cholesky", or "eigh", which damps the product and not the factors.
+      inverse_every: At least this many steps from one inversion to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates.
+      TypeError: ``layers`` or an option is of another type, or an option is unknown.
+    """
+    ...
+
+def optimizer(
+    learning_rate: Hyperparameter,
+    rule: Rule,
+    layers: Layers | None = None,
+    *,
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    momentum: Hyperparameter = ...,
+    nesterov: bool = ...,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = ...,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = ...,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """A complete optimizer with any rule, as a drop-in for AdamW.
+
+    Matrices (of Kronecker layers, or of all arrays of two axes or more) get momentum, the rule's
+    direction, one size, and decoupled weight decay; all other parameters go to ``fallback``.
+    ``singd``, ``kfac``, ``shampoo`` and the like are this with their rules, and a rule of your own
+    comes in by the same door.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      rule: What to do for each matrix, for example ``SINGD()``. It brings defaults for the common
+        options (``Rule.recipe``).
+      layers: From ``find_layers``; needed by rules that measure layers. None for all arrays of two
+        axes or more.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      **options: Those of ``scale_by_rule``, by name:
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad`` if the rule
+      has measures.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> from singd_optax.optimizers import Shampoo
+      >>> tx = singd_optax.optimizer(1e-2, Shampoo(b2=0.9), momentum=0.8)
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    """
+    ...
+
+def scale_by_caspr(
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter | None = 0.95,
+    eps: Hyperparameter = 1e-06,
+    root: int = 4,
+    root_method: RootMethod = 'eigh',
+    precision: Precision = 'highest',
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by CASPR's preconditioner, from gradients alone.
+
+    With Shampoo's roots A = L^(-1/4) and B = R^(-1/4), a gradient G becomes
+    (A² G + 2 A G B + G B²) / 4: the same state, twice the products, and a preconditioner closer
+    to full-matrix Adagrad's. The equations are in ``singd_optax.optimizers.CASPR``.
+    ``singd_optax.caspr`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
+        arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
+      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
+        approximates full-matrix Adagrad.
+      root_method: "eigh", or "newton", which needs matrix products only.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      A transformation; its state counts roots that failed, in ``skipped_refreshes``.
+
+    Raises:
+      ValueError: An option is out of range.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Duvvuri, Devvrit, Anil, Hsieh and Dhillon, Combining Axes Preconditioners through Kronecker
+      Approximation for Deep Learning, ICLR 2024.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_caspr(b2=None, eps=0.0)
+      >>> grads = {"kernel": jnp.diag(jnp.array([4.0, 9.0]))}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(4)
+      Array([[1., 0.],
+             [0., 1.]], dtype=float32)
+    """
+    ...
+
+def scale_by_ikfac(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode | None = None,
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = 'spectral',
+    factor_init: FactorInit | None = None,
+    cache_products: bool = True,
+    precision: Precision = 'highest',
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by IKFAC's preconditioner: KFAC without inverses.
+
+    K Kᵀ follows KFAC's (S_K + λ I)^-1 up to O(b1²), S_K the moving average of the inputs' second
+    moments with weight b1, and C Cᵀ likewise. The equations are in
+    ``singd_optax.optimizers.IKFAC``; parameters outside ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ of each side, a number >= 0 or a schedule; by default ``damping_schedule(0.3)``,
+        which falls from 1 to 0.3. With 0.03 a deep autoencoder in bfloat16 ended at 20.2, with 0.3
+        at 13.9 (13.97 and 13.84 in float32).
+      damping_mode: "absolute" (the paper's), or "relative" to Tr U / d_i for K and Tr G / d_o for
+        C. None is "relative" with a spectral step norm, else "absolute".
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_step_norm: What bounds the factors' steps: None (the paper's), "max_abs" or "spectral":
+        m is divided by max(1, ‖m‖).
+      factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
+        identity that fit the first statistics. None is "statistics" with a spectral step norm,
+        else "identity".
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Lin et al., Structured Inverse-Free Natural Gradient, ICML 2024, arXiv 2312.05705, theorem 1.
+    """
+    ...
+
+def scale_by_inverse_free_shampoo(
+    layers: Layers | None = None,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_momentum: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = 'spectral',
+    batch_size: Hyperparameter = 1.0,
+    factor_init: Literal['identity', 'gradient'] = 'gradient',
+    cache_products: bool = False,
+    precision: Precision = 'highest',
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by structured inverse- and root-free Shampoo, from gradients alone.
+
+    The relative of SINGD for any tree of parameters: no model, no layers, no inverse and no root.
+    A gradient G becomes K Kᵀ G C Cᵀ; K and C approach roots of the inverse second moment of the
+    gradient by matrix products alone, may have any structure, and may be kept in bfloat16. The
+    equations are in ``singd_optax.optimizers.InverseFreeShampoo``. How arrays make matrices is said
+    at ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.inverse_free_shampoo`` is
+    a complete optimizer.
+
+    As nothing takes a root, the update is smaller where gradients are larger: scale it, by
+    ``grafting`` or as the complete optimizer does.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
+        arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "relative" to B mean(G²), or "absolute" (the paper's).
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule.
+      factor_step_norm: What bounds the factors' steps: None, "max_abs" or "spectral".
+      batch_size: B; 1 for a loss that is a sum, the number of examples for one that is a mean:
+        squares of a mean gradient are that much smaller than the curvature that they stand for. It
+        is of no effect on the direction where damping is relative, and only scales it.
+      factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
+        the size of the first gradient, so that nothing has to be learnt but shape.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      A transformation; its state counts refreshes that were skipped, in ``skipped_refreshes``.
+
+    Raises:
+      ValueError: An option is out of range.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Lin et al., Can We Remove the Square-Root in Adaptive Gradient Methods? A Second-Order
+      Perspective, ICML 2024, arXiv 2402.03496.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> tx = optax.chain(
+      ...   singd_optax.scale_by_inverse_free_shampoo(structures="diagonal", grafting="sgd"),
+      ...   optax.scale_by_learning_rate(0.1))
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> opt_state = tx.init(params)
+      >>> updates, opt_state = tx.update(params, opt_state, params)
+      >>> round(float(optax.tree.norm(updates["kernel"])), 4)
+      0.2449
+    """
+    ...
+
+def scale_by_kfac(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    bias_correction: bool = True,
+    use_pi: bool = True,
+    inverse_method: InverseMethod = 'cholesky',
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by KFAC's preconditioner: the method that SINGD makes inverse-free.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    (S_K + π √λ I)^-1 G (S_C + √λ / π I)^-1, with S_K and S_C moving averages of the second moments
+    of inputs and output gradients. The equations are in ``singd_optax.optimizers.KFAC``; parameters
+    outside ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``; structures dense, diagonal or block-diagonal.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
+        the scale of loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
+        not, they start at I.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_method: "cholesky", or "eigh", which damps the product and not the factors.
+      inverse_every: At least this many steps from one inversion to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range. From ``init``: a structure has no inverse.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Martens and Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature,
+      ICML 2015, arXiv 1503.05671. Eschenhagen et al., Kronecker-Factored Approximate Curvature for
+      Modern Neural Network Architectures, NeurIPS 2023, arXiv 2311.00636 (expand and reduce).
+    """
+    ...
+
+def scale_by_shampoo(
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter | None = 0.95,
+    eps: Hyperparameter = 1e-06,
+    root: int = 4,
+    root_method: RootMethod = 'eigh',
+    precision: Precision = 'highest',
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Shampoo's preconditioner, from gradients alone.
+
+    A gradient G becomes L^(-1/4) G R^(-1/4), with L and R the averages of G Gᵀ and Gᵀ G; the
+    equations are in ``singd_optax.optimizers.Shampoo``. Roots are taken in float32 (float64 for
+    float64 parameters). How arrays make matrices is said at ``scale_by_rule``; scalars and vectors
+    pass through. ``singd_optax.shampoo`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
+        arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
+      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
+        approximates full-matrix Adagrad.
+      root_method: "eigh", or "newton", which needs matrix products only.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      A transformation; its state counts roots that failed, in ``skipped_refreshes``.
+
+    Raises:
+      ValueError: An option is out of range.
+      TypeError: An option is unknown or of another type. ``optax.inject_hyperparams`` turns numbers
+        into arrays: name ``root`` in its ``static_args``.
+
+    References:
+      Gupta, Koren and Singer, Shampoo: Preconditioned Stochastic Tensor Optimization, ICML 2018,
+      arXiv 1802.09568. Anil et al., Scalable Second Order Optimization for Deep Learning, arXiv
+      2002.09018 (blocks, grafting, the coupled Newton iteration).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> tx = optax.chain(
+      ...   singd_optax.scale_by_shampoo(grafting="adam"), optax.scale_by_learning_rate(0.1))
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> opt_state = tx.init(params)
+      >>> grads = jax.tree.map(jnp.ones_like, params)
+      >>> updates, opt_state = tx.update(grads, opt_state, params)
+      >>> updates["kernel"].round(3)
+      Array([[-0.1, -0.1],
+             [-0.1, -0.1],
+             [-0.1, -0.1]], dtype=float32)
+    """
+    ...
+
+def scale_by_singd(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode | None = None,
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_momentum: Hyperparameter = 0.0,
+    factor_step_norm: FactorStepNorm = 'spectral',
+    factor_init: FactorInit | None = None,
+    cache_products: bool = True,
+    precision: Precision = 'highest',
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by SINGD's preconditioner: structured, inverse-free natural gradient.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    K Kᵀ G C Cᵀ. K and C approach roots of the inverse curvature by matrix products alone; the
+    equations are in ``singd_optax.optimizers.SINGD``. With dense structures this is INGD.
+
+    Parameters outside ``layers`` pass through unchanged. The algorithm of the paper is
+    ``optax.chain(scale_by_singd(layers, damping=1e-3, factor_learning_rate=1e-2,
+    factor_momentum=0.9, factor_step_norm=None), optax.add_decayed_weights(weight_decay),
+    optax.trace(momentum), optax.scale_by_learning_rate(learning_rate))``, see ``SINGD.paper``;
+    ``singd_optax.singd`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
+        layer's statistics, so that the scale of loss and activations drops out. None is "relative"
+        with a spectral step norm, and "absolute" with the steps of the paper and its package.
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule; at 0, none is
+        kept.
+      factor_step_norm: What bounds the factors' steps: None (the paper's), "max_abs" (an option of
+        its package) or "spectral"; with this one, the momentum is bounded too, and I - b1 m is
+        never singular.
+      factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
+        identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
+        be learnt. None is "statistics" with a spectral step norm, else "identity".
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Lin et al., Structured Inverse-Free Natural Gradient, ICML 2024, arXiv 2312.05705.
+      Lin et al., Simplifying Momentum-based Positive-definite Submanifold Optimization (INGD),
+      ICML 2023, arXiv 2302.09738.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model = nn.Dense(3)
+      >>> x = jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="diagonal")
+      >>> tx = optax.chain(singd_optax.scale_by_singd(layers), optax.scale_by_learning_rate(0.1))
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      >>> updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      >>> params = optax.apply_updates(params, updates)
+    """
+    ...
+
+def shampoo(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter | None = 0.95,
+    eps: Hyperparameter = 1e-06,
+    root: int = 4,
+    root_method: RootMethod = 'eigh',
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    momentum: Hyperparameter = 0.9,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = 'rmsprop',
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Shampoo as a drop-in for AdamW: any model, gradients only.
+
+    Matrix-shaped parameters: Shampoo's direction at the length of RMSProp's step (so that AdamW's
+    learning rates carry over), an average of it, decoupled weight decay. All other parameters go
+    to ``fallback``. How arrays make matrices, stacked ones too, is said at ``scale_by_rule``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
+        arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
+      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
+        approximates full-matrix Adagrad.
+      root_method: "eigh", or "newton", which needs matrix products only.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates.
+      TypeError: An option is unknown or of another type. ``optax.inject_hyperparams`` turns numbers
+        into arrays: name ``root`` in its ``static_args``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> x = jax.random.normal(jax.random.key(0), (64, 8))
+      >>> y = x @ jax.random.normal(jax.random.key(1), (8, 3))
+      >>> loss_fn = lambda params: jnp.mean((x @ params["kernel"] + params["bias"] - y) ** 2)
+      >>> params = {"kernel": jnp.zeros((8, 3)), "bias": jnp.zeros(3)}
+      >>> tx = singd_optax.shampoo(optax.linear_schedule(0.1, 0.0, 100))
+      >>> opt_state = tx.init(params)
+      >>> @jax.jit
+      ... def step(params, opt_state):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> for _ in range(100):
+      ...   params, opt_state = step(params, opt_state)
+      >>> bool(loss_fn(params) < 1e-3)
+      True
+    """
+    ...
+
+def singd(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode | None = None,
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_momentum: Hyperparameter = 0.0,
+    factor_step_norm: FactorStepNorm = 'spectral',
+    factor_init: FactorInit | None = None,
+    cache_products: bool = True,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """SINGD as a drop-in for AdamW: one learning rate, decoupled weight decay.
+
+    For Kronecker layers: Nesterov momentum of the gradient, SINGD's preconditioner, the update
+    scaled to one root mean square, decoupled weight decay. All other parameters go to
+    ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
+        layer's statistics, so that the scale of loss and activations drops out. None is "relative"
+        with a spectral step norm, and "absolute" with the steps of the paper and its package.
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule; at 0, none is
+        kept.
+      factor_step_norm: What bounds the factors' steps: None (the paper's), "max_abs" (an option of
+        its package) or "spectral"; with this one, the momentum is bounded too, and I - b1 m is
+        never singular.
+      factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
+        identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
+        be learnt. None is "statistics" with a spectral step norm, else "identity".
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates.
+      TypeError: ``layers`` or an option is of another type, or an option is unknown.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model = nn.Sequential([nn.Dense(16), nn.tanh, nn.Dense(1)])
+      >>> x = jnp.linspace(-1, 1, 32)[:, None]
+      >>> params = model.init(jax.random.key(0), x)
+      >>> def loss_fn(params, x):
+      ...   return jnp.mean((model.apply(params, x) - jnp.sin(3 * x)) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x)
+      >>> tx = singd_optax.singd(0.02, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> @jax.jit
+      ... def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> for _ in range(100):
+      ...   params, opt_state, value = step(params, opt_state, x)
+      >>> bool(value < 0.02)
+      True
+    """
+    ...

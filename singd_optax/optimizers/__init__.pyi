@@ -56,8 +56,8 @@ def caspr(
 
     Args:
       learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
-        arrays of two axes or more.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
       **options: Of the rule, and common ones, by name:
       b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
       eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
@@ -99,7 +99,8 @@ def caspr(
       An optax transformation, used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
       TypeError: An option is unknown or of another type.
     """
     ...
@@ -108,12 +109,12 @@ def ikfac(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
-    damping: Hyperparameter = ...,
-    damping_mode: DampingMode | None = None,
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = 'spectral',
-    factor_init: FactorInit | None = None,
     cache_products: bool = True,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode | None = None,
+    factor_init: FactorInit | None = None,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -133,19 +134,20 @@ def ikfac(
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``.
       **options: Of the rule, and common ones, by name:
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
+        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
+        too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
       damping: λ of each side, a number >= 0 or a schedule; by default ``damping_schedule(0.3)``,
         which falls from 1 to 0.3. With 0.03 a deep autoencoder in bfloat16 ended at 20.2, with 0.3
         at 13.9 (13.97 and 13.84 in float32).
       damping_mode: "absolute" (the paper's), or "relative" to Tr U / d_i for K and Tr G / d_o for
         C. None is "relative" with a spectral step norm, else "absolute".
-      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
-      factor_step_norm: What bounds the factors' steps: None (the paper's), "max_abs" or "spectral":
-        m is divided by max(1, ‖m‖).
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics. None is "statistics" with a spectral step norm,
         else "identity".
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
@@ -171,8 +173,9 @@ def ikfac(
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates.
-      TypeError: ``layers`` or an option is of another type, or an option is unknown.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
     """
     ...
 
@@ -180,13 +183,14 @@ def ingd(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = 'spectral',
+    cache_products: bool = True,
     damping: Hyperparameter = ...,
     damping_mode: DampingMode | None = None,
-    factor_learning_rate: Hyperparameter = 0.5,
     factor_momentum: Hyperparameter = 0.0,
-    factor_step_norm: FactorStepNorm = 'spectral',
     factor_init: FactorInit | None = None,
-    cache_products: bool = True,
+    precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
     fallback: optax.GradientTransformation | None = None,
@@ -198,30 +202,30 @@ def ingd(
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
     seed: int = 0,
-    precision: Precision = 'highest',
 ) -> optax.GradientTransformationExtraArgs:
     """INGD as a drop-in for AdamW: SINGD with dense factors (arXiv 2302.09738).
 
     Args:
       learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, with dense structures.
+      layers: From ``find_layers``.
       **options: Of the rule, and common ones, by name:
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
+        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
+        too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
       damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
       damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
         layer's statistics, so that the scale of loss and activations drops out. None is "relative"
         with a spectral step norm, and "absolute" with the steps of the paper and its package.
-      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
       factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule; at 0, none is
         kept.
-      factor_step_norm: What bounds the factors' steps: None (the paper's), "max_abs" (an option of
-        its package) or "spectral"; with this one, the momentum is bounded too, and I - b1 m is
-        never singular.
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
         be learnt. None is "statistics" with a spectral step norm, else "identity".
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
         params.
@@ -241,14 +245,14 @@ def ingd(
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
         "adam".
       seed: Of the random bits with which bfloat16 factors are rounded.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
 
     Raises:
-      ValueError: A structure is not dense, or an option is out of range.
-      TypeError: ``layers`` or an option is of another type, or an option is unknown.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
     """
     ...
 
@@ -256,14 +260,14 @@ def inverse_free_shampoo(
     learning_rate: Hyperparameter,
     layers: Layers | None = None,
     *,
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = 'spectral',
+    cache_products: bool = False,
     damping: Hyperparameter = ...,
     damping_mode: DampingMode = 'relative',
-    factor_learning_rate: Hyperparameter = 0.5,
     factor_momentum: Hyperparameter = 0.5,
-    factor_step_norm: FactorStepNorm = 'spectral',
     batch_size: Hyperparameter = 1.0,
     factor_init: Literal['identity', 'gradient'] = 'gradient',
-    cache_products: bool = False,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -288,22 +292,24 @@ def inverse_free_shampoo(
 
     Args:
       learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
-        arrays of two axes or more.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
       **options: Of the rule, and common ones, by name:
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
+        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
+        too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
       damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
       damping_mode: "relative" to B mean(G²), or "absolute" (the paper's).
-      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
       factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule.
-      factor_step_norm: What bounds the factors' steps: None, "max_abs" or "spectral".
       batch_size: B; 1 for a loss that is a sum, the number of examples for one that is a mean:
         squares of a mean gradient are that much smaller than the curvature that they stand for. It
         is of no effect on the direction where damping is relative, and only scales it.
       factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
         the size of the first gradient, so that nothing has to be learnt but shape.
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
@@ -339,7 +345,8 @@ def inverse_free_shampoo(
       An optax transformation, used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
       TypeError: An option is unknown or of another type.
 
     Example:
@@ -378,7 +385,7 @@ def kfac(
 
     Args:
       learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``; structures dense, diagonal or block-diagonal.
+      layers: From ``find_layers``.
       **options: Of the rule, and common ones, by name:
       damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
@@ -417,8 +424,9 @@ def kfac(
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates.
-      TypeError: ``layers`` or an option is of another type, or an option is unknown.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
     """
     ...
 
@@ -531,8 +539,8 @@ def scale_by_caspr(
     ``singd_optax.caspr`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
-        arrays of two axes or more.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
       **options: Of the rule, and common ones, by name:
       b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
       eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
@@ -566,10 +574,11 @@ def scale_by_caspr(
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
-      A transformation; its state counts roots that failed, in ``skipped_refreshes``.
+      An optax transformation, used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
       TypeError: An option is unknown or of another type.
 
     References:
@@ -589,12 +598,12 @@ def scale_by_caspr(
 def scale_by_ikfac(
     layers: Layers,
     *,
-    damping: Hyperparameter = ...,
-    damping_mode: DampingMode | None = None,
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = 'spectral',
-    factor_init: FactorInit | None = None,
     cache_products: bool = True,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode | None = None,
+    factor_init: FactorInit | None = None,
     precision: Precision = 'highest',
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
@@ -614,19 +623,20 @@ def scale_by_ikfac(
     Args:
       layers: From ``find_layers``.
       **options: Of the rule, and common ones, by name:
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
+        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
+        too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
       damping: λ of each side, a number >= 0 or a schedule; by default ``damping_schedule(0.3)``,
         which falls from 1 to 0.3. With 0.03 a deep autoencoder in bfloat16 ended at 20.2, with 0.3
         at 13.9 (13.97 and 13.84 in float32).
       damping_mode: "absolute" (the paper's), or "relative" to Tr U / d_i for K and Tr G / d_o for
         C. None is "relative" with a spectral step norm, else "absolute".
-      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
-      factor_step_norm: What bounds the factors' steps: None (the paper's), "max_abs" or "spectral":
-        m is divided by max(1, ‖m‖).
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics. None is "statistics" with a spectral step norm,
         else "identity".
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
@@ -644,10 +654,11 @@ def scale_by_ikfac(
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
-      A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
 
     Raises:
-      ValueError: An option is out of range.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
       TypeError: An option is unknown or of another type.
 
     References:
@@ -658,14 +669,14 @@ def scale_by_ikfac(
 def scale_by_inverse_free_shampoo(
     layers: Layers | None = None,
     *,
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = 'spectral',
+    cache_products: bool = False,
     damping: Hyperparameter = ...,
     damping_mode: DampingMode = 'relative',
-    factor_learning_rate: Hyperparameter = 0.5,
     factor_momentum: Hyperparameter = 0.5,
-    factor_step_norm: FactorStepNorm = 'spectral',
     batch_size: Hyperparameter = 1.0,
     factor_init: Literal['identity', 'gradient'] = 'gradient',
-    cache_products: bool = False,
     precision: Precision = 'highest',
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
@@ -692,22 +703,24 @@ def scale_by_inverse_free_shampoo(
     ``grafting`` or as the complete optimizer does.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
-        arrays of two axes or more.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
       **options: Of the rule, and common ones, by name:
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
+        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
+        too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
       damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
       damping_mode: "relative" to B mean(G²), or "absolute" (the paper's).
-      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
       factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule.
-      factor_step_norm: What bounds the factors' steps: None, "max_abs" or "spectral".
       batch_size: B; 1 for a loss that is a sum, the number of examples for one that is a mean:
         squares of a mean gradient are that much smaller than the curvature that they stand for. It
         is of no effect on the direction where damping is relative, and only scales it.
       factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
         the size of the first gradient, so that nothing has to be learnt but shape.
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
@@ -735,10 +748,11 @@ def scale_by_inverse_free_shampoo(
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
-      A transformation; its state counts refreshes that were skipped, in ``skipped_refreshes``.
+      An optax transformation, used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
       TypeError: An option is unknown or of another type.
 
     References:
@@ -786,7 +800,7 @@ def scale_by_kfac(
     outside ``layers`` pass through unchanged.
 
     Args:
-      layers: From ``find_layers``; structures dense, diagonal or block-diagonal.
+      layers: From ``find_layers``.
       **options: Of the rule, and common ones, by name:
       damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
@@ -817,10 +831,11 @@ def scale_by_kfac(
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
-      A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
 
     Raises:
-      ValueError: An option is out of range. From ``init``: a structure has no inverse.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
       TypeError: An option is unknown or of another type.
 
     References:
@@ -858,8 +873,8 @@ def scale_by_shampoo(
     pass through. ``singd_optax.shampoo`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
-        arrays of two axes or more.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
       **options: Of the rule, and common ones, by name:
       b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
       eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
@@ -893,12 +908,12 @@ def scale_by_shampoo(
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
-      A transformation; its state counts roots that failed, in ``skipped_refreshes``.
+      An optax transformation, used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range.
-      TypeError: An option is unknown or of another type. ``optax.inject_hyperparams`` turns numbers
-        into arrays: name ``root`` in its ``static_args``.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
 
     References:
       Gupta, Koren and Singer, Shampoo: Preconditioned Stochastic Tensor Optimization, ICML 2018,
@@ -923,13 +938,13 @@ def scale_by_shampoo(
 def scale_by_singd(
     layers: Layers,
     *,
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = 'spectral',
+    cache_products: bool = True,
     damping: Hyperparameter = ...,
     damping_mode: DampingMode | None = None,
-    factor_learning_rate: Hyperparameter = 0.5,
     factor_momentum: Hyperparameter = 0.0,
-    factor_step_norm: FactorStepNorm = 'spectral',
     factor_init: FactorInit | None = None,
-    cache_products: bool = True,
     precision: Precision = 'highest',
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
@@ -955,22 +970,22 @@ def scale_by_singd(
     Args:
       layers: From ``find_layers``.
       **options: Of the rule, and common ones, by name:
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
+        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
+        too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
       damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
       damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
         layer's statistics, so that the scale of loss and activations drops out. None is "relative"
         with a spectral step norm, and "absolute" with the steps of the paper and its package.
-      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
       factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule; at 0, none is
         kept.
-      factor_step_norm: What bounds the factors' steps: None (the paper's), "max_abs" (an option of
-        its package) or "spectral"; with this one, the momentum is bounded too, and I - b1 m is
-        never singular.
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
         be learnt. None is "statistics" with a spectral step norm, else "identity".
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
@@ -988,10 +1003,11 @@ def scale_by_singd(
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
-      A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
 
     Raises:
-      ValueError: An option is out of range.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
       TypeError: An option is unknown or of another type.
 
     References:
@@ -1047,8 +1063,8 @@ def shampoo(
 
     Args:
       learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
-        arrays of two axes or more.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
       **options: Of the rule, and common ones, by name:
       b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
       eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
@@ -1090,9 +1106,9 @@ def shampoo(
       An optax transformation, used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates.
-      TypeError: An option is unknown or of another type. ``optax.inject_hyperparams`` turns numbers
-        into arrays: name ``root`` in its ``static_args``.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, singd_optax
@@ -1117,13 +1133,13 @@ def singd(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
+    factor_learning_rate: Hyperparameter = 0.5,
+    factor_step_norm: FactorStepNorm = 'spectral',
+    cache_products: bool = True,
     damping: Hyperparameter = ...,
     damping_mode: DampingMode | None = None,
-    factor_learning_rate: Hyperparameter = 0.5,
     factor_momentum: Hyperparameter = 0.0,
-    factor_step_norm: FactorStepNorm = 'spectral',
     factor_init: FactorInit | None = None,
-    cache_products: bool = True,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -1147,22 +1163,22 @@ def singd(
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``.
       **options: Of the rule, and common ones, by name:
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
+        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
+        too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
       damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
       damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
         layer's statistics, so that the scale of loss and activations drops out. None is "relative"
         with a spectral step norm, and "absolute" with the steps of the paper and its package.
-      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
       factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule; at 0, none is
         kept.
-      factor_step_norm: What bounds the factors' steps: None (the paper's), "max_abs" (an option of
-        its package) or "spectral"; with this one, the momentum is bounded too, and I - b1 m is
-        never singular.
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
         be learnt. None is "statistics" with a spectral step norm, else "identity".
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
@@ -1188,8 +1204,9 @@ def singd(
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates.
-      TypeError: ``layers`` or an option is of another type, or an option is unknown.
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax

@@ -55,18 +55,6 @@ def scale_by_caspr(
     to full-matrix Adagrad's. The equations are in ``singd_optax.optimizers.CASPR``.
     ``singd_optax.caspr`` is a complete optimizer.
 
-    Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
-        arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      A transformation; its state counts roots that failed, in ``skipped_refreshes``.
-
-    Raises:
-      ValueError: An option is out of range.
-      TypeError: An option is unknown or of another type.
-
     References:
       Duvvuri, Devvrit, Anil, Hsieh and Dhillon, Combining Axes Preconditioners through Kronecker
       Approximation for Deep Learning, ICLR 2024.
@@ -86,19 +74,5 @@ def scale_by_caspr(
 def caspr(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """CASPR as a drop-in for AdamW: Shampoo's state, twice the products.
-
-    Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
-        arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      An optax transformation, used as ``optax.adamw`` is.
-
-    Raises:
-      ValueError: An option is out of range, or two set the size of updates.
-      TypeError: An option is unknown or of another type.
-    """
+    """CASPR as a drop-in for AdamW: Shampoo's state, twice the products."""
     return optimizer_of(caspr, CASPR, learning_rate, layers, options)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from singd_optax._validate import check_choice
+from singd_optax._validate import check_choice, check_number
 from singd_optax.layers import Layers
 from singd_optax.measures import Measure, Statistics
 from singd_optax.optimizers._recipe import (
@@ -22,7 +22,6 @@ from singd_optax.rules import (
     ColumnProduct,
     Counter,
     DampingMode,
-    FactorStepNorm,
     Hyperparameter,
     InverseFree,
     MatrixView,
@@ -32,13 +31,9 @@ from singd_optax.rules import (
 )
 from singd_optax.rules._inverse_free import (
     WHITENED,
-    bounded_step,
-    cached_products,
-    check_inverse_free,
     first_scales,
     identity_pair,
 )
-from singd_optax.structures import Precision
 from singd_optax.transforms import damping_schedule
 
 
@@ -78,24 +73,14 @@ class IKFAC(InverseFree):
         at 13.9 (13.97 and 13.84 in float32).
       damping_mode: "absolute" (the paper's), or "relative" to Tr U / d_i for K and Tr G / d_o for
         C. None is "relative" with a spectral step norm, else "absolute".
-      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
-      factor_step_norm: What bounds the factors' steps: None (the paper's), "max_abs" or "spectral":
-        m is divided by max(1, ‖m‖).
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics. None is "statistics" with a spectral step norm,
         else "identity".
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     damping: Hyperparameter = damping_schedule(0.3)
     damping_mode: DampingMode | None = None
-    factor_learning_rate: Hyperparameter = 0.5
-    factor_step_norm: FactorStepNorm = "spectral"
     factor_init: FactorInit | None = None
-    cache_products: bool = True
-    precision: Precision = "highest"
 
     State: ClassVar[type] = IKFACState
 
@@ -119,14 +104,9 @@ class IKFAC(InverseFree):
         )
 
     def __post_init__(self) -> None:
-        check_inverse_free(
-            damping=self.damping,
-            damping_mode=self.damping_mode,
-            factor_learning_rate=self.factor_learning_rate,
-            factor_step_norm=self.factor_step_norm,
-            precision=self.precision,
-            cache_products=self.cache_products,
-        )
+        super().__post_init__()
+        check_number("damping", self.damping)
+        check_choice("damping_mode", self.damping_mode, ("absolute", "relative", None))
         check_choice("factor_init", self.factor_init, ("identity", "statistics", None))
 
     @property
@@ -137,7 +117,7 @@ class IKFAC(InverseFree):
     def init(self, view: MatrixView) -> IKFACState:
         """K = C = I."""
         K, C = identity_pair(view)
-        products = cached_products(view, K, C, self.cache_products)
+        products = self.products(view, K, C)
         return IKFACState(K, C, *products, jnp.zeros(view.stack_shape, jnp.int32))
 
     def refresh(
@@ -152,7 +132,6 @@ class IKFAC(InverseFree):
         """One step on K and C."""
         assert statistics is not None
         damping = hyperparameter_at(self.damping, count)
-        step_size = hyperparameter_at(self.factor_learning_rate, count)
         is_ours = self.factor_step_norm == "spectral"
         is_relative = (self.damping_mode or ("relative" if is_ours else "")) == "relative"
         from_statistics = (self.factor_init or ("statistics" if is_ours else "")) == "statistics"
@@ -167,9 +146,9 @@ class IKFAC(InverseFree):
             own_damping = damping * mean if is_relative else damping
             damping_term = factor.gram(precision=self.precision) * (own_damping * scale**2)
             m = (H * scale**2 + damping_term).add_identity(-1.0) * 0.5
-            step, _ = bounded_step(factor, m, step_size, self.factor_step_norm, self.precision)
+            step, _ = self.stepped(factor, m, count)
             new.append(step * scale)
-        products = cached_products(view, new[0], new[1], self.cache_products)
+        products = self.products(view, *new)
         return IKFACState(new[0], new[1], *products, jnp.ones_like(state.started)), True
 
 
@@ -181,17 +160,6 @@ def scale_by_ikfac(layers: Layers, **options: object) -> optax.GradientTransform
     moments with weight b1, and C Cᵀ likewise. The equations are in
     ``singd_optax.optimizers.IKFAC``; parameters outside ``layers`` pass through unchanged.
 
-    Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
-
-    Raises:
-      ValueError: An option is out of range.
-      TypeError: An option is unknown or of another type.
-
     References:
       Lin et al., Structured Inverse-Free Natural Gradient, ICML 2024, arXiv 2312.05705, theorem 1.
     """
@@ -202,18 +170,5 @@ def scale_by_ikfac(layers: Layers, **options: object) -> optax.GradientTransform
 def ikfac(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """IKFAC, KFAC without inverses, as a drop-in for AdamW.
-
-    Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
-
-    Raises:
-      ValueError: An option is out of range, or two set the size of updates.
-      TypeError: ``layers`` or an option is of another type, or an option is unknown.
-    """
+    """IKFAC, KFAC without inverses, as a drop-in for AdamW."""
     return optimizer_of(ikfac, IKFAC, learning_rate, layers, options)

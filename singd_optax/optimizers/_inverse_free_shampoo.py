@@ -22,7 +22,6 @@ from singd_optax.rules import (
     ColumnProduct,
     Counter,
     DampingMode,
-    FactorStepNorm,
     Hyperparameter,
     InverseFree,
     MatrixView,
@@ -34,13 +33,10 @@ from singd_optax.rules import (
     hyperparameter_at,
 )
 from singd_optax.rules._inverse_free import (
-    bounded_step,
-    cached_products,
-    check_inverse_free,
     identity_pair,
     zero_pair,
 )
-from singd_optax.structures import IdentityMatrix, Precision, StructuredMatrix
+from singd_optax.structures import IdentityMatrix, StructuredMatrix
 from singd_optax.transforms import damping_schedule
 
 
@@ -88,28 +84,20 @@ class InverseFreeShampoo(InverseFree):
       damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
       damping_mode: "relative" to B mean(G²), or "absolute" (the paper's).
-      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
       factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule.
-      factor_step_norm: What bounds the factors' steps: None, "max_abs" or "spectral".
       batch_size: B; 1 for a loss that is a sum, the number of examples for one that is a mean:
         squares of a mean gradient are that much smaller than the curvature that they stand for. It
         is of no effect on the direction where damping is relative, and only scales it.
       factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
         the size of the first gradient, so that nothing has to be learnt but shape.
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     damping: Hyperparameter = damping_schedule()
     damping_mode: DampingMode = "relative"
-    factor_learning_rate: Hyperparameter = 0.5
     factor_momentum: Hyperparameter = 0.5
-    factor_step_norm: FactorStepNorm = "spectral"
     batch_size: Hyperparameter = 1.0
     factor_init: Literal["identity", "gradient"] = "gradient"
     cache_products: bool = False
-    precision: Precision = "highest"
 
     State: ClassVar[type] = InverseFreeShampooState
     momentum_of: ClassVar = "update"
@@ -142,14 +130,8 @@ class InverseFreeShampoo(InverseFree):
         )
 
     def __post_init__(self) -> None:
-        check_inverse_free(
-            damping=self.damping,
-            damping_mode=self.damping_mode,
-            factor_learning_rate=self.factor_learning_rate,
-            factor_step_norm=self.factor_step_norm,
-            precision=self.precision,
-            cache_products=self.cache_products,
-        )
+        super().__post_init__()
+        check_number("damping", self.damping)
         check_choice("damping_mode", self.damping_mode, ("absolute", "relative"))
         check_number("factor_momentum", self.factor_momentum, maximum=1, strict_maximum=True)
         check_number("batch_size", self.batch_size, strict=True)
@@ -158,7 +140,7 @@ class InverseFreeShampoo(InverseFree):
     def init(self, view: MatrixView) -> InverseFreeShampooState:
         """K = C = I, and zero momenta."""
         K, C = identity_pair(view)
-        products = cached_products(view, K, C, self.cache_products)
+        products = self.products(view, K, C)
         started = jnp.zeros(view.stack_shape, jnp.int32)
         return InverseFreeShampooState(K, C, *zero_pair(view), *products, started)
 
@@ -205,12 +187,8 @@ class InverseFreeShampoo(InverseFree):
 
         m_K = moved(state.m_K, K, C, jnp.swapaxes(gradient, -1, -2))
         m_C = moved(state.m_C, C, K, gradient)
-        step_size = hyperparameter_at(self.factor_learning_rate, count)
-        (K, m_K), (C, m_C) = (
-            bounded_step(factor, m, step_size, self.factor_step_norm, self.precision)
-            for factor, m in ((K, m_K), (C, m_C))
-        )
-        products = cached_products(view, K, C, self.cache_products)
+        (K, m_K), (C, m_C) = (self.stepped(factor, m, count) for factor, m in ((K, m_K), (C, m_C)))
+        products = self.products(view, K, C)
         started = jnp.ones_like(state.started)
         new = InverseFreeShampooState(K, C, m_K, m_C, *products, started)
         cast = jax.tree.map(lambda fresh, old: fresh.astype(old.dtype), new, state)
@@ -232,18 +210,6 @@ def scale_by_inverse_free_shampoo(
 
     As nothing takes a root, the update is smaller where gradients are larger: scale it, by
     ``grafting`` or as the complete optimizer does.
-
-    Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
-        arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      A transformation; its state counts refreshes that were skipped, in ``skipped_refreshes``.
-
-    Raises:
-      ValueError: An option is out of range.
-      TypeError: An option is unknown or of another type.
 
     References:
       Lin et al., Can We Remove the Square-Root in Adaptive Gradient Methods? A Second-Order
@@ -272,19 +238,6 @@ def inverse_free_shampoo(
     Matrix-shaped parameters: ``scale_by_inverse_free_shampoo``, an average of its updates, scaled
     to a root mean square as AdamW's are, decoupled weight decay. All other parameters go to
     ``fallback``.
-
-    Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
-        arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      An optax transformation, used as ``optax.adamw`` is.
-
-    Raises:
-      ValueError: An option is out of range, or two set the size of updates.
-      TypeError: An option is unknown or of another type.
 
     Example:
       >>> import jax.numpy as jnp, singd_optax

@@ -261,17 +261,6 @@ def scale_by_kfac(layers: Layers, **options: object) -> optax.GradientTransforma
     of inputs and output gradients. The equations are in ``singd_optax.optimizers.KFAC``; parameters
     outside ``layers`` pass through unchanged.
 
-    Args:
-      layers: From ``find_layers``; structures dense, diagonal or block-diagonal.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
-
-    Raises:
-      ValueError: An option is out of range. From ``init``: a structure has no inverse.
-      TypeError: An option is unknown or of another type.
-
     References:
       Martens and Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature,
       ICML 2015, arXiv 1503.05671. Eschenhagen et al., Kronecker-Factored Approximate Curvature for
@@ -284,18 +273,5 @@ def scale_by_kfac(layers: Layers, **options: object) -> optax.GradientTransforma
 def kfac(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """KFAC, with inverses, as a drop-in for AdamW.
-
-    Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``; structures dense, diagonal or block-diagonal.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
-
-    Raises:
-      ValueError: An option is out of range, or two set the size of updates.
-      TypeError: ``layers`` or an option is of another type, or an option is unknown.
-    """
+    """KFAC, with inverses, as a drop-in for AdamW."""
     return optimizer_of(kfac, KFAC, learning_rate, layers, options)

@@ -31,7 +31,10 @@ _RENAMED = {
 
 
 def shows_options_of(
-    *sources: Source, defaults: Mapping[str, object] | None = None, without: Iterable[str] = ()
+    *sources: Source,
+    defaults: Mapping[str, object] | None = None,
+    without: Iterable[str] = (),
+    sections: str = "",
 ) -> Callable[[Function], Function]:
     """A decorator that completes signature and docstring of a function with ``**options``.
 
@@ -39,6 +42,7 @@ def shows_options_of(
       *sources: Rules, whose fields are options, and functions, whose keyword-only parameters are.
       defaults: Those that differ from the source's.
       without: What is none of this function's options.
+      sections: Args, Returns and Raises of a function that writes none.
 
     Raises:
       TypeError: An option has no entry in the docstring of its source.
@@ -65,7 +69,8 @@ def shows_options_of(
         signature = own.replace(parameters=[*first, *rest])
         function.__signature__ = signature  # type: ignore[attr-defined]
         texts = [entries[p.name] for p in rest]
-        function.__doc__ = _inserted(inspect.cleandoc(function.__doc__ or ""), texts)
+        doc = inspect.cleandoc(function.__doc__ or "")
+        function.__doc__ = _inserted(doc if "Args:" in doc else _sectioned(doc, sections), texts)
         return function
 
     return decorate
@@ -96,6 +101,14 @@ def _entries(source: Source) -> dict[str, str]:
             parts = re.split(r"^  (?=\**\w+:)", section.group(1), flags=re.MULTILINE)
             found |= {part.split(":")[0]: f"  {part.rstrip()}" for part in parts if part.strip()}
     return found
+
+
+def _sectioned(doc: str, sections: str) -> str:
+    """The docstring with these sections before its references and examples."""
+    found = re.search(r"^(References|Example):$", doc, re.MULTILINE)
+    place = found.start() if found else len(doc)
+    parts = doc[:place].rstrip(), inspect.cleandoc(sections), doc[place:]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _inserted(doc: str, entries: list[str]) -> str:

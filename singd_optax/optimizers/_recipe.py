@@ -139,9 +139,34 @@ def _labels(
     return labels
 
 
-def _without(rule: type[Rule]) -> tuple[str, ...]:
-    """Options that rules with layers have no use for: layers say it."""
-    return ("structures", "factor_dtype", "matrix_axes") if rule().measures else ()
+#: Options that rules with layers have no use for: layers say it.
+_WITHOUT_LAYERS = ("structures", "factor_dtype", "matrix_axes")
+
+_LAYERS = """
+  layers: From ``find_layers``."""
+_ANY_LAYERS = """
+  layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+    ``find_matrices``; None for all arrays of two axes or more."""
+_RATE = """
+  learning_rate: A number >= 0 or a schedule."""
+_REST = """
+  **options: Of the rule, and common ones, by name:
+
+Returns:
+  {returns}
+
+Raises:
+  ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+    cannot have a structure.
+  TypeError: An option is unknown or of another type."""
+_MEASURED = "An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``."
+_PLAIN = "An optax transformation, used as ``optax.adamw`` is."
+
+
+def _sections(rule: type[Rule], first: str) -> str:
+    is_measured = bool(rule().measures)
+    rest = _REST.format(returns=_MEASURED if is_measured else _PLAIN)
+    return "Args:" + first + (_LAYERS if is_measured else _ANY_LAYERS) + rest
 
 
 def shows_recipe_of(rule: type[Rule]) -> Callable[[Function], Function]:
@@ -150,7 +175,13 @@ def shows_recipe_of(rule: type[Rule]) -> Callable[[Function], Function]:
     Args:
       rule: The class of the rule.
     """
-    return shows_options_of(rule, optimizer, defaults=recipe_of(rule), without=_without(rule))
+    return shows_options_of(
+        rule,
+        optimizer,
+        defaults=recipe_of(rule),
+        without=_WITHOUT_LAYERS if rule().measures else (),
+        sections=_sections(rule, _RATE),
+    )
 
 
 def shows_scaling_of(rule: type[Rule]) -> Callable[[Function], Function]:
@@ -159,7 +190,12 @@ def shows_scaling_of(rule: type[Rule]) -> Callable[[Function], Function]:
     Args:
       rule: The class of the rule.
     """
-    return shows_options_of(rule, scale_by_rule, without=_without(rule))
+    return shows_options_of(
+        rule,
+        scale_by_rule,
+        without=_WITHOUT_LAYERS if rule().measures else (),
+        sections=_sections(rule, ""),
+    )
 
 
 def optimizer_of(

@@ -1,14 +1,12 @@
 """Shampoo: inverse roots of the second moments of gradients, on both sides."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, Self, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from singd_optax._validate import check_choice, check_number, check_precision, check_size
 from singd_optax.layers import Layers
@@ -31,14 +29,11 @@ from singd_optax.rules import (
     RowMoment,
     Rule,
     hyperparameter_at,
-    inverse_root,
 )
+from singd_optax.rules._roots import check_roots, grouped_inverse_roots
 from singd_optax.structures import (
     BlockDiagonal,
-    Dense,
-    Identity,
     Precision,
-    Structure,
     StructuredMatrix,
 )
 from singd_optax.transforms import refresh_schedule
@@ -175,10 +170,15 @@ class Shampoo(Rule):
     ) -> dict[str, tuple[ShampooState, jax.Array | bool]]:
         """New roots of all parameters, those of equal blocks in one batch."""
         moments = {path: _unbiased(states[path]) for path in views}
-        blocks, treedef = jax.tree.flatten(moments)
-        old = jax.tree.leaves({path: (states[path].K, states[path].C) for path in views})
-        fresh, good = self._roots(blocks, old, hyperparameter_at(self.eps, count))
-        roots, flags = (jax.tree.unflatten(treedef, leaves) for leaves in (fresh, good))
+        old = {path: (states[path].K, states[path].C) for path in views}
+        roots, flags = grouped_inverse_roots(
+            moments,
+            old,
+            self.root,
+            ridge=hyperparameter_at(self.eps, count),
+            method=self.root_method,
+            precision=self.precision,
+        )
         result: dict[str, tuple[ShampooState, jax.Array | bool]] = {}
         for path, view in views.items():
             axes = len(view.stack_shape)
@@ -189,30 +189,6 @@ class Shampoo(Rule):
             went_well = jnp.stack(each).all(0) if each else True
             result[path] = states[path]._replace(K=A, C=B), went_well
         return result
-
-    def _roots(
-        self, blocks: list[jax.Array], old: list[jax.Array], ridge: ArrayLike
-    ) -> tuple[list[jax.Array], list[jax.Array]]:
-        """Roots (..., k, k), and whether they are good, of lists of batches of blocks."""
-        groups: dict[tuple[int, str], list[int]] = {}
-        for index, block in enumerate(blocks):
-            groups.setdefault((block.shape[-1], block.dtype.name), []).append(index)
-        roots, flags = list(old), list(old)
-        for (size, _), members in groups.items():
-            batch = jnp.concatenate([blocks[i].reshape(-1, size, size) for i in members])
-            results, right = inverse_root(
-                batch, self.root, ridge=ridge, method=self.root_method, precision=self.precision
-            )
-            empty = (batch == 0).all((-2, -1))
-            start = 0
-            for i in members:
-                shape = blocks[i].shape[:-2]
-                part = slice(start, start + math.prod(shape))
-                start = part.stop
-                taken = (right & ~empty)[part].reshape(*shape, 1, 1)
-                roots[i] = jnp.where(taken, results[part].reshape(blocks[i].shape), old[i])
-                flags[i] = (right | empty)[part].reshape(shape)
-        return roots, flags
 
     def direction(
         self,
@@ -241,23 +217,6 @@ def multiply_right(
     return jnp.swapaxes(turned, -1, -2)
 
 
-def check_roots(structures: tuple[Structure, Structure]) -> None:
-    """Raise unless roots in these structures are roots of dense blocks, or none.
-
-    Args:
-      structures: Of rows and columns.
-
-    Raises:
-      ValueError: One is something else.
-    """
-    for structure in structures:
-        if not isinstance(structure, Dense | BlockDiagonal | Identity):
-            raise ValueError(
-                "Inverse roots are taken of Dense() and BlockDiagonal(block_size) matrices only, "
-                f"got {structure!r}. For other structures use inverse_free_shampoo."
-            )
-
-
 @shows_scaling_of(Shampoo)
 def scale_by_shampoo(
     layers: Layers | None = None, **options: object
@@ -268,19 +227,6 @@ def scale_by_shampoo(
     equations are in ``singd_optax.optimizers.Shampoo``. Roots are taken in float32 (float64 for
     float64 parameters). How arrays make matrices is said at ``scale_by_rule``; scalars and vectors
     pass through. ``singd_optax.shampoo`` is a complete optimizer.
-
-    Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
-        arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      A transformation; its state counts roots that failed, in ``skipped_refreshes``.
-
-    Raises:
-      ValueError: An option is out of range.
-      TypeError: An option is unknown or of another type. ``optax.inject_hyperparams`` turns numbers
-        into arrays: name ``root`` in its ``static_args``.
 
     References:
       Gupta, Koren and Singer, Shampoo: Preconditioned Stochastic Tensor Optimization, ICML 2018,
@@ -312,20 +258,6 @@ def shampoo(
     Matrix-shaped parameters: Shampoo's direction at the length of RMSProp's step (so that AdamW's
     learning rates carry over), an average of it, decoupled weight decay. All other parameters go
     to ``fallback``. How arrays make matrices, stacked ones too, is said at ``scale_by_rule``.
-
-    Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix; None for all
-        arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      An optax transformation, used as ``optax.adamw`` is.
-
-    Raises:
-      ValueError: An option is out of range, or two set the size of updates.
-      TypeError: An option is unknown or of another type. ``optax.inject_hyperparams`` turns numbers
-        into arrays: name ``root`` in its ``static_args``.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, singd_optax

@@ -11,7 +11,6 @@ from singd_optax._validate import check_choice, check_number
 from singd_optax.layers import Layers
 from singd_optax.layers._check import check_layers
 from singd_optax.measures import Measure, Statistics
-from singd_optax.optimizers._options import shows_options_of
 from singd_optax.optimizers._recipe import (
     optimizer_of,
     scaling_of,
@@ -35,15 +34,12 @@ from singd_optax.rules import (
 )
 from singd_optax.rules._inverse_free import (
     WHITENED,
-    bounded_step,
-    cached_products,
-    check_inverse_free,
     first_scales,
     identity_pair,
     trace_of,
     zero_pair,
 )
-from singd_optax.structures import Dense, IdentityMatrix, Precision, StructuredMatrix
+from singd_optax.structures import Dense, IdentityMatrix, StructuredMatrix
 from singd_optax.transforms import damping_schedule
 
 #: Where K and C start: from I, or from multiples of I that fit the first statistics.
@@ -92,28 +88,17 @@ class SINGD(InverseFree):
       damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
         layer's statistics, so that the scale of loss and activations drops out. None is "relative"
         with a spectral step norm, and "absolute" with the steps of the paper and its package.
-      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
       factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule; at 0, none is
         kept.
-      factor_step_norm: What bounds the factors' steps: None (the paper's), "max_abs" (an option of
-        its package) or "spectral"; with this one, the momentum is bounded too, and I - b1 m is
-        never singular.
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
         be learnt. None is "statistics" with a spectral step norm, else "identity".
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     damping: Hyperparameter = damping_schedule()
     damping_mode: DampingMode | None = None
-    factor_learning_rate: Hyperparameter = 0.5
     factor_momentum: Hyperparameter = 0.0
-    factor_step_norm: FactorStepNorm = "spectral"
     factor_init: FactorInit | None = None
-    cache_products: bool = True
-    precision: Precision = "highest"
 
     State: ClassVar[type] = SINGDState
 
@@ -147,14 +132,9 @@ class SINGD(InverseFree):
         )
 
     def __post_init__(self) -> None:
-        check_inverse_free(
-            damping=self.damping,
-            damping_mode=self.damping_mode,
-            factor_learning_rate=self.factor_learning_rate,
-            factor_step_norm=self.factor_step_norm,
-            precision=self.precision,
-            cache_products=self.cache_products,
-        )
+        super().__post_init__()
+        check_number("damping", self.damping)
+        check_choice("damping_mode", self.damping_mode, ("absolute", "relative", None))
         check_number("factor_momentum", self.factor_momentum, maximum=1, strict_maximum=True)
         check_choice("factor_init", self.factor_init, ("identity", "statistics", None))
 
@@ -169,7 +149,7 @@ class SINGD(InverseFree):
         # A traced value may become another; a plain zero never does, and needs no memory.
         plain_zero = isinstance(self.factor_momentum, int | float) and self.factor_momentum == 0
         m_K, m_C = (None, None) if plain_zero else zero_pair(view)
-        products = cached_products(view, K, C, self.cache_products)
+        products = self.products(view, K, C)
         return SINGDState(K, C, m_K, m_C, *products, jnp.zeros(view.stack_shape, jnp.int32))
 
     def refresh(
@@ -214,13 +194,9 @@ class SINGD(InverseFree):
         m_C = bracket(C, H_C, K, trace_of(H_K, mean_U))
         if state.m_K is not None and state.m_C is not None:
             m_K, m_C = state.m_K * momentum + m_K, state.m_C * momentum + m_C
-        step_size = hyperparameter_at(self.factor_learning_rate, count)
-        (K, m_K), (C, m_C) = (
-            bounded_step(factor, m, step_size, self.factor_step_norm, self.precision)
-            for factor, m in ((K, m_K), (C, m_C))
-        )
+        (K, m_K), (C, m_C) = (self.stepped(factor, m, count) for factor, m in ((K, m_K), (C, m_C)))
         K, C = K * scales[0], C * scales[1]
-        products = cached_products(view, K, C, self.cache_products)
+        products = self.products(view, K, C)
         new = SINGDState(K, C, m_K, m_C, *products, jnp.ones_like(state.started))
         return (new if state.m_K is not None else new._replace(m_K=None, m_C=None)), True
 
@@ -238,17 +214,6 @@ def scale_by_singd(layers: Layers, **options: object) -> optax.GradientTransform
     factor_momentum=0.9, factor_step_norm=None), optax.add_decayed_weights(weight_decay),
     optax.trace(momentum), optax.scale_by_learning_rate(learning_rate))``, see ``SINGD.paper``;
     ``singd_optax.singd`` is a complete optimizer.
-
-    Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      A transformation whose ``update`` takes ``curvature`` from ``value_and_grad``.
-
-    Raises:
-      ValueError: An option is out of range.
-      TypeError: An option is unknown or of another type.
 
     References:
       Lin et al., Structured Inverse-Free Natural Gradient, ICML 2024, arXiv 2312.05705.
@@ -282,18 +247,6 @@ def singd(
     scaled to one root mean square, decoupled weight decay. All other parameters go to
     ``fallback``.
 
-    Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
-
-    Raises:
-      ValueError: An option is out of range, or two set the size of updates.
-      TypeError: ``layers`` or an option is of another type, or an option is unknown.
-
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
       >>> model = nn.Sequential([nn.Dense(16), nn.tanh, nn.Dense(1)])
@@ -318,24 +271,11 @@ def singd(
     return optimizer_of(singd, SINGD, learning_rate, layers, options)
 
 
-@shows_options_of(singd)
+@shows_recipe_of(SINGD)
 def ingd(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """INGD as a drop-in for AdamW: SINGD with dense factors (arXiv 2302.09738).
-
-    Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, with dense structures.
-      **options: Of the rule, and common ones, by name:
-
-    Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
-
-    Raises:
-      ValueError: A structure is not dense, or an option is out of range.
-      TypeError: ``layers`` or an option is of another type, or an option is unknown.
-    """
+    """INGD as a drop-in for AdamW: SINGD with dense factors (arXiv 2302.09738)."""
     check_layers(layers)
     # Where the layer allows it: K of an embedding is diagonal, as its second moment is.
     dense = (Dense(), Dense())

@@ -1,6 +1,7 @@
 """What inverse-free rules share: bounded multiplicative steps on K and C, and how they apply."""
 
-from typing import Literal, get_args
+import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from singd_optax._types import PyTree
 from singd_optax._validate import check_choice, check_flag, check_number, check_precision
 from singd_optax.layers import MatrixView
 from singd_optax.measures import Measure, Moments, Statistics
-from singd_optax.rules._numbers import DampingMode, Hyperparameter
+from singd_optax.rules._numbers import Hyperparameter, hyperparameter_at
 from singd_optax.rules._rule import Rule
 from singd_optax.structures import (
     DenseMatrix,
@@ -27,8 +28,52 @@ FactorStepNorm = Literal["max_abs", "spectral"] | None
 _LARGEST_STEP = 0.9
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class InverseFree(Rule):
-    """Rules whose preconditioner is K Kᵀ X C Cᵀ; states have K, C and maybe K Kᵀ, C Cᵀ."""
+    """Rules whose preconditioner is K Kᵀ X C Cᵀ; states have K, C and maybe K Kᵀ, C Cᵀ.
+
+    Attributes:
+      factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
+      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
+        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
+        too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
+        the memory for half the work of each step.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+    """
+
+    factor_learning_rate: Hyperparameter = 0.5
+    factor_step_norm: FactorStepNorm = "spectral"
+    cache_products: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("factor_learning_rate", self.factor_learning_rate)
+        check_choice("factor_step_norm", self.factor_step_norm, (None, "max_abs", "spectral"))
+        check_flag("cache_products", self.cache_products)
+        check_precision("precision", self.precision)
+
+    def products(
+        self, view: MatrixView, K: StructuredMatrix, C: StructuredMatrix
+    ) -> tuple[StructuredMatrix | None, StructuredMatrix | None]:
+        """K Kᵀ and C Cᵀ where they are dense and exact enough to keep, None where they are not.
+
+        With them a dense preconditioner takes two products instead of four. In bfloat16, rounding
+        K Kᵀ would make it indefinite.
+        """
+        product_K, product_C = (
+            DenseMatrix(contract("...ik,...jk->...ij", factor.entries, factor.entries))
+            if self.cache_products and isinstance(factor, DenseMatrix) and dtype != "bfloat16"
+            else None
+            for factor, dtype in zip((K, C), view.factor_dtype, strict=True)
+        )
+        return product_K, product_C
+
+    def stepped(
+        self, factor: StructuredMatrix, direction: StructuredMatrix, count: jax.Array
+    ) -> tuple[StructuredMatrix, StructuredMatrix]:
+        """F (I - b1 m), bounded, and the m to keep, see ``bounded_step``."""
+        step_size = hyperparameter_at(self.factor_learning_rate, count)
+        return bounded_step(factor, direction, step_size, self.factor_step_norm, self.precision)
 
     def direction(
         self,
@@ -68,37 +113,6 @@ def _apply(
     if product is not None:
         return product.matmul(x, precision=precision)
     return factor.matmul(factor.transpose_matmul(x, precision=precision), precision=precision)
-
-
-def check_inverse_free(
-    *,
-    damping: Hyperparameter,
-    damping_mode: DampingMode | None,
-    factor_learning_rate: Hyperparameter,
-    factor_step_norm: FactorStepNorm,
-    precision: Precision,
-    cache_products: bool,
-) -> None:
-    """Check what all inverse-free rules share, before anything is traced.
-
-    Args:
-      damping: A number >= 0, or a schedule.
-      damping_mode: ``"absolute"``, ``"relative"`` or None.
-      factor_learning_rate: A number >= 0, or a schedule.
-      factor_step_norm: None, ``"max_abs"`` or ``"spectral"``.
-      precision: What ``jax.numpy.einsum`` takes.
-      cache_products: A flag.
-
-    Raises:
-      ValueError: One is out of range.
-      TypeError: One is of another type.
-    """
-    check_number("damping", damping)
-    check_choice("damping_mode", damping_mode, (*get_args(DampingMode), None))
-    check_number("factor_learning_rate", factor_learning_rate)
-    check_choice("factor_step_norm", factor_step_norm, (None, "max_abs", "spectral"))
-    check_precision("precision", precision)
-    check_flag("cache_products", cache_products)
 
 
 def identity_pair(view: MatrixView) -> tuple[StructuredMatrix, StructuredMatrix]:
@@ -167,23 +181,6 @@ def first_scales(
 def trace_of(moment: StructuredMatrix, mean: jax.Array) -> jax.Array:
     """Tr H / dim of a whitened moment; on a side whose factor is I it is that of the rows."""
     return mean if isinstance(moment, IdentityMatrix) else moment.average_trace()
-
-
-def cached_products(
-    view: MatrixView, K: StructuredMatrix, C: StructuredMatrix, wanted: bool
-) -> tuple[StructuredMatrix | None, StructuredMatrix | None]:
-    """K Kᵀ and C Cᵀ where they are dense and exact enough to keep, None where they are not.
-
-    With them a dense preconditioner takes two products instead of four. In bfloat16, rounding
-    K Kᵀ would make it indefinite.
-    """
-    product_K, product_C = (
-        DenseMatrix(contract("...ik,...jk->...ij", factor.entries, factor.entries))
-        if wanted and isinstance(factor, DenseMatrix) and dtype != "bfloat16"
-        else None
-        for factor, dtype in zip((K, C), view.factor_dtype, strict=True)
-    )
-    return product_K, product_C
 
 
 #: The measure of rules that whiten with the fields K and C of their states.

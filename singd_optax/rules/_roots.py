@@ -1,15 +1,26 @@
 """Inverse p-th roots of symmetric positive semi-definite matrices."""
 
+import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_choice, check_size
-from singd_optax.structures import Precision, contract
+from singd_optax.structures import (
+    BlockDiagonal,
+    Dense,
+    Identity,
+    Precision,
+    Structure,
+    contract,
+)
+
+Tree = TypeVar("Tree", bound=PyTree)
 
 RootMethod = Literal["eigh", "newton"]
 
@@ -173,3 +184,63 @@ def _largest_eigenvalue(matrix: jax.Array, precision: Precision) -> jax.Array:
     norms = jnp.zeros((*matrix.shape[:-2], _POWER_COLUMNS), matrix.dtype)
     _, norms = lax.fori_loop(0, _POWER_ITERATIONS, iterate, (x, norms))
     return norms.max(-1)
+
+
+def grouped_inverse_roots(
+    moments: Tree,
+    old: Tree,
+    root: int,
+    *,
+    ridge: ArrayLike,
+    method: RootMethod,
+    precision: Precision,
+) -> tuple[Tree, Tree]:
+    """The roots of all blocks of a tree, those of equal size in one batch.
+
+    Args:
+      moments: Of arrays (..., k, k), batches of symmetric positive semi-definite blocks.
+      old: Likewise, the roots that are kept where a block has none: it is zero, or its root fails.
+      root: The order p of the roots.
+      ridge: Relative to each block's largest eigenvalue.
+      method: "eigh" or "newton".
+      precision: Of the products.
+
+    Returns:
+      The roots, and for each block whether it has one, or was zero.
+    """
+    blocks, treedef = jax.tree.flatten(moments)
+    roots: list[jax.Array] = jax.tree.leaves(old)
+    flags = list(roots)
+    groups: dict[tuple[int, str], list[int]] = {}
+    for index, block in enumerate(blocks):
+        groups.setdefault((block.shape[-1], block.dtype.name), []).append(index)
+    for (size, _), members in groups.items():
+        batch = jnp.concatenate([blocks[i].reshape(-1, size, size) for i in members])
+        results, right = inverse_root(batch, root, ridge=ridge, method=method, precision=precision)
+        empty = (batch == 0).all((-2, -1))
+        start = 0
+        for i in members:
+            shape = blocks[i].shape[:-2]
+            part = slice(start, start + math.prod(shape))
+            start = part.stop
+            taken = (right & ~empty)[part].reshape(*shape, 1, 1)
+            roots[i] = jnp.where(taken, results[part].reshape(blocks[i].shape), roots[i])
+            flags[i] = (right | empty)[part].reshape(shape)
+    return jax.tree.unflatten(treedef, roots), jax.tree.unflatten(treedef, flags)
+
+
+def check_roots(structures: tuple[Structure, Structure]) -> None:
+    """Raise unless roots in these structures are roots of dense blocks, or none.
+
+    Args:
+      structures: Of rows and columns.
+
+    Raises:
+      ValueError: One is something else.
+    """
+    for structure in structures:
+        if not isinstance(structure, Dense | BlockDiagonal | Identity):
+            raise ValueError(
+                "Inverse roots are taken of Dense() and BlockDiagonal(block_size) matrices only, "
+                f"got {structure!r}. For other structures use inverse_free_shampoo."
+            )

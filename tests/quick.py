@@ -100,6 +100,7 @@ ROOMS = {
         "test_optimizers::test_every_option_is_described_once",
         "test_optimizers::test_unknown_and_renamed_options",
         "test_optimizers::test_no_side_is_the_gradient",
+        "test_every_optimizer::test_looked_into",
         "test_recipe::test_products_of_other_factors_are_not_kept",
         "test_precision::test_loss_scale_changes_nothing_in_float32",
         "test_errors::test_hyperparameters_of_aliases",

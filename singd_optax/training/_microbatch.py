@@ -9,7 +9,7 @@ import optax
 
 from singd_optax._types import PyTree
 from singd_optax._validate import check_size
-from singd_optax.layers import Layers, measured_states
+from singd_optax.layers import Layers, LayerSpec, measured_states
 from singd_optax.layers._check import check_layers
 from singd_optax.measures import by_origin
 
@@ -123,7 +123,7 @@ def is_sum_loss(layers: Layers) -> bool:
     Raises:
       ValueError: Some layers say so and others do not.
     """
-    averages = {spec.loss_average for spec in layers.values()}
+    averages = {spec.loss_average for spec in layers.values() if isinstance(spec, LayerSpec)}
     if None in averages and len(averages) > 1:
         raise ValueError(
             f"The layers have the loss averages {averages}: with None for some, the loss is a sum "

@@ -1,0 +1,165 @@
+"""What works for one optimizer works for all, whatever it learns from."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import meshes
+import numpy as np
+import optax
+import pytest
+from contract import assert_close, jit, loss_fn, make_step, problem
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import singd_optax
+from singd_optax.layers import rule_states
+from singd_optax.sharding import spread, state_shardings
+from singd_optax.training import MultiSteps, check_opt_state, check_refreshes
+
+NAMES = ("singd", "ikfac", "kfac", "shampoo", "caspr", "inverse_free_shampoo")
+EPS = {"shampoo": {"eps": 0.03}, "caspr": {"eps": 0.03}}
+
+everything = pytest.mark.parametrize("name", NAMES)
+
+
+def optimizer(name, layers=None, **options):
+    return getattr(singd_optax, name)(
+        0.05, layers or layers_of(name), **EPS.get(name, {}), **options
+    )
+
+
+def layers_of(name):
+    """Kernels alone for half of the optimizers that need gradients only."""
+    params, layers, *_ = problem()
+    return singd_optax.find_matrices(params, structures="dense") if name == "caspr" else layers
+
+
+@functools.cache
+def trained(name):
+    """Params, gradients, updates and state after three steps."""
+    params, layers, x, y = problem()
+    tx = optimizer(name)
+    step = make_step(tx, layers)
+    opt_state = tx.init(params)
+    for _ in range(3):
+        before = params
+        params, opt_state, _ = step(params, opt_state, x, y)
+    updates = jax.tree.map(jnp.subtract, params, before)
+    return tx, params, jax.grad(loss_fn)(before, x, y), updates, opt_state
+
+
+@everything
+def test_looked_into(name):
+    tx, params, grads, updates, opt_state = trained(name)
+    layers = layers_of(name)
+    found = singd_optax.factors(opt_state)
+    assert set(found) == set(layers)
+    for path, (K, C) in found.items():
+        assert (K.dim, C.dim) == layers[path].dims
+    numbers = singd_optax.diagnostics.layer_diagnostics(
+        layers, opt_state, grads=grads, updates=updates
+    )
+    for path in layers:
+        assert {"norm_K", "condition_C", "update_rms", "gradient_rms"} <= set(numbers[path])
+        assert float(numbers[path]["alignment"]) > 0
+        assert int(numbers[path]["skipped_refreshes"]) == 0
+    flat = singd_optax.diagnostics.metrics(layers, opt_state)
+    assert all(np.isfinite(float(value)) for value in flat.values())
+    table = singd_optax.diagnostics.summary(opt_state)
+    assert all(path in table for path in layers)
+    assert check_refreshes(opt_state) == []
+    check_opt_state(opt_state, tx, params)
+
+
+@everything
+def test_a_damaged_state_is_seen(name):
+    tx, params, *_, opt_state = trained(name)
+
+    def damage(node):
+        path = next(iter(node.rule_states))
+        own = node.rule_states[path]
+        broken = own._replace(K=own.K * jnp.nan)
+        return node._replace(rule_states=node.rule_states | {path: broken})
+
+    is_state = lambda node: isinstance(node, singd_optax.layers.RuleState)
+    damaged = jax.tree.map(
+        lambda node: damage(node) if is_state(node) else node, opt_state, is_leaf=is_state
+    )
+    with pytest.raises(ValueError, match="K is not finite"):
+        check_opt_state(damaged, tx, params)
+    other = optimizer("kfac" if name != "kfac" else "singd", problem()[1])
+    with pytest.raises(ValueError, match="not one of this optimizer"):
+        check_opt_state(other.init(params), tx, params)
+
+
+@everything
+@pytest.mark.parametrize(
+    "size",
+    [{"update_rms": 0.3}, {"kl_clip": 1e-3}, {"grafting": "adam"}],
+    ids=lambda s: next(iter(s)),
+)
+def test_sizes(name, size):
+    params, layers, x, y = problem()
+    tx = optimizer(name, **size, momentum=0.0, weight_decay=0.0)
+    step = make_step(tx, layers)
+    new, opt_state, value = step(params, tx.init(params), x, y)
+    moved = jax.tree.map(jnp.subtract, new, params)
+    assert all(np.isfinite(leaf).all() and (leaf != 0).any() for leaf in jax.tree.leaves(moved))
+    if "update_rms" in size:
+        kernel = moved["second"]["kernel"]  # which has no bias
+        np.testing.assert_allclose(jnp.sqrt(jnp.mean(kernel**2)), 0.05 * 0.3, rtol=1e-4)
+    assert step(new, opt_state, x, y)[2] < value
+
+
+@everything
+def test_momentum_of_zero_keeps_nothing_and_dtypes_hold(name):
+    params, *_ = problem()
+    (none,) = rule_states(optimizer(name, momentum=0.0).init(params))
+    assert none.rule_momentum is None
+    (narrow,) = rule_states(optimizer(name, accumulator_dtype="bfloat16").init(params))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(narrow.rule_momentum)} == {"bfloat16"}
+
+
+@everything
+def test_accumulated(name):
+    """Four micro-batches make the step of the whole batch."""
+    params, layers, x, y = problem()
+    tx = optimizer(name)
+    grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+    several = MultiSteps(tx, 4, layers_of(name))
+    state = several.init(params)
+    is_measured = bool(singd_optax.layers.measured_states(state))
+
+    @jit
+    def micro(state, x, y):
+        extra, grads = {}, jax.grad(loss_fn)(params, x, y)
+        if is_measured:
+            _, grads, extra["curvature"] = grad_fn(params, x, y, opt_state=state)
+        return several.update(grads, state, params, **extra)
+
+    for rows in range(0, 32, 8):
+        updates, state = micro(state, x[rows : rows + 8], y[rows : rows + 8])
+    want = make_step(tx, layers)(params, tx.init(params), x, y)[0]
+    assert_close(optax.apply_updates(params, updates), want, 2e-3, 1e-5)
+
+
+@everything
+def test_on_a_mesh(name):
+    """Spread, and sharded as placed, with the numbers of one device."""
+    params, layers, x, y = problem()
+    mesh = meshes.make_mesh({"data": 2}, "Auto")
+    shardings = jax.tree.map(lambda _: NamedSharding(mesh, P()), params)
+    placed, measured = (spread(own, shardings) for own in (layers_of(name), layers))
+    tx = optimizer(name, placed)
+    of_state = state_shardings(tx.init, params, shardings, placed)
+    opt_state = jax.jit(tx.init, out_shardings=of_state)(params)
+    (state,) = rule_states(opt_state)
+    K = state.rule_states[next(iter(placed))].K
+    even = K.dim % 2 == 0
+    assert K.entries.sharding.is_fully_replicated != even
+    step = make_step(tx, measured, out_shardings=(shardings, of_state, None))
+    got = step(jax.device_put(params, shardings), opt_state, x, y)
+    alone = optimizer(name)
+    want = make_step(alone, layers)(params, alone.init(params), x, y)
+    assert_close(got[0], want[0], 1e-3, 1e-5)

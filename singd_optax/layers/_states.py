@@ -118,13 +118,10 @@ def factors(opt_state: PyTree) -> dict[str, Factors]:
     Raises:
       ValueError: There are no factors in this state.
     """
-    found = {
-        path: factors_of(own)
-        for state in rule_states(opt_state)
-        for path, own in state.rule_states.items()
-    }
+    states = rule_states(opt_state)
+    found = {path: factors_of(own) for state in states for path, own in state.rule_states.items()}
     pairs = {path: pair for path, pair in found.items() if pair is not None}
-    if not pairs:
+    if not states or (found and not pairs):  # all layers may be masked out
         raise ValueError(
             "This optimizer state has no Kronecker factors: got a state of type "
             f"{type(opt_state).__name__}. Pass the state that tx.init(params) of an optimizer of "

@@ -31,6 +31,7 @@ from singd_optax.rules import (
 )
 from singd_optax.rules._inverse_free import (
     WHITENED,
+    FactorStep,
     first_scales,
     identity_pair,
 )
@@ -120,36 +121,33 @@ class IKFAC(InverseFree):
         products = self.products(view, K, C)
         return IKFACState(K, C, *products, jnp.zeros(view.stack_shape, jnp.int32))
 
-    def refresh(
+    def factor_step(
         self,
         view: MatrixView,
         state: IKFACState,
         statistics: Statistics | None,
         gradient: jax.Array,
         count: jax.Array,
-        key: jax.Array,
-    ) -> tuple[IKFACState, bool]:
-        """One step on K and C."""
+    ) -> FactorStep:
+        """The directions of the docstring."""
         assert statistics is not None
         damping = hyperparameter_at(self.damping, count)
         is_ours = self.factor_step_norm == "spectral"
         is_relative = (self.damping_mode or ("relative" if is_ours else "")) == "relative"
         from_statistics = (self.factor_init or ("statistics" if is_ours else "")) == "statistics"
-        new = []
+        scales = first_scales(from_statistics, statistics, state.started)
+        directions = []
         for factor, H, mean, scale in zip(
             (state.K, state.C),
             (statistics.H_K, statistics.H_C),
             (statistics.mean_U, statistics.mean_G),
-            first_scales(from_statistics, statistics, state.started),
+            scales,
             strict=True,
         ):
             own_damping = damping * mean if is_relative else damping
             damping_term = factor.gram(precision=self.precision) * (own_damping * scale**2)
-            m = (H * scale**2 + damping_term).add_identity(-1.0) * 0.5
-            step, _ = self.stepped(factor, m, count)
-            new.append(step * scale)
-        products = self.products(view, *new)
-        return IKFACState(new[0], new[1], *products, jnp.ones_like(state.started)), True
+            directions.append((H * scale**2 + damping_term).add_identity(-1.0) * 0.5)
+        return FactorStep(state.K, state.C, directions[0], directions[1], scales)
 
 
 @shows_scaling_of(IKFAC)

@@ -29,10 +29,10 @@ from singd_optax.rules import (
     RowFactor,
     RowMomentum,
     RowProduct,
-    choose,
     hyperparameter_at,
 )
 from singd_optax.rules._inverse_free import (
+    FactorStep,
     identity_pair,
     zero_pair,
 )
@@ -144,16 +144,15 @@ class InverseFreeShampoo(InverseFree):
         started = jnp.zeros(view.stack_shape, jnp.int32)
         return InverseFreeShampooState(K, C, *zero_pair(view), *products, started)
 
-    def refresh(
+    def factor_step(
         self,
         view: MatrixView,
         state: InverseFreeShampooState,
         statistics: Statistics | None,
         gradient: jax.Array,
         count: jax.Array,
-        key: jax.Array,
-    ) -> tuple[InverseFreeShampooState, jax.Array]:
-        """One step on K and C."""
+    ) -> FactorStep:
+        """The directions of the docstring."""
         dtype = view.statistics_dtype
         K, C = state.K, state.C
         assert state.m_K is not None  # as init made them
@@ -187,12 +186,7 @@ class InverseFreeShampoo(InverseFree):
 
         m_K = moved(state.m_K, K, C, jnp.swapaxes(gradient, -1, -2))
         m_C = moved(state.m_C, C, K, gradient)
-        (K, m_K), (C, m_C) = (self.stepped(factor, m, count) for factor, m in ((K, m_K), (C, m_C)))
-        products = self.products(view, K, C)
-        started = jnp.ones_like(state.started)
-        new = InverseFreeShampooState(K, C, m_K, m_C, *products, started)
-        cast = jax.tree.map(lambda fresh, old: fresh.astype(old.dtype), new, state)
-        return choose(good, cast, state), good
+        return FactorStep(K, C, m_K, m_C, went_well=good)
 
 
 @shows_scaling_of(InverseFreeShampoo)

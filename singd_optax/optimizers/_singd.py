@@ -34,6 +34,7 @@ from singd_optax.rules import (
 )
 from singd_optax.rules._inverse_free import (
     WHITENED,
+    FactorStep,
     first_scales,
     identity_pair,
     trace_of,
@@ -152,16 +153,15 @@ class SINGD(InverseFree):
         products = self.products(view, K, C)
         return SINGDState(K, C, m_K, m_C, *products, jnp.zeros(view.stack_shape, jnp.int32))
 
-    def refresh(
+    def factor_step(
         self,
         view: MatrixView,
         state: SINGDState,
         statistics: Statistics | None,
         gradient: jax.Array,
         count: jax.Array,
-        key: jax.Array,
-    ) -> tuple[SINGDState, bool]:
-        """One step on K and C."""
+    ) -> FactorStep:
+        """The directions of the docstring."""
         assert statistics is not None
         K, C, H_K, H_C = state.K, state.C, statistics.H_K, statistics.H_C
         mean_U, mean_G = statistics.mean_U, statistics.mean_G
@@ -194,11 +194,7 @@ class SINGD(InverseFree):
         m_C = bracket(C, H_C, K, trace_of(H_K, mean_U))
         if state.m_K is not None and state.m_C is not None:
             m_K, m_C = state.m_K * momentum + m_K, state.m_C * momentum + m_C
-        (K, m_K), (C, m_C) = (self.stepped(factor, m, count) for factor, m in ((K, m_K), (C, m_C)))
-        K, C = K * scales[0], C * scales[1]
-        products = self.products(view, K, C)
-        new = SINGDState(K, C, m_K, m_C, *products, jnp.ones_like(state.started))
-        return (new if state.m_K is not None else new._replace(m_K=None, m_C=None)), True
+        return FactorStep(K, C, m_K, m_C, scales)
 
 
 @shows_scaling_of(SINGD)

@@ -55,6 +55,8 @@ class Rule(abc.ABC):
     State: ClassVar[type]
     #: Whether a refresh comes before the direction of the same step (Shampoo), or after it (SOAP).
     refresh_first: ClassVar[bool] = True
+    #: Whether a refresh draws random numbers; if not, its key is the same for all parameters.
+    is_random: ClassVar[bool] = False
     #: Of what the momentum is: of gradients, so that it is preconditioned, or of updates.
     momentum_of: ClassVar[Literal["gradient", "update"]] = "gradient"
     #: The structures of factors where neither layers nor the user say any.
@@ -145,7 +147,7 @@ class Rule(abc.ABC):
                 statistics[path],
                 gradients[path],
                 count,
-                jax.random.fold_in(key, index),
+                jax.random.fold_in(key, index) if self.is_random else key,
             )
             for index, (path, view) in enumerate(views.items())
         }

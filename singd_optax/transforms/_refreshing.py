@@ -38,11 +38,12 @@ def refreshed(
     old, skipped, in_a_row = (dict(part) for part in carry)
     measured = {path: _measured(rule, views[path], old[path], statistics) for path in views}
     wide = {path: widened(view, old[path]) for path, view in views.items()}
-    results = rule.refresh_all(views, wide, measured, gradients, count, key)
+    of_rule, of_rounding = jax.random.split(key)
+    results = rule.refresh_all(views, wide, measured, gradients, count, of_rule)
     states = {}
     for index, (path, view) in enumerate(views.items()):
         new, went_well = results[path]
-        new = stored(view, wide[path], new, old[path], jax.random.fold_in(key, index))
+        new = stored(view, wide[path], new, old[path], of_rounding, index)
         usable = all_finite(new, len(view.stack_shape)) & _is_good(measured[path], finite[path])
         if path in statistics:
             usable &= jnp.logical_not(is_stale(statistics[path], count))
@@ -87,7 +88,9 @@ def widened(view: MatrixView, state: PyTree) -> PyTree:
     )
 
 
-def stored(view: MatrixView, before: PyTree, new: PyTree, old: PyTree, key: jax.Array) -> PyTree:
+def stored(
+    view: MatrixView, before: PyTree, new: PyTree, old: PyTree, key: jax.Array, index: int
+) -> PyTree:
     """The state as it is kept, each field in the dtype of its role.
 
     Args:
@@ -96,10 +99,11 @@ def stored(view: MatrixView, before: PyTree, new: PyTree, old: PyTree, key: jax.
       new: What it made of it; what it did not touch is not rounded again.
       old: What was kept.
       key: Of the random bits with which narrow factors are rounded.
+      index: Of the parameter, by which its bits are others.
     """
     roles = roles_of(type(new))
     parts = {}
-    for index, (name, role) in enumerate(roles.items()):
+    for place, (name, role) in enumerate(roles.items()):
         own, kept = getattr(new, name), getattr(old, name)
         if own is getattr(before, name):
             parts[name] = kept
@@ -107,7 +111,8 @@ def stored(view: MatrixView, before: PyTree, new: PyTree, old: PyTree, key: jax.
         leaves, treedef = jax.tree.flatten(own)
         dtypes = [leaf.dtype for leaf in jax.tree.leaves(kept)]
         if role.has_factor_dtype and "bfloat16" in view.factor_dtype:
-            keys = jax.random.split(jax.random.fold_in(key, index), len(leaves))
+            own_key = jax.random.fold_in(jax.random.fold_in(key, index), place)
+            keys = jax.random.split(own_key, len(leaves))
             rounded = [stochastic_round(*one) for one in zip(leaves, dtypes, keys, strict=True)]
         else:
             rounded = [leaf.astype(dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)]

@@ -15,13 +15,12 @@ from singd_optax.layers._check import check_layers, check_params
 from singd_optax.layers._matrices import matrix_specs
 from singd_optax.layers._matrix_axes import check_matrix_axes
 from singd_optax.layers._roles import roles_of
-from singd_optax.layers._rule_tag import RuleTag
 from singd_optax.layers._spec import parse_options
 from singd_optax.layers._states import as_count
 from singd_optax.layers._tree import Leaves
 from singd_optax.measures import Statistics
 from singd_optax.placement import laid_out_like, partitions_of
-from singd_optax.rules import Hyperparameter, Interval, Rule, choose
+from singd_optax.rules import Hyperparameter, Interval, Rule
 from singd_optax.structures import Structure
 from singd_optax.transforms._check import (
     check_matrices,
@@ -30,18 +29,10 @@ from singd_optax.transforms._check import (
     checked_curvature,
     checked_layers,
 )
-from singd_optax.transforms._directions import (
-    Arrays,
-    as_matrix,
-    as_parameters,
-    chains_of,
-    directions_of,
-)
 from singd_optax.transforms._grafting import GraftedStep
-from singd_optax.transforms._interval import is_due
 from singd_optax.transforms._momentum import Momentum
 from singd_optax.transforms._params import check_some_params, present_layers, warn_of_params
-from singd_optax.transforms._refreshing import Carry, all_finite, refreshed, stored, widened
+from singd_optax.transforms._rule_step import RuleStep
 from singd_optax.transforms._size_options import size_of
 from singd_optax.transforms._sizes import KLClip
 
@@ -139,9 +130,7 @@ def scale_by_rule(
         check_matrix_axes(matrix_axes)
     else:
         _check_unused(structures=structures, factor_dtype=factor_dtype, matrix_axes=matrix_axes)
-    measures = rule.measures
-    tag = RuleTag(type(rule).__name__, measures)
-    observes = type(rule).observe is not Rule.observe
+    step = RuleStep(rule, ball, size, refresh_every, seed)
 
     def matrices(leaves: Leaves) -> dict[str, MatrixView]:
         return dict(
@@ -150,53 +139,28 @@ def scale_by_rule(
             )
         )
 
-    def size_init(view: MatrixView) -> PyTree:
-        return None if size is None else size.init(view)
-
     @functools.cache
     def initial_form(view: MatrixView) -> PyTree:
-        return jax.eval_shape(lambda: (rule.init(view), size_init(view)))
-
-    def due_at(count: jax.Array) -> jax.Array:
-        return is_due(refresh_every, count).astype(jnp.int32)
+        return jax.eval_shape(lambda: (rule.init(view), step.size_init(view)))
 
     def init_fn(params: optax.Params) -> RuleState:
         check_some_params(params)
         leaves = Leaves(params)
-        views: dict[str, MatrixView]
         if layers is not None:
             views = {view.path: view for view in present_layers(layers, params)}
             warn_of_params(layers, params)
-        elif leaves.is_placeholder:
-            views = {}
-        else:
-            views = matrices(leaves)
-        none, none_in_a_row = (  # two buffers, which can be donated
-            {path: jnp.zeros(view.stack_shape, jnp.int32) for path, view in views.items()}
-            for _ in range(2)
+            return step.init(views, params)
+        if not leaves.is_placeholder:
+            return step.init(matrices(leaves), params)
+        # optax inits with a placeholder to find what is shaped like parameters: the momentum, and
+        # of the rest nothing; one leaf for each field says so whatever the parameters are.
+        nothing: PyTree = jnp.zeros([])
+        return step.init({}, params)._replace(
+            rule_states=nothing,
+            size_states=nothing,
+            skipped_refreshes=nothing,
+            skipped_in_a_row=nothing,
         )
-        count = jnp.zeros([], jnp.int32)
-        state = RuleState(
-            rule_count=count,
-            refresh_due=due_at(count),
-            rule_states={path: rule.init(view) for path, view in views.items()},
-            rule_momentum=ball.init(params, [p for view in views.values() for p in view.shapes]),
-            size_states={path: size_init(views[path]) for path in chains_of(views)},
-            skipped_refreshes=none,
-            skipped_in_a_row=none_in_a_row,
-            rule_tag=tag,
-        )
-        if layers is None and leaves.is_placeholder:
-            # optax inits with a placeholder to find what is shaped like parameters: of the rest
-            # nothing is, and one leaf for each field says so whatever the parameters are.
-            nothing: PyTree = jnp.zeros([])
-            state = state._replace(
-                rule_states=nothing,
-                size_states=nothing,
-                skipped_refreshes=nothing,
-                skipped_in_a_row=nothing,
-            )
-        return state
 
     def update_fn(
         updates: optax.Updates,
@@ -211,7 +175,7 @@ def scale_by_rule(
         if layers is None and leaves.is_placeholder:
             return updates, state
         state = jax.tree.map(as_count, state)
-        check_tag(tag, state.rule_tag)
+        check_tag(step.tag, state.rule_tag)
         if layers is None:
             views = matrices(leaves)
             check_matrices(views, state)
@@ -219,98 +183,12 @@ def scale_by_rule(
             views = checked_layers(layers, state)
             check_params(views.values(), leaves, "updates")
         check_states(state, {path: initial_form(view) for path, view in views.items()})
-        statistics = checked_curvature(curvature, views, measures, state)
+        statistics = checked_curvature(curvature, views, rule.measures, state)
         own = {path: leaves[path] for view in views.values() for path in view.shapes}
-        function = functools.partial(preconditioned, views)
+        function = functools.partial(step.update, views)
         like = partitions_of((own, state))
         changed, new_state = laid_out_like(function, like, own, state, statistics)
         return leaves.replaced(changed), new_state
-
-    def preconditioned(
-        views: dict[str, MatrixView],
-        updates: Arrays,
-        state: RuleState,
-        statistics: dict[str, Statistics],
-    ) -> tuple[Arrays, RuleState]:
-        count = state.rule_count
-        updates = {
-            path: array
-            for view in views.values()
-            for path, array in view.placement.constrained_parameters(
-                {path: updates[path] for path in view.shapes}
-            ).items()
-        }
-        gradients = {path: as_matrix(view, updates) for path, view in views.items()}
-        finite = {path: jnp.isfinite(g).all((-2, -1)) for path, g in gradients.items()}
-        vectors, buffer = gradients, state.rule_momentum
-        if rule.momentum_of == "gradient" and buffer is not None:
-            moved, buffer = ball.of_gradients(buffer, updates)
-            vectors = {path: as_matrix(view, moved) for path, view in views.items()}
-        states = dict(state.rule_states)
-        if observes:
-            for path, view in views.items():
-                wide = widened(view, states[path])
-                new = rule.observe(view, wide, gradients[path], count)
-                key = jax.random.fold_in(jax.random.key(seed + 1), count)
-                new = stored(view, wide, new, states[path], key)
-                finite[path] &= all_finite(new, finite[path].ndim)  # squares may overflow
-                states[path] = choose(finite[path], new, states[path])
-        key = jax.random.fold_in(jax.random.key(seed), count)
-
-        def refresh(carry: Carry) -> Carry:
-            return refreshed(rule, views, carry, statistics, gradients, finite, count, key)
-
-        chains = chains_of(views)
-        leading = {path: views[path] for path in chains}
-
-        def turned(states: dict[str, PyTree]) -> tuple[Arrays, dict[str, PyTree]]:
-            return directions_of(rule, views, chains, states, vectors, gradients, count)
-
-        carry = Carry(states, state.skipped_refreshes, state.skipped_in_a_row)
-        due = state.refresh_due.astype(bool)
-        if rule.refresh_first:
-            carry = jax.lax.cond(due, refresh, lambda x: x, carry)
-            directions, kept = turned(carry.states)
-            carry = carry._replace(states=kept)
-        else:
-            directions, kept = turned(carry.states)
-            carry = jax.lax.cond(due, refresh, lambda x: x, carry._replace(states=kept))
-        for path in leading:
-            # What overflows of a finite gradient is let go: a momentum would keep it for ever.
-            came = jnp.isfinite(vectors[path]).all((-2, -1))
-            lost = came & jnp.logical_not(all_finite(directions[path], came.ndim))
-            directions[path] = choose(lost, jnp.zeros_like(directions[path]), directions[path])
-
-        sizes = dict(state.size_states)
-
-        def sized(directions: Arrays) -> Arrays:
-            assert size is not None
-            arguments = leading, gradients, vectors, directions, dict(sizes), finite, count
-            directions, new = size.scaled(*arguments)
-            sizes.update(new)
-            return directions
-
-        if size is not None and not size.is_last:
-            directions = sized(directions)
-        if rule.momentum_of == "update" and buffer is not None:
-            moved, buffer = ball.of_updates(buffer, as_parameters(leading, directions), count)
-            directions = {path: as_matrix(view, moved) for path, view in leading.items()}
-        if size is not None and size.is_last:
-            directions = sized(directions)
-        changed = as_parameters(leading, directions)
-        next_count = optax.safe_increment(count)
-        return {path: leaf.astype(updates[path].dtype) for path, leaf in changed.items()}, (
-            RuleState(
-                rule_count=next_count,
-                refresh_due=due_at(next_count),
-                rule_states=carry.states,
-                rule_momentum=buffer,
-                size_states=sizes,
-                skipped_refreshes=carry.skipped,
-                skipped_in_a_row=carry.in_a_row,
-                rule_tag=state.rule_tag,
-            )
-        )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

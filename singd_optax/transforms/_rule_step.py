@@ -1,0 +1,183 @@
+"""One step of ``scale_by_rule``: arrays in, arrays out; everything was checked before."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from singd_optax._types import PyTree
+from singd_optax.layers import MatrixView, RuleState
+from singd_optax.layers._rule_tag import RuleTag
+from singd_optax.measures import Statistics
+from singd_optax.rules import Interval, Rule, choose
+from singd_optax.transforms._directions import (
+    Arrays,
+    as_matrix,
+    as_parameters,
+    chains_of,
+    directions_of,
+)
+from singd_optax.transforms._interval import is_due
+from singd_optax.transforms._momentum import Momentum
+from singd_optax.transforms._refreshing import Carry, all_finite, refreshed, stored, widened
+from singd_optax.transforms._sizes import Size
+
+Views = Mapping[str, MatrixView]
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleStep:
+    """A rule with all that is common to rules.
+
+    Attributes:
+      rule: What to do for each matrix.
+      momentum: Of gradients, or of updates.
+      size: What sets the size of updates, or None.
+      refresh_every: The interval between refreshes.
+      seed: Of random bits.
+    """
+
+    rule: Rule
+    momentum: Momentum
+    size: Size | None
+    refresh_every: Interval
+    seed: int
+
+    @property
+    def tag(self) -> RuleTag:
+        """What states say of their rule."""
+        return RuleTag(type(self.rule).__name__, self.rule.measures)
+
+    def size_init(self, view: MatrixView) -> PyTree:
+        """What is kept to set the size of one parameter's update, or None."""
+        return None if self.size is None else self.size.init(view)
+
+    def _due_at(self, count: jax.Array) -> jax.Array:
+        return is_due(self.refresh_every, count).astype(jnp.int32)
+
+    def init(self, views: Views, params: PyTree) -> RuleState:
+        """The state before the first step."""
+        skipped, in_a_row = (  # two buffers, which can be donated
+            {path: jnp.zeros(view.stack_shape, jnp.int32) for path, view in views.items()}
+            for _ in range(2)
+        )
+        count = jnp.zeros([], jnp.int32)
+        paths = [path for view in views.values() for path in view.shapes]
+        return RuleState(
+            rule_count=count,
+            refresh_due=self._due_at(count),
+            rule_states={path: self.rule.init(view) for path, view in views.items()},
+            rule_momentum=self.momentum.init(params, paths),
+            size_states={path: self.size_init(views[path]) for path in chains_of(views)},
+            skipped_refreshes=skipped,
+            skipped_in_a_row=in_a_row,
+            rule_tag=self.tag,
+        )
+
+    def update(
+        self,
+        views: Views,
+        updates: Arrays,
+        state: RuleState,
+        statistics: Mapping[str, Statistics],
+    ) -> tuple[Arrays, RuleState]:
+        """The preconditioned updates, by path of a parameter, and the next state.
+
+        Args:
+          views: The parameters, as matrices.
+          updates: Their gradients, by path of a parameter.
+          state: The last one.
+          statistics: By path of a layer; none for a rule without measures.
+        """
+        rule, count = self.rule, state.rule_count
+        key = jax.random.fold_in(jax.random.key(self.seed), count)
+        dtypes = {path: leaf.dtype for path, leaf in updates.items()}
+        updates = {
+            path: array
+            for view in views.values()
+            for path, array in view.placement.constrained_parameters(
+                {path: updates[path] for path in view.shapes}
+            ).items()
+        }
+        chains = chains_of(views)
+        leading = {path: views[path] for path in chains}
+        gradients = {path: as_matrix(view, updates) for path, view in views.items()}
+        finite = {path: jnp.isfinite(g).all((-2, -1)) for path, g in gradients.items()}
+        vectors, buffer = gradients, state.rule_momentum
+        if rule.momentum_of == "gradient" and buffer is not None:
+            moved, buffer = self.momentum.of_gradients(buffer, updates)
+            vectors = {path: as_matrix(view, moved) for path, view in leading.items()}
+        states = self._observed(views, state.rule_states, gradients, finite, count, key)
+
+        def refresh(carry: Carry) -> Carry:
+            return refreshed(rule, views, carry, statistics, gradients, finite, count, key)
+
+        def due_refresh(carry: Carry) -> Carry:
+            return jax.lax.cond(state.refresh_due.astype(bool), refresh, lambda x: x, carry)
+
+        carry = Carry(states, state.skipped_refreshes, state.skipped_in_a_row)
+        carry = due_refresh(carry) if rule.refresh_first else carry
+        arguments = rule, views, chains, carry.states, vectors, gradients, count
+        directions, states = directions_of(*arguments)
+        carry = carry._replace(states=states)
+        carry = carry if rule.refresh_first else due_refresh(carry)
+        directions = {path: _kept(vectors[path], directions[path]) for path in leading}
+
+        sizes = state.size_states
+        size = self.size
+        if size is not None and not size.is_last:
+            of_step = leading, gradients, vectors, directions, sizes, finite, count
+            directions, sizes = size.scaled(*of_step)
+        if rule.momentum_of == "update" and buffer is not None:
+            parts = as_parameters(leading, directions)
+            moved, buffer = self.momentum.of_updates(buffer, parts, count)
+            directions = {path: as_matrix(view, moved) for path, view in leading.items()}
+        if size is not None and size.is_last:
+            of_step = leading, gradients, vectors, directions, sizes, finite, count
+            directions, sizes = size.scaled(*of_step)
+        changed = as_parameters(leading, directions)
+        next_count = optax.safe_increment(count)
+        return {path: leaf.astype(dtypes[path]) for path, leaf in changed.items()}, RuleState(
+            rule_count=next_count,
+            refresh_due=self._due_at(next_count),
+            rule_states=carry.states,
+            rule_momentum=buffer,
+            size_states=sizes,
+            skipped_refreshes=carry.skipped,
+            skipped_in_a_row=carry.in_a_row,
+            rule_tag=state.rule_tag,
+        )
+
+    def _observed(
+        self,
+        views: Views,
+        states: Mapping[str, PyTree],
+        gradients: Arrays,
+        finite: Arrays,
+        count: jax.Array,
+        key: jax.Array,
+    ) -> dict[str, PyTree]:
+        """The states after one more gradient; ``finite`` is told of squares that overflow."""
+        observed = dict(states)
+        if type(self.rule).observe is Rule.observe:
+            return observed
+        for index, (path, view) in enumerate(views.items()):
+            old = observed[path]
+            wide = widened(view, old)
+            new = self.rule.observe(view, wide, gradients[path], count)
+            new = stored(view, wide, new, old, key, len(views) + index)
+            finite[path] &= all_finite(new, finite[path].ndim)
+            observed[path] = choose(finite[path], new, old)
+        return observed
+
+
+def _kept(vector: jax.Array, direction: jax.Array) -> jax.Array:
+    """The direction, or zeros where it overflows for a finite vector.
+
+    A momentum of updates would keep it for ever.
+    """
+    finite = jnp.isfinite(vector).all((-2, -1))
+    lost = finite & jnp.logical_not(all_finite(direction, finite.ndim))
+    return choose(lost, jnp.zeros_like(direction), direction)

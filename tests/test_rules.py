@@ -197,7 +197,7 @@ def test_bfloat16_factors_keep_small_steps():
     def refresh(state, key):
         wide = widened(spec, state)
         new, _ = rule.refresh(spec, wide, zeros, None, STEP, key)
-        return stored(spec, wide, new, state, key)
+        return stored(spec, wide, new, state, key, 0)
 
     for i in range(64):
         state = refresh(state, jax.random.key(i))

@@ -1,7 +1,6 @@
 """Grafting: the direction of one optimizer, at the length of another's step."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import ClassVar, Literal, NamedTuple, get_args
 
 import jax
@@ -11,7 +10,7 @@ from singd_optax._types import PyTree
 from singd_optax._validate import check_choice
 from singd_optax.layers import MatrixView
 from singd_optax.rules import choose
-from singd_optax.transforms._sizes import Matrices
+from singd_optax.transforms._sizes import Directions
 
 #: The optimizers whose steps' lengths can be had.
 GraftedStep = Literal["sgd", "rmsprop", "adam"]
@@ -60,27 +59,17 @@ class Grafting:
             graft_weights=jnp.zeros((*view.stack_shape, 2), dtype),
         )
 
-    def scaled(
-        self,
-        views: Mapping[str, MatrixView],
-        gradients: Matrices,
-        vectors: Matrices,
-        directions: Matrices,
-        states: Mapping[str, PyTree],
-        finite: Matrices,
-        count: jax.Array,
-    ) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
+    def scaled(self, step: Directions) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
         """Each direction at its length; moments stay where a gradient is not finite."""
-        del vectors, count
         scaled, kept = {}, {}
-        for path in views:
-            gradient, direction, moments = gradients[path], directions[path], states[path]
-            step = gradient
+        for path, direction in step.directions.items():
+            gradient, moments = step.gradients[path], step.states[path]
+            other = gradient
             if moments is not None:
-                moments = choose(finite[path], _averaged(moments, gradient), moments)
-                step = _adaptive_step(moments, gradient)
+                moments = choose(step.finite[path], _averaged(moments, gradient), moments)
+                other = _adaptive_step(moments, gradient)
             length, wanted = (
-                jnp.sqrt(jnp.sum(x**2, axis=(-2, -1), keepdims=True)) for x in (direction, step)
+                jnp.sqrt(jnp.sum(x**2, axis=(-2, -1), keepdims=True)) for x in (direction, other)
             )
             scale = wanted / jnp.where(length > 0, length, 1)
             # A finite step whose squares overflow is let go: a momentum would keep it for ever.

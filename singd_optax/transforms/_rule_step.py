@@ -22,7 +22,7 @@ from singd_optax.transforms._directions import (
 from singd_optax.transforms._interval import is_due
 from singd_optax.transforms._momentum import Momentum
 from singd_optax.transforms._refreshing import Carry, all_finite, refreshed, stored, widened
-from singd_optax.transforms._sizes import Size
+from singd_optax.transforms._sizes import Directions, Size
 
 Views = Mapping[str, MatrixView]
 
@@ -129,14 +129,14 @@ class RuleStep:
         size = self.size
         if size is not None and not size.is_last:
             of_step = leading, gradients, vectors, directions, sizes, finite, count
-            directions, sizes = size.scaled(*of_step)
+            directions, sizes = size.scaled(Directions(*of_step))
         if rule.momentum_of == "update" and buffer is not None:
             parts = as_parameters(leading, directions)
             moved, buffer = self.momentum.of_updates(buffer, parts, count)
             directions = {path: as_matrix(view, moved) for path, view in leading.items()}
         if size is not None and size.is_last:
             of_step = leading, gradients, vectors, directions, sizes, finite, count
-            directions, sizes = size.scaled(*of_step)
+            directions, sizes = size.scaled(Directions(*of_step))
         changed = as_parameters(leading, directions)
         next_count = optax.safe_increment(count)
         return {path: leaf.astype(dtypes[path]) for path, leaf in changed.items()}, RuleState(

@@ -5,7 +5,7 @@ A size is set where updates are matrices. All are frozen dataclasses with the sa
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,28 @@ from singd_optax.rules import Hyperparameter, hyperparameter_at
 from singd_optax.transforms._running_size import scaled_to
 
 Matrices = Mapping[str, jax.Array]
+
+
+class Directions(NamedTuple):
+    """What became of the gradients of a step, each by path.
+
+    Attributes:
+      views: The parameters.
+      gradients: Of this step, as matrices.
+      vectors: What became the directions: the momentum, or the gradient.
+      directions: The preconditioned vectors.
+      states: What is kept to set sizes, from ``Size.init`` or the last step.
+      finite: Whether the gradient is finite, for each matrix of a stack.
+      at_step: Updates made before this one.
+    """
+
+    views: Mapping[str, MatrixView]
+    gradients: Matrices
+    vectors: Matrices
+    directions: Matrices
+    states: Mapping[str, PyTree]
+    finite: Matrices
+    at_step: jax.Array
 
 
 class Size(Protocol):
@@ -32,26 +54,11 @@ class Size(Protocol):
     def init(self, view: MatrixView) -> PyTree:
         """What is kept of one parameter, or None."""
 
-    def scaled(
-        self,
-        views: Mapping[str, MatrixView],
-        gradients: Matrices,
-        vectors: Matrices,
-        directions: Matrices,
-        states: Mapping[str, PyTree],
-        finite: Matrices,
-        count: jax.Array,
-    ) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
+    def scaled(self, step: Directions) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
         """Directions of the right size, and what is kept.
 
         Args:
-          views: The parameters, by path, and so all that follows.
-          gradients: Of this step, as matrices.
-          vectors: What became the directions: the momentum, or the gradient.
-          directions: The preconditioned vectors.
-          states: From ``init`` or the last call.
-          finite: Whether the gradient is finite, for each matrix of a stack.
-          count: Updates made before this one.
+          step: What became of this step's gradients.
         """
 
 
@@ -85,20 +92,13 @@ class UpdateRMS:
         """A running size of 0."""
         return jnp.zeros(view.stack_shape, view.statistics_dtype)
 
-    def scaled(
-        self,
-        views: Mapping[str, MatrixView],
-        gradients: Matrices,
-        vectors: Matrices,
-        directions: Matrices,
-        states: Mapping[str, PyTree],
-        finite: Matrices,
-        count: jax.Array,
-    ) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
+    def scaled(self, step: Directions) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
         """Each direction at the size."""
-        del gradients, vectors, finite
-        decay = hyperparameter_at(self.decay, count)
-        pairs = {path: scaled_to(directions[path], states[path], self.rms, decay) for path in views}
+        decay = hyperparameter_at(self.decay, step.at_step)
+        pairs = {
+            path: scaled_to(direction, step.states[path], self.rms, decay)
+            for path, direction in step.directions.items()
+        }
         return {p: pair[0] for p, pair in pairs.items()}, {p: pair[1] for p, pair in pairs.items()}
 
 
@@ -117,7 +117,8 @@ class KLClip:
     >>> views = matrix_specs(Leaves({"w": jnp.ones((2, 2))}), structures="dense")
     >>> g = {"w": jnp.full((2, 2), 10.0)}
     >>> clip = KLClip(1e-3, learning_rate=0.1)
-    >>> clip.scaled(views, g, g, g, {}, {}, jnp.int32(0))[0]["w"][0, 0].round(3)  # √(1e-3 / 4) 10
+    >>> step = Directions(views, g, g, g, {}, {}, jnp.int32(0))
+    >>> clip.scaled(step)[0]["w"][0, 0].round(3)  # √(1e-3 / 4) 10
     Array(0.158, dtype=float32)
     """
 
@@ -134,25 +135,15 @@ class KLClip:
         """Nothing."""
         del view
 
-    def scaled(
-        self,
-        views: Mapping[str, MatrixView],
-        gradients: Matrices,
-        vectors: Matrices,
-        directions: Matrices,
-        states: Mapping[str, PyTree],
-        finite: Matrices,
-        count: jax.Array,
-    ) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
+    def scaled(self, step: Directions) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
         """All directions, scaled by one number."""
-        del gradients, finite
         products = [
-            jnp.vdot(vectors[path], directions[path], preferred_element_type=jnp.float32)
-            for path in views
+            jnp.vdot(step.vectors[path], direction, preferred_element_type=jnp.float32)
+            for path, direction in step.directions.items()
         ]
-        change = hyperparameter_at(self.learning_rate, count) ** 2 * sum(products)
-        bound = hyperparameter_at(self.bound, count)
+        change = hyperparameter_at(self.learning_rate, step.at_step) ** 2 * sum(products)
+        bound = hyperparameter_at(self.bound, step.at_step)
         scale = jnp.sqrt(bound / jnp.maximum(change, jnp.finfo(jnp.float32).tiny))
         scale = jnp.minimum(1, scale)
-        clipped = {path: directions[path] * scale.astype(directions[path].dtype) for path in views}
-        return clipped, dict(states)
+        clipped = {path: d * scale.astype(d.dtype) for path, d in step.directions.items()}
+        return clipped, dict(step.states)

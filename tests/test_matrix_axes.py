@@ -1,0 +1,118 @@
+"""How arrays make matrices: by a cut, by given axes, merged, each axis by itself, in tiles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import singd_optax
+from singd_optax.layers import Merged, Tiles
+
+RULES = ("shampoo", "caspr", "inverse_free_shampoo")
+
+
+def gradients():
+    rng = np.random.default_rng(0)
+    return {
+        "conv": jnp.asarray(rng.normal(size=(3, 3, 4, 6)), jnp.float32),
+        "qkv": jnp.asarray(rng.normal(size=(8, 24)), jnp.float32),
+        "bias": jnp.ones(3),
+    }
+
+
+def updated(tx, tree):
+    return jax.jit(tx.update)(tree, tx.init(tree), tree)[0]
+
+
+def scale(**options):
+    return singd_optax.scale_by_shampoo(eps=1e-2, **options)
+
+
+@pytest.mark.parametrize(
+    ("axes", "names", "dims"),
+    [
+        ("cut", ["conv"], [(9, 24)]),
+        (((0, 1, 2), (3,)), ["conv"], [(36, 6)]),
+        (Merged(36), ["conv"], [(36, 6)]),
+        (Merged(9), ["conv[0,1]", "conv[2]", "conv[3]"], [(9, 24), (4, 54), (6, 36)]),
+        (Merged(1000), ["conv"], [(9, 24)]),
+        ("each", [f"conv[{i}]" for i in range(4)], [(3, 72), (3, 72), (4, 54), (6, 36)]),
+        (Tiles((0, 1), (3,)), ["conv"], [(9, 6)]),
+        (Tiles((0, 1, 2), (3,), {3: 2, 2: 2}), ["conv"], [(18, 3)]),
+    ],
+)
+def test_matrices(axes, names, dims):
+    found = singd_optax.find_matrices(gradients(), matrix_axes={"conv": axes, "qkv": None})
+    assert list(found) == names
+    assert [spec.dims for spec in found.values()] == dims
+    for spec in found.values():
+        array = gradients()["conv"]
+        (back,) = spec.from_matrix(spec.to_matrix(array))
+        np.testing.assert_array_equal(back, array)
+    assert [other.path for other in found.others] == ["bias", "qkv"]
+    assert 0 < found.coverage < 1
+    assert all(name in repr(found) for name in names)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_tiles_are_separate_matrices(name):
+    options = {} if name == "inverse_free_shampoo" else {"eps": 1e-2}
+    make = lambda **axes: getattr(singd_optax, f"scale_by_{name}")(**options, **axes)
+    kernel = gradients()["qkv"]
+    whole = updated(make(matrix_axes={"qkv": Tiles((0,), (1,), {1: 3})}), {"qkv": kernel})["qkv"]
+    for index in range(3):
+        part = slice(8 * index, 8 * (index + 1))
+        alone = updated(make(), {"qkv": kernel[:, part]})["qkv"]
+        np.testing.assert_allclose(whole[:, part], alone, rtol=2e-4, atol=1e-5)
+    full = updated(make(matrix_axes={"qkv": Tiles((0,), (1,), {0: 1})}), {"qkv": kernel})
+    np.testing.assert_allclose(full["qkv"], updated(make(), {"qkv": kernel})["qkv"], rtol=1e-4)
+
+
+def test_each_axis_by_itself():
+    """One root after the other, along every axis."""
+    kernel = np.asarray(gradients()["conv"], float)
+    want = kernel
+    for axis in range(4):
+        rows = np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1)
+        values, vectors = np.linalg.eigh(rows @ rows.T)
+        root = vectors @ np.diag((values + 1e-2 * values.max()) ** -0.25) @ vectors.T
+        want = np.moveaxis(np.tensordot(root, want, (1, axis)), 0, axis)
+    got = updated(scale(matrix_axes={"conv": "each"}), gradients())["conv"]
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("axes", ["each", Merged(9), Tiles((0, 1), (3,))], ids=str)
+def test_complete_optimizers(name, axes):
+    """With momenta and sizes of the whole parameter, and the same by layers."""
+    make = getattr(singd_optax, name)
+    matrix_axes = {"conv": axes}
+    tree = gradients()
+    found = singd_optax.find_matrices(tree, matrix_axes=matrix_axes)
+    got = updated(make(0.1, matrix_axes=matrix_axes, weight_decay=0.0), tree)
+    want = updated(make(0.1, found, weight_decay=0.0), tree)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), got, want)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(got))
+
+
+def test_errors():
+    tree = gradients()
+    with pytest.raises(ValueError, match="name each axis once"):
+        singd_optax.find_matrices(tree, matrix_axes={"qkv": ((0,), (2,))})
+    with pytest.raises(ValueError, match="a multiple of 5"):
+        singd_optax.find_matrices(tree, matrix_axes={"qkv": Tiles((0,), (1,), {1: 5})})
+    with pytest.raises(ValueError, match="'cut' or 'each'"):
+        singd_optax.shampoo(0.1, matrix_axes={"qkv": "all"})
+    with pytest.raises(ValueError, match="nothing to precondition"):
+        singd_optax.find_matrices({"bias": jnp.ones(3)})
+    found = singd_optax.find_matrices(tree)
+    with pytest.raises(TypeError, match="matrices from find_matrices"):
+        singd_optax.singd(0.1, found)
+    with pytest.raises(ValueError, match="`structures` is for optimizers without `layers`"):
+        singd_optax.shampoo(0.1, found, structures="dense")
+    with pytest.raises(ValueError, match="`kfac_approx` is an option of layers that are measured"):
+        found.replace("qkv", kfac_approx="reduce")
+    assert list(found.without("conv")) == ["qkv"]
+    assert (
+        found.replace("qkv", structures=("dense", "identity"))["qkv"].structures[1].eye(2).dim == 2
+    )

@@ -35,7 +35,8 @@ def find_layers(
       loss_fn: ``loss_fn(params, *args, **kwargs)``, which applies Flax Linen modules, or marks
         products with ``tag``. What it returns does not matter here.
       params: Dicts, FrozenDicts or other containers of arrays, boxed (``nn.Partitioned``) or not.
-      *args: As for ``loss_fn``; shapes matter only where the model depends on them.
+      *args: What ``loss_fn`` is called with after its first argument;
+        shapes matter only where the model depends on them.
       structures: Structures of K and C of every layer, see ``parse_structure``; ``"auto"`` is
         dense up to a dim of 1024, and block-diagonal above (see ``structures.Auto``).
       kfac_approx: ``"expand"`` or ``"reduce"``: how shared positions (tokens, pixels) are
@@ -49,7 +50,7 @@ def find_layers(
         in each refresh: every k-th, k the largest divisor of their number up to the inverse. For
         convolutions and ``"reduce"``, of examples. Unbiased, and a refresh costs that much less.
       strict: Whether to raise if there is a parameter of rank >= 2 that no layer took.
-      **kwargs: As for ``loss_fn``.
+      **kwargs: What it is called with by name.
 
     Returns:
       The layers, static and hashable. Change some by ``layers.replace(pattern, ...)``.

@@ -37,7 +37,8 @@ def find_layers(
     Args:
       loss_fn: ``loss_fn(model, *args, **kwargs)``. What it returns does not matter here.
       model: An NNX module; abstract (``nnx.eval_shape``) or not.
-      *args: As for ``loss_fn``; shapes matter only where the model depends on them.
+      *args: What ``loss_fn`` is called with after its first argument;
+        shapes matter only where the model depends on them.
       structures: Structures of K and C of every layer, see ``parse_structure``; ``"auto"`` is
         dense up to a dim of 1024, and block-diagonal above (see ``structures.Auto``).
       kfac_approx: ``"expand"`` or ``"reduce"``: how shared positions (tokens, pixels) are
@@ -51,8 +52,8 @@ def find_layers(
         in each refresh: every k-th, k the largest divisor of their number up to the inverse. For
         convolutions and ``"reduce"``, of examples. Unbiased, and a refresh costs that much less.
       strict: Whether to raise if there is a parameter of rank >= 2 that no layer took.
-      wrt: Which variables are parameters, as for ``nnx.Optimizer``.
-      **kwargs: As for ``loss_fn``.
+      wrt: which variables are parameters, as ``nnx.Optimizer`` takes it.
+      **kwargs: What it is called with by name.
 
     Returns:
       The layers; their paths are those of ``nnx.state(model, wrt)``.

@@ -50,7 +50,7 @@ def value_and_grad(
         backward pass on refresh steps; ``"ggn"``, the Gauss-Newton matrix exactly. The last two
         need ``tag_distribution`` in the loss function; see ``singd_optax.value_and_grad``.
       seed: Of the labels that ``"mc"`` draws.
-      wrt: Which variables are parameters, as for ``nnx.Optimizer``.
+      wrt: which variables are parameters, as ``nnx.Optimizer`` takes it.
 
     Returns:
       ``grad_fn(model, *args, optimizer=optimizer, **kwargs)`` -> ``(value, grads, curvature)``,

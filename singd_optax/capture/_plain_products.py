@@ -45,7 +45,7 @@ class _Product(DependenceAnalysis):
     """Follows the product of the two inputs of a program."""
 
     def equation(self, equation: JaxprEqn, inputs: list[Dependence]) -> list[Dependence]:
-        """As for any primitive, but that the product has an origin of its own."""
+        """What any primitive says, but that the product has an origin of its own."""
         is_product = equation.primitive.name in ("dot_general", "conv_general_dilated")
         if is_product and _is(inputs[0], _INPUTS) and _is(inputs[1], _KERNEL):
             rank = array_type(equation.outvars[0]).ndim

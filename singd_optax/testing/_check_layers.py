@@ -52,12 +52,12 @@ def check_layers(
       layers: From ``find_layers`` (or ``singd_optax.nnx.find_layers``), for the same loss function.
       params: The parameters, with numbers; or the ``nnx.Module`` that the loss function gets. It is
         not changed.
-      *args: As for ``loss_fn``.
+      *args: What ``loss_fn`` is called with after its first argument.
       rtol: What relative errors may be, in the Frobenius norm; None for 1e-7 in float64, 1e-3 in
         float32, 1e-2 in float16, and 5e-2 in bfloat16: the coarsest that the layer computes in.
       print_table: Whether to print what was found.
       wrt: For an ``nnx.Module``, which variables are parameters.
-      **kwargs: As for ``loss_fn``.
+      **kwargs: What it is called with by name.
 
     Returns:
       Path of a layer -> what was found. If this returns, all is well.

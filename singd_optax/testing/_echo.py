@@ -27,7 +27,7 @@ class Echo(TappingSession):
         """Listen for somebody.
 
         Args:
-          *told: As for ``TappingSession``.
+          *told: What a ``TappingSession`` is made with.
           heard: Who collects what is heard.
         """
         super().__init__(*told)

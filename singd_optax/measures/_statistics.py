@@ -137,8 +137,8 @@ def is_stale(statistics: Statistics, count: jax.Array) -> jax.Array:
         several), they are never stale.
       count: Of the state that they are used with.
 
-    >>> from singd_optax.layers import Leaves, matrix_specs
-    >>> spec = matrix_specs(Leaves({"w": jnp.ones((2, 2))}), structures="diagonal")["w"]
+    >>> from singd_optax.layers import find_matrices
+    >>> spec = find_matrices({"w": jnp.ones((2, 2))}, structures="diagonal")["w"]
     >>> measured = Statistics.zeros(spec)._replace(measured_at=jnp.int32(3))
     >>> [bool(is_stale(measured, jnp.int32(count))) for count in (3, 4)]
     [False, True]

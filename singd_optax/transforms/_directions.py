@@ -16,9 +16,8 @@ Arrays = dict[str, jax.Array]
 def chains_of(views: Mapping[str, MatrixView]) -> dict[str, list[str]]:
     """The views of each parameter by the first of them: several, where each axis is one.
 
-    >>> from singd_optax.layers import Leaves, matrix_specs
-    >>> leaves = Leaves({"w": jnp.ones((2, 3, 4))})
-    >>> chains_of(matrix_specs(leaves, structures="dense", matrix_axes={"w": "each"}))
+    >>> from singd_optax.layers import find_matrices
+    >>> chains_of(find_matrices({"w": jnp.ones((2, 3, 4))}, matrix_axes={"w": "each"}))
     {'w[0]': ['w[0]', 'w[1]', 'w[2]']}
     """
     chains: dict[tuple[str, ...], list[str]] = {}

@@ -113,8 +113,8 @@ class KLClip:
       bound: δ > 0, a number or a schedule.
       learning_rate: η > 0, what the scaled gradients are multiplied with afterwards.
 
-    >>> from singd_optax.layers import Leaves, matrix_specs
-    >>> views = matrix_specs(Leaves({"w": jnp.ones((2, 2))}), structures="dense")
+    >>> from singd_optax.layers import find_matrices
+    >>> views = find_matrices({"w": jnp.ones((2, 2))}, structures="dense")
     >>> g = {"w": jnp.full((2, 2), 10.0)}
     >>> clip = KLClip(1e-3, learning_rate=0.1)
     >>> step = Directions(views, g, g, g, {}, {}, jnp.int32(0))

@@ -88,7 +88,7 @@ class Framework:
             return None
         defaults = arguments_of(layer_class)
         for name in (*_TRIED, *_UNTRIED):
-            given = getattr(module, name, None)
+            given: PyTree = getattr(module, name, None)
             if name not in defaults or given in (None, defaults[name].default):
                 continue
             if name in _UNTRIED:

@@ -42,7 +42,9 @@ def _split_of_name(
 ) -> SplitOver:
     if name is None:
         return None
-    candidates = [name] if rules is None else [axes for rule, axes in rules if rule == name]
+    candidates: list[SplitOver] = [name]
+    if rules is not None:
+        candidates = [axes for rule, axes in rules if rule == name]
     if not candidates:
         raise ValueError(
             f"The axis name {name!r} of a parameter is in no rule; there are rules for "

@@ -43,7 +43,7 @@ _WHERE: dict[Symmetry, tuple[str | tuple[str, str], ...]] = {
     "permutation": ("dense", "diagonal"),
 }
 
-_STEPS = 4
+_STEPS = 3
 
 
 def check_rule(
@@ -90,7 +90,8 @@ def check_rule(
             setup = Setup(each)
             got, state = directions_of(rule, setup, steps)
             _check_form(rule, setup, state)
-            _check_transforms(rule, setup, steps, got, tolerance)
+            if each == structures[0]:
+                _check_transforms(rule, setup, steps, got, tolerance)
             for other in equal_to:
                 want, _ = directions_of(other, setup, steps)
                 _assert_equal(got, want, f"as {type(other).__name__} with {each!r}", tolerance)
@@ -175,7 +176,7 @@ def _check_transforms(
     for member in ensemble:
         found = {"stack": list(np.asarray(member, float))}
         _assert_equal(found, {"stack": got["stack"]}, "the same under scan and vmap", tolerance)
-    jitted = jax.jit(step, donate_argnums=1)
+    jitted = quick_jit(step, donate_argnums=1)
     state = init(params_of(setup))
     for index in range(2):
         now = {path: several[index] for path, several in steps.items()}
@@ -188,15 +189,14 @@ def _check_transforms(
     for restored in (pickled, written):
         same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), restored, state)
         assert all(jax.tree.leaves(same)), "The state is another one after it was written."
-    for index in range(2):  # the matrices of a stack, and two layers of one
-        one = {
-            "single": steps["single"],
-            "stack": [Step(*(np.stack([x[index]] * 2) for x in s)) for s in steps["stack"]],
-        }
-        alone, _ = directions_of(rule, setup, one)
-        parts = {"stack": [d[0] for d in alone["stack"]]}
-        want = {"stack": [d[index] for d in got["stack"]]}
-        _assert_equal(parts, want, "what it is in another stack", tolerance)
+    other = {  # the second matrix of the stack, beside itself
+        "single": steps["single"],
+        "stack": [Step(*(np.stack([x[1]] * 2) for x in s)) for s in steps["stack"]],
+    }
+    alone, _ = directions_of(rule, setup, other)
+    parts = {"stack": [d[0] for d in alone["stack"]]}
+    want = {"stack": [d[1] for d in got["stack"]]}
+    _assert_equal(parts, want, "what it is in another stack", tolerance)
 
 
 def _check_not_finite(rule: Rule, setup: Setup, steps: Mapping[str, Sequence[Step]]) -> None:
@@ -204,16 +204,17 @@ def _check_not_finite(rule: Rule, setup: Setup, steps: Mapping[str, Sequence[Ste
     layers = layers_of(setup)
     step, init = step_of(rule, layers)
     now = {path: several[0] for path, several in steps.items()}
-    _, state = step(gradients_of(now, setup.dtype), init(params_of(setup)), now)
+    compiled = quick_jit(step)
+    _, state = compiled(gradients_of(now, setup.dtype), init(params_of(setup)), now)
     bad = {path: Step(*(x * np.nan for x in one)) for path, one in now.items()}
-    _, after = quick_jit(step)(gradients_of(bad, setup.dtype), state, bad)
+    _, after = compiled(gradients_of(bad, setup.dtype), state, bad)
     for path, own in state.rule_states.items():
         same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), own, after.rule_states[path])
         assert all(jax.tree.leaves(same)), f"A step of NaN changes the state of {path!r}."
         skipped = after.skipped_refreshes[path] - state.skipped_refreshes[path]
         assert np.all(skipped == 1), f"A step of NaN is not counted for {path!r}: {skipped}."
     zero = {path: Step(*(x * 0 for x in one)) for path, one in now.items()}
-    updates, _ = quick_jit(step)(gradients_of(zero, setup.dtype), state, zero)
+    updates, _ = compiled(gradients_of(zero, setup.dtype), state, zero)
     finite = [bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(updates)]
     assert all(finite), "Gradients of zero give a direction that is not finite."
 
@@ -315,7 +316,7 @@ def _check_mesh(
     of_state = state_shardings(init, params, shardings, layers)
     state = jax.device_put(init(params), of_state)
     want, _ = directions_of(rule, setup, steps)
-    jitted = jax.jit(step, out_shardings=(shardings, of_state))
+    jitted = quick_jit(step, out_shardings=(shardings, of_state))
     found: dict[str, list[np.ndarray]] = {"stack": []}
     for index in range(2):
         now = {path: several[index] for path, several in steps.items()}

@@ -20,15 +20,14 @@ _OPTIONS = {
 }
 
 
-def quick_jit(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+def quick_jit(function: Callable[..., PyTree], **options: PyTree) -> Callable[..., PyTree]:
     """``jax.jit`` that compiles fast and runs slowly, and never reuses an older trace."""
 
-    def fresh(
-        *args: PyTree,
-    ) -> PyTree:  # jax keys traces by function; methods may have been replaced
+    # JAX keys traces by function, and methods may have been replaced.
+    def fresh(*args: PyTree) -> PyTree:
         return function(*args)
 
-    return jax.jit(fresh, compiler_options=dict(_known_options()))
+    return jax.jit(fresh, compiler_options=dict(_known_options()), **options)
 
 
 def chunked(function: Callable[[PyTree], PyTree]) -> Callable[[PyTree, int], PyTree]:

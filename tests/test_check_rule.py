@@ -145,7 +145,7 @@ RULES = {
     "SINGD": Entry(SINGD(), symmetries=("scale",), structures=("diagonal", ("dense", "identity"))),
     "SINGD's paper": Entry(SINGD.paper(1e-2, 0.1, 0.5), singd, symmetries=ALL),
     "SINGD in blocks": Entry(
-        SINGD(factor_momentum=0.5), structures=("block_diagonal:2", "lower_triangular:1")
+        SINGD(factor_momentum=0.5), structures=(("block_diagonal:2", "lower_triangular:1"),)
     ),
     "SINGD without products": Entry(
         SINGD(), equal_to=(SINGD(cache_products=False),), structures=("dense",), tolerance=1e-9

@@ -54,7 +54,7 @@ def run(rule, spec, moments, count=0):
         step = jnp.asarray(count + i)
         wide = widened(spec, state)
         new, _ = rule.refresh(spec, wide, plain(spec, U, G), None, step, KEY)
-        state = stored(spec, wide, new, state, KEY)
+        state = stored(spec, wide, new, state, KEY, 0)
     return state
 
 

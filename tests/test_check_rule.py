@@ -135,7 +135,7 @@ class Entry:
     oracle: object = None
     equal_to: tuple = ()
     symmetries: tuple = ()
-    structures: tuple = ("dense", "diagonal")
+    structures: tuple = ("dense",)
     tolerance: float = 1e-10
 
 
@@ -147,12 +147,9 @@ RULES = {
     "SINGD in blocks": Entry(
         SINGD(factor_momentum=0.5), structures=(("block_diagonal:2", "lower_triangular:1"),)
     ),
-    "SINGD without products": Entry(
-        SINGD(), equal_to=(SINGD(cache_products=False),), structures=("dense",), tolerance=1e-9
-    ),
     "IKFAC": Entry(IKFAC(), symmetries=("scale",), structures=("diagonal",)),
     "IKFAC's paper": Entry(IKFAC.paper(1e-2, 0.1), ikfac, symmetries=ALL),
-    "KFAC": Entry(KFAC(), symmetries=("scale", *ALL)),
+    "KFAC": Entry(KFAC(), symmetries=("scale", "permutation"), structures=("diagonal",)),
     "KFAC's paper": Entry(KFAC.paper(1e-2), kfac, structures=("dense", "block_diagonal:2")),
     "KFAC by eigenvectors": Entry(
         KFAC(inverse_method="eigh"), symmetries=("scale",), structures=("dense",), tolerance=1e-8
@@ -169,7 +166,7 @@ RULES = {
     "InverseFreeShampoo": Entry(
         InverseFreeShampoo(),
         symmetries=("scale", "transpose"),
-        structures=("dense", ("diagonal", "identity")),
+        structures=(("diagonal", "identity"),),
     ),
     "InverseFreeShampoo's paper": Entry(
         InverseFreeShampoo.paper(1.0, 1e-2, 0.1, 0.5), inverse_free_shampoo, symmetries=ALL

@@ -32,6 +32,7 @@ ROOMS = {
         "test_paths::test_fields_called_value",
         "test_matrix_axes::test_matrices[*]",
         "test_matrix_axes::test_errors",
+        "test_measures::test_another_measure",
     ],
     "placement": ["test_sharding::test_layers_without_devices"],
     "rules": [

@@ -88,6 +88,10 @@ class Measured:
         """The value where squares of inputs, and of gradients, are this many times larger."""
         a, g = self.measure.degrees
         factor = inputs ** (a / 2) * gradients ** (g / 2)
+        return self.times(factor)
+
+    def times(self, factor: ArrayLike) -> "Measured":
+        """The value, multiplied."""
         return Measured(jax.tree.map(lambda leaf: leaf * factor, self.value), self.measure)
 
 

@@ -97,9 +97,7 @@ class Statistics(NamedTuple):
                 H_C=self.transposed.H_C * inputs, mean_G=self.transposed.mean_G * inputs
             ),
             others=tuple(
-                other if other.measure.degrees[1] else other.scaled(inputs ** (2 / a), 1)
-                for other in self.others
-                for a in (other.measure.degrees[0],)
+                other if other.measure.degrees[1] else other.times(inputs) for other in self.others
             ),
         )
 

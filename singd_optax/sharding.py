@@ -1,6 +1,7 @@
 """From one chip to a mesh: who holds what of the optimizer, and who computes it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import get_args
 
@@ -10,6 +11,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from singd_optax._types import PyTree
 from singd_optax._validate import check_choice
 from singd_optax.layers import Layers, RuleState
+from singd_optax.layers._by_path import ByPath
 from singd_optax.layers._check import check_layers
 from singd_optax.layers._roles import sides_of
 from singd_optax.layers._tree import Leaves, is_box, path_name
@@ -172,17 +174,18 @@ def _with_placed(
     node: RuleState, whole: RuleState, layers: Layers, mesh: Mesh | AbstractMesh
 ) -> RuleState:
     """The shardings of a state, with those of what belongs to a layer from its placement."""
-    placed = {
-        field: {
-            path: layers[path].placement.named(
-                tree, sides_of(type(tree)) if field == "rule_states" else None, mesh
-            )
-            for path, tree in getattr(node, field).items()
-            if path in layers
-        }
-        for field in _BY_PATH
-    }
-    return whole._replace(**{field: getattr(whole, field) | placed[field] for field in placed})
+    placed = {}
+    for field in _BY_PATH:
+        shapes, plain = (ByPath.each(getattr(tree, field)) for tree in (node, whole))
+
+        def named(group: tuple[str, ...], tree: PyTree, field: str, plain: ByPath) -> PyTree:
+            if len(group) > 1 or group[0] not in layers:
+                return plain.of_group(group)  # groups are of layers without a place on a mesh
+            sides = sides_of(type(tree)) if field == "rule_states" else None
+            return layers[group[0]].placement.named(tree, sides, mesh)
+
+        placed[field] = shapes.mapped(functools.partial(named, field=field, plain=plain))
+    return whole._replace(**placed)
 
 
 def named_shardings(params: PyTree, mesh: Mesh, rules: Rules | None = None) -> PyTree:

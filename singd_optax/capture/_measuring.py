@@ -23,7 +23,8 @@ from singd_optax.capture._session import PredictionListener, listening, predicti
 from singd_optax.capture._tap import Tap
 from singd_optax.capture._tapping import TapDecision, TappingSession
 from singd_optax.layers import Layers, LayerSpec, RuleState, measured_states
-from singd_optax.layers._check_state import check_factors
+from singd_optax.layers._by_path import ByPath
+from singd_optax.layers._check_state import check_stacks
 from singd_optax.measures import Statistics, carried_fields
 from singd_optax.placement import gathered
 from singd_optax.structures import Precision
@@ -168,8 +169,10 @@ class Measuring:
         number = jnp.where(state.refresh_due > 0, state.rule_count + 1, 0)
         refresh = jnp.broadcast_to(number, spec.scan_shape)
         measures = state.rule_tag.measures
-        carried = gathered(carried_fields(spec, measures, state.rule_states[path]))
-        return Tap(slot, carried, refresh, spec, measures, self._precision)
+        stack, place = ByPath.each(state.rule_states).place(path)
+        carried = gathered(carried_fields(spec, measures, stack))
+        index = None if place is None else state.places[path]
+        return Tap(slot, carried, refresh, spec, measures, self._precision, index)
 
     def _decisions(self) -> Replay[TapDecision | None]:
         """What each call is told; a warning where a layer has none."""
@@ -224,7 +227,7 @@ def states_by_layer(layers: Layers, opt_state: PyTree) -> dict[str, RuleState]:
         )
     owners: dict[str, RuleState] = {}
     for state in states:
-        for path, own in state.rule_states.items():
+        for path in state.rule_states:
             if path in owners:
                 raise ValueError(
                     f"Two transformations in this optimizer state hold factors for layer {path!r}. "
@@ -236,6 +239,6 @@ def states_by_layer(layers: Layers, opt_state: PyTree) -> dict[str, RuleState]:
                     f"{list(layers)}. Use the same layers for the optimizer and for "
                     "value_and_grad, and a state made by tx.init."
                 )
-            check_factors(layers[path], own)
             owners[path] = state
+        check_stacks({path: layers[path] for path in state.rule_states}, state.rule_states)
     return {path: owners[path] for path in layers if path in owners}

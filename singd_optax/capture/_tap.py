@@ -6,6 +6,7 @@ gradients and statistics; calls of a shared module add up; inside a scan over la
 iteration reduces its own rows, and no activations of several layers are kept for it.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,13 +18,16 @@ from jax.custom_batching import custom_vmap
 
 from singd_optax._types import PyTree
 from singd_optax.layers import LayerSpec
+from singd_optax.layers._groups import member_of
 from singd_optax.layers._operation import Operation
 from singd_optax.measures import SIDES, Measure, Statistics, layer_statistics
 from singd_optax.placement import laid_out_like, partitions_of
 from singd_optax.structures import Precision
 
 #: Arrays of a rule's state, by field.
-Carried = dict[str, PyTree]
+Fields = dict[str, PyTree]
+#: These, and the place of a layer in their stack, if they are of several.
+Carried = tuple[Fields, jax.Array | None]
 
 
 @flax.struct.dataclass
@@ -37,17 +41,21 @@ class Tap:
       spec: The layer.
       measures: What is wanted.
       precision: Of the products.
+      place: Of the layer in the stack of its group, of which ``carried`` then is; or None.
     """
 
     slot: Statistics
-    carried: Carried
+    carried: Fields
     refresh: jax.Array
     spec: LayerSpec = flax.struct.field(pytree_node=False)
     measures: tuple[Measure, ...] = flax.struct.field(pytree_node=False)
     precision: Precision = flax.struct.field(pytree_node=False)
+    place: jax.Array | None = None
 
     def at(self, indices: tuple[int, ...]) -> "Tap":
         """The tap of one layer of a stack."""
+        if not indices:
+            return self
         arrays = (self.slot, self.carried, self.refresh)
         slot, carried, refresh = jax.tree.map(lambda array: array[indices], arrays)
         return Tap(slot, carried, refresh, self.spec, self.measures, self.precision)
@@ -58,7 +66,7 @@ class Tap:
 
     def numbered(self, number: jax.Array) -> "Tap":
         """The tap with another number of the refresh."""
-        return Tap(self.slot, self.carried, number, self.spec, self.measures, self.precision)
+        return self.replace(refresh=number)  # type: ignore[attr-defined]
 
 
 class OrientedProduct(NamedTuple):
@@ -95,7 +103,7 @@ def attach(
         outputs,
         tap.slot,
         (inputs, weights),
-        tap.carried,
+        (tap.carried, tap.place),
         tap.refresh,
     )
 
@@ -141,7 +149,7 @@ def _tap_backward(static: Static, residuals: PyTree, gradient: jax.Array) -> tup
     def measure(*data: PyTree) -> Statistics:
         inputs, gradient, weights, carried, mean_U, refresh = data
         arranged = (*call.operation.arrange(inputs, gradient), weights)
-        statistics = _gated_statistics(static, 0)(arranged, carried, mean_U, refresh)
+        statistics = _of_shape(_nameless(static))(arranged, carried, mean_U, refresh)
         if not spec.tied:
             return statistics
         unused = jax.tree.map(jnp.zeros_like, statistics)
@@ -156,6 +164,20 @@ def _tap_backward(static: Static, residuals: PyTree, gradient: jax.Array) -> tup
 Arranged = tuple[jax.Array, jax.Array, jax.Array | None]
 
 
+def _nameless(static: Static) -> Static:
+    """The same for all layers that differ in their paths alone."""
+    spec, *rest = static
+    bias = None if spec.bias_path is None else "bias"
+    spec = dataclasses.replace(spec, path="", kernel_path="kernel", bias_path=bias)
+    return (spec, *rest)  # type: ignore[return-value]
+
+
+@functools.lru_cache(maxsize=1024)
+def _of_shape(static: Static) -> Callable[..., Statistics]:
+    """What measures a call, jitted so that it is traced once for all layers of one shape."""
+    return jax.jit(_gated_statistics(static, 0))
+
+
 def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
     """Statistics if ``refresh``, else zeros, for ``mapped`` leading axes that run over kernels.
 
@@ -167,6 +189,10 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
 
     def form(data: Arranged, carried: Carried, number: jax.Array) -> Statistics:
         inputs, gradient, weights = data
+        fields, place = carried
+        if place is not None:  # cut here, where it costs nothing on steps without a refresh
+            index = place
+            fields = jax.tree.map(lambda stack: member_of(stack, index), fields)
         statistics = layer_statistics(
             spec,
             measures,
@@ -174,7 +200,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
             inputs,
             gradient,
             weights,
-            carried,
+            fields,
             precision,
             transposed=call.transposed,
             number=number,

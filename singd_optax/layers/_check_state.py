@@ -1,12 +1,28 @@
 """Does this state of a rule match this layer?"""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 
 from singd_optax._types import PyTree
+from singd_optax.layers._by_path import ByPath
+from singd_optax.layers._groups import grouped
 from singd_optax.layers._roles import roles_of
 from singd_optax.layers._view import MatrixView
 from singd_optax.structures import Identity, Structure, StructuredMatrix
+
+
+def check_stacks(views: Mapping[str, MatrixView], states: Mapping[str, PyTree]) -> None:
+    """``check_factors`` of all layers of a state, those of a group at once.
+
+    Args:
+      views: By path.
+      states: Likewise, of one rule.
+    """
+    by_path = ByPath.each(states)
+    for group, view in grouped(views, by_path.groups).items():
+        check_factors(view, by_path.of_group(group))
 
 
 def check_factors(view: MatrixView, state: PyTree) -> None:

@@ -66,6 +66,11 @@ class MatrixSpec:
         return ParameterAxes((*self._whole_stack, *(None for _ in self.tiles)), rows, columns)
 
     @property
+    def stacks_with_others(self) -> bool:
+        """Whether equal matrices are kept in one stack: unless each has its place on a mesh."""
+        return self.placement == OneDevice()
+
+    @property
     def described(self) -> str:
         """What it is, for people."""
         return "matrix"

@@ -155,6 +155,12 @@ class LayerSpec:
         """The dtype of statistics: float32, or float64 for a float64 kernel."""
         return accumulation_dtype_of(self.dtype)
 
+    @property
+    def stacks_with_others(self) -> bool:
+        """Whether equal layers are kept in one stack: where nothing slices or places this one."""
+        alone = self.rider is not None or self.scan_shape or self.tied
+        return not alone and self.placement == OneDevice()
+
     def with_options(self, **options: PyTree) -> "LayerSpec":
         """A copy with some of the options set, checked."""
         return dataclasses.replace(self, **parse_options(self.dtype, **options))

@@ -1,5 +1,6 @@
 """What optimizers keep, and how it is found in whatever optax wraps around it."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -33,23 +34,27 @@ class RuleState(NamedTuple):
         statistics; int32, 0 or 1, as wrappers that blend states (``optax.lookahead``) turn bools
         into numbers.
       rule_states: Path of a layer or parameter -> what its rule keeps: a NamedTuple, whose fields
-        have roles.
+        have roles. As all that is by path it is kept for groups of equal layers (``ByPath``).
       rule_momentum: The momentum, a tree like the parameters, or None without one.
       size_states: Path -> what is kept to set the size of its update (a running size, or what the
         grafted optimizer keeps), or None.
       skipped_refreshes: Path -> refreshes without effect: statistics or gradients were not
         finite, empty, or of another step, or a root failed; int32, one for each matrix of a stack.
       skipped_in_a_row: Path -> those of them since the last one with an effect.
+      places: Path -> the place of a layer in the stack of its group, int32, where that has several.
+        Constants; as a part of the program they would make the code of each layer another one, for
+        which the compiler takes its time.
       rule_tag: The rule that the state is of.
     """
 
     rule_count: jax.Array
     refresh_due: jax.Array
-    rule_states: dict[str, PyTree]
+    rule_states: Mapping[str, PyTree]
     rule_momentum: PyTree
-    size_states: dict[str, PyTree]
-    skipped_refreshes: dict[str, jax.Array]
-    skipped_in_a_row: dict[str, jax.Array]
+    size_states: Mapping[str, PyTree]
+    skipped_refreshes: Mapping[str, jax.Array]
+    skipped_in_a_row: Mapping[str, jax.Array]
+    places: dict[str, jax.Array]
     rule_tag: RuleTag
 
 

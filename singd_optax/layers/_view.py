@@ -50,6 +50,10 @@ class MatrixView(Protocol):
     def placement(self) -> Placement:
         """Where its arrays are, and what moves."""
 
+    @property
+    def stacks_with_others(self) -> bool:
+        """Whether its arrays may be kept in one stack with those of equal views."""
+
     def to_matrix(self, *arrays: jax.Array) -> jax.Array:
         """The parameters, or their gradients, as (*stack_shape, rows, columns)."""
 

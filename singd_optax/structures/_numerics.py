@@ -10,6 +10,9 @@ Precision = str | lax.Precision | None
 
 HIGHEST: Precision = "highest"
 
+_TINY = 2.0**-64
+_FEW = 8192
+
 
 def accumulation_dtype(*arrays: ArrayLike) -> jnp.dtype:
     """The dtype in which products of these arrays are summed: float32, or float64 if one is.
@@ -47,6 +50,30 @@ def contract(subscripts: str, *operands: jax.Array, precision: Precision = HIGHE
     # XLA promotes these on CPUs, but loses it where it merges the product with a transposition of
     # the result, and then fails as the program runs ("Unsupported element type for DotThunk").
     return lax.platform_dependent(*operands, cpu=promoted, default=product)
+
+
+def is_finite(x: jax.Array, leading: int) -> jax.Array:
+    """Whether all numbers are finite, for each index of the first axes.
+
+    By a sum of numbers that are scaled down so far that it cannot overflow: it is finite if and
+    only if they are. For XLA's compiler for CPUs a sum of many numbers, as a product, is a call of
+    a library; a test of each number is code, which took 40 to 60 ms to make, here 1 to 10.
+
+    Args:
+      x: Of floats.
+      leading: How many axes are kept.
+
+    >>> is_finite(jnp.array([[1e38, 3e38], [1.0, jnp.inf]]), 1)
+    Array([ True, False], dtype=bool)
+    """
+    accumulate = accumulation_dtype(x)
+    if x.size > _FEW:
+        total = jnp.sum(x.astype(accumulate) * _TINY, axis=tuple(range(leading, x.ndim)))
+        return jnp.isfinite(total)
+    # Of few numbers a sum is code, too, and so is a product with one column.
+    numbers = x.reshape(*x.shape[:leading], -1).astype(accumulate)
+    tiny = jnp.full((numbers.shape[-1], 2), _TINY, accumulate)
+    return jnp.isfinite(contract("...i,ik->...k", numbers, tiny)[..., 0])
 
 
 def stochastic_round(x: jax.Array, dtype: DTypeLike, key: jax.Array) -> jax.Array:

@@ -154,6 +154,7 @@ def _unit_factors(layers: Layers) -> RuleState:
         size_states={},
         skipped_refreshes={},
         skipped_in_a_row={},
+        places={},
         rule_tag=RuleTag("", (Moments(whitened_by=("K", "C")),)),
     )
 

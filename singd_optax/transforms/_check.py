@@ -1,15 +1,17 @@
 """What ``update`` gets is checked before anything is traced."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from singd_optax._types import PyTree
 from singd_optax.layers import Layers, MatrixView, RuleState
+from singd_optax.layers._by_path import ByPath
 from singd_optax.layers._check_form import check_form
-from singd_optax.layers._check_state import check_factors
+from singd_optax.layers._check_state import check_stacks
+from singd_optax.layers._groups import grouped
 from singd_optax.layers._rule_tag import RuleTag
 from singd_optax.measures import Measure, Statistics, is_stale
 
@@ -31,9 +33,8 @@ def checked_layers(layers: Layers, state: RuleState) -> dict[str, MatrixView]:
             f"have not: {list(layers)}. Use a state from tx.init(params), or from a checkpoint "
             "that was written with these layers."
         )
-    views: dict[str, MatrixView] = {path: layers[path] for path in sorted(state.rule_states)}
-    for path, view in views.items():
-        check_factors(view, state.rule_states[path])
+    views: dict[str, MatrixView] = {path: layers[path] for path in state.rule_states}
+    check_stacks(views, state.rule_states)
     return views
 
 
@@ -52,25 +53,31 @@ def check_matrices(views: Mapping[str, MatrixView], state: RuleState) -> None:
             f"The gradients have matrices at {sorted(views)}, the optimizer state is of "
             f"{sorted(state.rule_states)}. Call tx.init again with the parameters that you train."
         )
-    for path, view in views.items():
-        check_factors(view, state.rule_states[path])
+    check_stacks(views, state.rule_states)
 
 
-def check_states(state: RuleState, initial: Mapping[str, tuple[PyTree, PyTree]]) -> None:
+def check_states(
+    views: Mapping[str, MatrixView],
+    state: RuleState,
+    initial: Callable[[MatrixView], tuple[PyTree, PyTree]],
+) -> None:
     """Raise unless what a state keeps is of the form that ``init`` makes.
 
     Args:
+      views: The layers that the state is of.
       state: From a checkpoint, or from ``init``.
-      initial: Path -> the forms of its rule's state and of its size's.
+      initial: View -> the forms of its rule's state and of its size's.
 
     Raises:
       ValueError: They differ, with where.
     """
-    for path, forms in initial.items():
-        kept = {"rule_states": state.rule_states, "size_states": state.size_states}
-        for (name, own), wanted in zip(kept.items(), forms, strict=True):
-            if path in own:
-                check_form(own[path], wanted, f"`{name}` of {path!r}")
+    kept = {"rule_states": state.rule_states, "size_states": state.size_states}
+    by_group = grouped(views, ByPath.each(state.rule_states).groups)
+    for group, view in by_group.items():
+        for (name, own), wanted in zip(kept.items(), initial(view), strict=True):
+            parts = ByPath.each(own)
+            if group in parts.groups:
+                check_form(parts.of_group(group), wanted, f"`{name}` of {view.path!r}")
 
 
 def checked_curvature(

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 
 from singd_optax._types import PyTree
 from singd_optax.layers import MatrixView
+from singd_optax.layers._groups import Group
 from singd_optax.layers._roles import multiplying_sides, roles_of
 from singd_optax.rules import Rule, choose
+from singd_optax.structures._numerics import is_finite
 
 Arrays = dict[str, jax.Array]
 
@@ -41,14 +43,14 @@ def directions_of(
         vector = vectors[first]
         for before, name in zip((first, *names), names, strict=False):
             if before != name:
-                parts = as_parameters({before: views[before]}, {before: vector})
+                parts = as_parameters({before: views[before]}, {before: vector}, {})
                 vector = as_matrix(views[name], parts)
             vector, kept[name] = direction(
                 rule, views[name], states[name], vector, gradients[name], count
             )
         last = names[-1]
         if last != first:
-            parts = as_parameters({last: views[last]}, {last: vector})
+            parts = as_parameters({last: views[last]}, {last: vector}, {})
             vector = as_matrix(views[first], parts)
         directions[first] = vector
     return directions, kept
@@ -59,15 +61,33 @@ def as_matrix(view: MatrixView, arrays: Mapping[str, jax.Array]) -> jax.Array:
     return view.to_matrix(*(arrays[path] for path in view.shapes)).astype(view.statistics_dtype)
 
 
-def as_parameters(views: Mapping[str, MatrixView], matrices: Mapping[str, jax.Array]) -> Arrays:
-    """The inverse, for all of them."""
+def as_parameters(
+    views: Mapping[str, MatrixView],
+    matrices: Mapping[str, jax.Array],
+    places: Mapping[str, jax.Array],
+) -> Arrays:
+    """The inverse, for all of them.
+
+    Args:
+      views: By path.
+      matrices: Likewise.
+      places: Of the members of groups in their stacks.
+    """
     return {
         path: array
         for name, view in views.items()
         for path, array in view.placement.constrained_parameters(
-            dict(zip(view.shapes, view.from_matrix(matrices[name]), strict=True))
+            dict(zip(view.shapes, _parts(view, matrices[name], places), strict=True))
         ).items()
     }
+
+
+def _parts(
+    view: MatrixView, matrix: jax.Array, places: Mapping[str, jax.Array]
+) -> tuple[jax.Array, ...]:
+    if not isinstance(view, Group):
+        return view.from_matrix(matrix)
+    return view.from_matrix(matrix, tuple(places[one.path] for one in view.members))
 
 
 def direction(
@@ -91,4 +111,4 @@ def direction(
         for name in roles_of(type(state))
     }
     cast = jax.tree.map(lambda new, old: new.astype(old.dtype), state._replace(**parts), state)
-    return matrix, choose(jnp.isfinite(matrix).all((-2, -1)), cast, state)
+    return matrix, choose(is_finite(matrix, matrix.ndim - 2), cast, state)

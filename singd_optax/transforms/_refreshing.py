@@ -1,5 +1,6 @@
 """One refresh of all parameters, and what is done to states whatever the rule."""
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 
 from singd_optax._types import PyTree
 from singd_optax.layers import MatrixView
+from singd_optax.layers._groups import Group
 from singd_optax.layers._roles import roles_of, sides_of
 from singd_optax.measures import SIDES, Statistics, is_stale, moments_of
 from singd_optax.rules import Rule, choose
 from singd_optax.structures import stochastic_round
+from singd_optax.structures._numerics import is_finite
 
 Views = Mapping[str, MatrixView]
 
@@ -45,8 +48,8 @@ def refreshed(
         new, went_well = results[path]
         new = stored(view, wide[path], new, old[path], of_rounding, index)
         usable = all_finite(new, len(view.stack_shape)) & _is_good(measured[path], finite[path])
-        if path in statistics:
-            usable &= jnp.logical_not(is_stale(statistics[path], count))
+        if statistics:
+            usable &= jnp.logical_not(is_stale(statistics_of(view, statistics), count))
         good = usable & went_well
         states[path] = view.placement.constrained(
             choose(usable, new, old[path]), sides_of(type(new))
@@ -56,13 +59,22 @@ def refreshed(
     return Carry(states, skipped, in_a_row)
 
 
+def statistics_of(view: MatrixView, statistics: Mapping[str, Statistics]) -> Statistics:
+    """The statistics of a layer, or of a group of them."""
+    if not isinstance(view, Group):
+        return statistics[view.path]
+    own = [statistics[one.path] for one in view.members]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+
+
 def _measured(
     rule: Rule, view: MatrixView, state: PyTree, statistics: Mapping[str, Statistics]
 ) -> Statistics | None:
     """The statistics of a layer as its rule wants them."""
-    if view.path not in statistics:
+    if not statistics:
         return None
-    merged = view.placement.constrained(statistics[view.path].merged(), SIDES)
+    own = statistics_of(view, statistics)
+    merged = view.placement.constrained(own.merged(), SIDES)
     whitening = moments_of(rule.measures).whitening(state)
     return view.placement.whitened(merged, SIDES, whitening, rule.precision)
 
@@ -71,8 +83,8 @@ def _is_good(statistics: Statistics | None, finite: jax.Array) -> jax.Array:
     """Whether there is something to learn from: finite statistics that are not empty."""
     if statistics is None:
         return finite
-    means = statistics.mean_U, statistics.mean_G
-    return jnp.stack([(mean > 0) & jnp.isfinite(mean) for mean in means]).all(0)
+    usable = [(mean > 0) & jnp.isfinite(mean) for mean in (statistics.mean_U, statistics.mean_G)]
+    return usable[0] & usable[1]
 
 
 def widened(view: MatrixView, state: PyTree) -> PyTree:
@@ -127,8 +139,8 @@ def all_finite(tree: PyTree, stack: int) -> jax.Array:
     inverses are larger where the loss is large or small.
     """
     finite = [
-        jnp.isfinite(leaf).all(tuple(range(stack, leaf.ndim)))
+        is_finite(leaf, stack)
         for leaf in jax.tree.leaves(tree)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
     ]
-    return jnp.stack(finite).all(axis=0) if finite else jnp.asarray(True)
+    return functools.reduce(jnp.logical_and, finite, jnp.asarray(True))

@@ -9,9 +9,12 @@ import optax
 
 from singd_optax._types import PyTree
 from singd_optax.layers import MatrixView, RuleState
+from singd_optax.layers._by_path import ByPath
+from singd_optax.layers._groups import grouped, groups_of
 from singd_optax.layers._rule_tag import RuleTag
 from singd_optax.measures import Statistics
 from singd_optax.rules import Interval, Rule, choose
+from singd_optax.structures._numerics import is_finite
 from singd_optax.transforms._directions import (
     Arrays,
     as_matrix,
@@ -59,20 +62,30 @@ class RuleStep:
 
     def init(self, views: Views, params: PyTree) -> RuleState:
         """The state before the first step."""
+        stacks = grouped(views, groups_of(views))
         skipped, in_a_row = (  # two buffers, which can be donated
-            {path: jnp.zeros(view.stack_shape, jnp.int32) for path, view in views.items()}
+            ByPath.of(
+                {group: jnp.zeros(view.stack_shape, jnp.int32) for group, view in stacks.items()}
+            )
             for _ in range(2)
         )
         count = jnp.zeros([], jnp.int32)
         paths = [path for view in views.values() for path in view.shapes]
+        leading = {group: stacks[group] for group in stacks if group[0] in chains_of(views)}
         return RuleState(
             rule_count=count,
             refresh_due=self._due_at(count),
-            rule_states={path: self.rule.init(view) for path, view in views.items()},
+            rule_states=ByPath.of({group: self.rule.init(view) for group, view in stacks.items()}),
             rule_momentum=self.momentum.init(params, paths),
-            size_states={path: self.size_init(views[path]) for path in chains_of(views)},
+            size_states=ByPath.of({group: self.size_init(leading[group]) for group in leading}),
             skipped_refreshes=skipped,
             skipped_in_a_row=in_a_row,
+            places={
+                path: jnp.asarray(place, jnp.int32)
+                for group in stacks
+                for place, path in enumerate(group)
+                if len(group) > 1
+            },
             rule_tag=self.tag,
         )
 
@@ -91,7 +104,19 @@ class RuleStep:
           state: The last one.
           statistics: By path of a layer; none for a rule without measures.
         """
-        rule, count = self.rule, state.rule_count
+        rule, count, places = self.rule, state.rule_count, state.places
+        kept = ByPath.each(state.rule_states)
+        by_group = grouped(views, kept.groups)
+        groups = {group[0]: group for group in by_group}
+        views = {group[0]: view for group, view in by_group.items()}
+
+        def stacks(parts: Mapping[str, PyTree]) -> dict[str, PyTree]:
+            own = ByPath.each(parts)
+            return {path: own.of_group(group) for path, group in groups.items() if path in own}
+
+        def unstacked(parts: Mapping[str, PyTree], like: Mapping[str, PyTree]) -> PyTree:
+            return ByPath.of({groups[path]: part for path, part in parts.items()}).like(like)
+
         key = jax.random.fold_in(jax.random.key(self.seed), count)
         dtypes = {path: leaf.dtype for path, leaf in updates.items()}
         updates = {
@@ -104,12 +129,12 @@ class RuleStep:
         chains = chains_of(views)
         leading = {path: views[path] for path in chains}
         gradients = {path: as_matrix(view, updates) for path, view in views.items()}
-        finite = {path: jnp.isfinite(g).all((-2, -1)) for path, g in gradients.items()}
+        finite = {path: is_finite(g, g.ndim - 2) for path, g in gradients.items()}
         vectors, buffer = gradients, state.rule_momentum
         if rule.momentum_of == "gradient" and buffer is not None:
             moved, buffer = self.momentum.of_gradients(buffer, updates)
             vectors = {path: as_matrix(view, moved) for path, view in leading.items()}
-        states = self._observed(views, state.rule_states, gradients, finite, count, key)
+        states = self._observed(views, stacks(kept), gradients, finite, count, key)
 
         def refresh(carry: Carry) -> Carry:
             return refreshed(rule, views, carry, statistics, gradients, finite, count, key)
@@ -117,7 +142,7 @@ class RuleStep:
         def due_refresh(carry: Carry) -> Carry:
             return jax.lax.cond(state.refresh_due.astype(bool), refresh, lambda x: x, carry)
 
-        carry = Carry(states, state.skipped_refreshes, state.skipped_in_a_row)
+        carry = Carry(states, stacks(state.skipped_refreshes), stacks(state.skipped_in_a_row))
         carry = due_refresh(carry) if rule.refresh_first else carry
         arguments = rule, views, chains, carry.states, vectors, gradients, count
         directions, states = directions_of(*arguments)
@@ -125,28 +150,29 @@ class RuleStep:
         carry = carry if rule.refresh_first else due_refresh(carry)
         directions = {path: _kept(vectors[path], directions[path]) for path in leading}
 
-        sizes = state.size_states
+        sizes = stacks(state.size_states)
         size = self.size
         if size is not None and not size.is_last:
             of_step = leading, gradients, vectors, directions, sizes, finite, count
             directions, sizes = size.scaled(Directions(*of_step))
         if rule.momentum_of == "update" and buffer is not None:
-            parts = as_parameters(leading, directions)
+            parts = as_parameters(leading, directions, places)
             moved, buffer = self.momentum.of_updates(buffer, parts, count)
             directions = {path: as_matrix(view, moved) for path, view in leading.items()}
         if size is not None and size.is_last:
             of_step = leading, gradients, vectors, directions, sizes, finite, count
             directions, sizes = size.scaled(Directions(*of_step))
-        changed = as_parameters(leading, directions)
+        changed = as_parameters(leading, directions, places)
         next_count = optax.safe_increment(count)
         return {path: leaf.astype(dtypes[path]) for path, leaf in changed.items()}, RuleState(
             rule_count=next_count,
             refresh_due=self._due_at(next_count),
-            rule_states=carry.states,
+            rule_states=unstacked(carry.states, state.rule_states),
             rule_momentum=buffer,
-            size_states=sizes,
-            skipped_refreshes=carry.skipped,
-            skipped_in_a_row=carry.in_a_row,
+            size_states=unstacked(sizes, state.size_states),
+            skipped_refreshes=unstacked(carry.skipped, state.skipped_refreshes),
+            skipped_in_a_row=unstacked(carry.in_a_row, state.skipped_in_a_row),
+            places=places,
             rule_tag=state.rule_tag,
         )
 
@@ -178,6 +204,6 @@ def _kept(vector: jax.Array, direction: jax.Array) -> jax.Array:
 
     A momentum of updates would keep it for ever.
     """
-    finite = jnp.isfinite(vector).all((-2, -1))
-    lost = finite & jnp.logical_not(all_finite(direction, finite.ndim))
+    finite = is_finite(vector, vector.ndim - 2)
+    lost = finite & jnp.logical_not(is_finite(direction, finite.ndim))
     return choose(lost, jnp.zeros_like(direction), direction)

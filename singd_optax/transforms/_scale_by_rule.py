@@ -160,6 +160,7 @@ def scale_by_rule(
             size_states=nothing,
             skipped_refreshes=nothing,
             skipped_in_a_row=nothing,
+            places=nothing,
         )
 
     def update_fn(
@@ -182,7 +183,7 @@ def scale_by_rule(
         else:
             views = checked_layers(layers, state)
             check_params(views.values(), leaves, "updates")
-        check_states(state, {path: initial_form(view) for path, view in views.items()})
+        check_states(views, state, initial_form)
         statistics = checked_curvature(curvature, views, rule.measures, state)
         own = {path: leaves[path] for view in views.values() for path in view.shapes}
         function = functools.partial(step.update, views)

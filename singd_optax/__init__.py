@@ -20,7 +20,7 @@ from singd_optax.capture import (
     tag_distribution,
     value_and_grad,
 )
-from singd_optax.layers import Layers, LayerSpec, factors, find_matrices
+from singd_optax.layers import Layers, LayerSpec, factors, find_matrices, refresh_due
 from singd_optax.optimizers import (
     caspr,
     ikfac,
@@ -62,6 +62,7 @@ __all__ = [
     "parse_structure",
     "plain_params",
     "position_weights",
+    "refresh_due",
     "refresh_schedule",
     "register_layer",
     "rules",

@@ -63,6 +63,7 @@ PUBLIC = [
     "parse_structure",
     "plain_params",
     "position_weights",
+    "refresh_due",
     "refresh_schedule",
     "register_layer",
     "rules",

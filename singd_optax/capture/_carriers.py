@@ -23,6 +23,7 @@ class TapCarrier:
     spec: LayerSpec = flax.struct.field(pytree_node=False)
     measures: tuple[Measure, ...] = flax.struct.field(pytree_node=False)
     precision: Precision = flax.struct.field(pytree_node=False)
+    always: bool = flax.struct.field(pytree_node=False, default=False)
 
     @classmethod
     def of(cls, tap: Tap) -> "TapCarrier":
@@ -36,6 +37,7 @@ class TapCarrier:
             spec=tap.spec,
             measures=tap.measures,
             precision=tap.precision,
+            always=tap.always,
         )
 
     def tap(self) -> Tap:
@@ -44,4 +46,12 @@ class TapCarrier:
             array.reshape(shape) for array, shape in zip(self.arrays, self.shapes, strict=True)
         ]
         slot, carried, refresh = jax.tree.unflatten(self.treedef, arrays)
-        return Tap(slot, carried, refresh, self.spec, self.measures, self.precision)
+        return Tap(
+            slot,
+            carried,
+            refresh,
+            self.spec,
+            self.measures,
+            self.precision,
+            always=self.always,
+        )

@@ -27,13 +27,13 @@ class Sampling(NamedTuple):
     """What ``"mc"`` and ``"ggn"`` need beside the loss.
 
     Attributes:
-      due: Whether this step refreshes any layer.
+      due: Whether this step refreshes any layer; True if that is known.
       key: A random key of this step.
       loss_average: Of all layers.
       loss_scale: By which output gradients are multiplied for the backward pass; None for 1.
     """
 
-    due: jax.Array
+    due: jax.Array | bool
     key: jax.Array
     loss_average: str | None
     loss_scale: PyTree = None
@@ -161,6 +161,8 @@ def _statistics(
         return jax.lax.scan(add, zeros, (places, indices))[0]
 
     form = monte_carlo if fisher == "mc" else exact
+    if sampling.due is True:
+        return form()
     return jax.lax.cond(sampling.due, form, lambda: jax.tree.map(jnp.zeros_like, slots))
 
 

@@ -9,6 +9,7 @@ from singd_optax._types import LossFunction, PyTree
 from singd_optax.capture._fisher import Fisher, differentiate
 from singd_optax.capture._gradients import (
     Differentiated,
+    Gate,
     GradientOptions,
     scaled_loss,
     value_grad_and_curvature,
@@ -29,6 +30,7 @@ def value_and_grad(
     precision: Precision = "highest",
     fisher: Fisher = "empirical",
     seed: int = 0,
+    gate: Gate | None = None,
 ) -> Callable[..., tuple[PyTree, PyTree, dict[str, Statistics]]]:
     """``jax.value_and_grad`` that also returns the curvature of the Kronecker layers.
 
@@ -50,19 +52,28 @@ def value_and_grad(
         ``"ggn"``: that matrix exactly, for one backward pass for each output of a position; for
         tests and very small models. Both need ``tag_distribution`` in the loss function.
       seed: Of the labels that ``"mc"`` draws.
+      gate: Where it is decided whether this step forms statistics. ``"taps"``: behind each layer, a
+        branch for each, in a program that is hardly larger than that of the gradient. ``"top"``:
+        one branch for all, between two programs of the gradient, which take twice as long to
+        compile; for GPUs, where the host waits at each branch. None is "top" there, and "taps"
+        anywhere else. To have no branch at all, decide yourself: see ``refresh``.
 
     Returns:
-      ``grad_fn(params, *args, opt_state=opt_state, loss_scale=None, **kwargs)`` ->
+      ``grad_fn(params, *args, opt_state=opt_state, loss_scale=None, refresh=None, **kwargs)`` ->
       ``(value, grads, curvature)``, with ``(value, aux)`` for value if ``has_aux``. ``curvature``
       maps paths to ``Statistics``; hand it to
       ``tx.update(grads, opt_state, params, curvature=curvature)`` with the same ``opt_state``.
       With a ``loss_scale``, for models that compute in float16, the backward pass is that of
       the loss (which is to be float32) times this number, which may be traced; value, gradients
       and statistics come out as without it, unless gradients overflow: then they are not finite.
+      ``refresh`` is static: with True statistics are formed on this step whatever the state
+      says, with False they are not (``curvature`` is empty, and the gradient's program that of
+      ``jax.value_and_grad``). Hand it on to ``tx.update(..., refresh=refresh)``, see
+      ``singd_optax.refresh_due``.
 
     Raises:
       TypeError: ``layers`` is something else.
-      ValueError: ``fisher`` is none of the three. When called: ``params`` or ``opt_state`` do not
+      ValueError: ``fisher`` or ``gate`` is none of these. When called: ``params`` or ``opt_state`` do not
         match ``layers``, or no distribution was named.
 
     Example:
@@ -80,7 +91,7 @@ def value_and_grad(
       >>> curvature["params"].H_K.to_dense().shape
       (6, 6)
     """
-    options = GradientOptions(layers, has_aux, precision, fisher, seed)
+    options = GradientOptions(layers, has_aux, precision, fisher, seed, gate)
     options.check(loss_fn)
 
     @functools.wraps(loss_fn)
@@ -89,6 +100,7 @@ def value_and_grad(
         *args: PyTree,
         opt_state: PyTree = None,
         loss_scale: PyTree = None,
+        refresh: bool | None = None,
         **kwargs: PyTree,
     ) -> tuple[PyTree, PyTree, dict[str, Statistics]]:
         check_named_state(args, opt_state, "opt_state=opt_state")
@@ -97,11 +109,13 @@ def value_and_grad(
         def loss(params: PyTree, carriers: dict[str, PyTree]) -> PyTree:
             return program.run(params, carriers, (args, kwargs))
 
+        def plain() -> tuple[PyTree, PyTree]:
+            scaled = lambda params: scaled_loss(loss(params, {}), has_aux, loss_scale)
+            return jax.value_and_grad(scaled, has_aux=has_aux)(params)
+
         def differentiated(measuring: Measuring) -> Differentiated:
             if measuring.is_named_inside:
-                plain = lambda params: scaled_loss(loss(params, {}), has_aux, loss_scale)
-                value, grads = jax.value_and_grad(plain, has_aux=has_aux)(params)
-                return value, grads, measuring.sampled()
+                return *plain(), measuring.sampled()
 
             def tapped_loss(params: PyTree, slots: dict[str, Statistics]) -> PyTree:
                 result = measuring.run(slots, lambda carriers: loss(params, carriers))
@@ -112,7 +126,15 @@ def value_and_grad(
             )
 
         return value_grad_and_curvature(
-            options, program, params, "params", opt_state, loss_scale, differentiated
+            options,
+            program,
+            params,
+            "params",
+            opt_state,
+            loss_scale,
+            refresh,
+            plain,
+            differentiated,
         )
 
     return grad_fn

@@ -7,7 +7,7 @@ s twice.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +21,20 @@ from singd_optax._validate import (
     check_seed,
 )
 from singd_optax.capture._fisher import FISHERS, Fisher
-from singd_optax.capture._measuring import Measuring
+from singd_optax.capture._measuring import Measuring, states_by_layer
 from singd_optax.capture._mistakes import check_loss, check_not_deleted
 from singd_optax.capture._program import Program
-from singd_optax.layers import Layers
+from singd_optax.layers import Layers, LayerSpec
 from singd_optax.layers._check import check_layers, check_params
+from singd_optax.layers._states import any_due
 from singd_optax.layers._tree import Leaves
 from singd_optax.measures import Statistics
 from singd_optax.structures import Precision
+
+#: Where it is decided whether a step forms statistics: behind each layer, or once.
+Gate = Literal["taps", "top"]
+
+GATES: tuple[Gate, ...] = ("taps", "top")
 
 #: Value, gradients and statistics.
 Differentiated = tuple[PyTree, PyTree, dict[str, Statistics]]
@@ -42,6 +48,7 @@ class GradientOptions(NamedTuple):
     precision: Precision
     fisher: Fisher
     seed: int
+    gate: Gate | None = None
 
     def check(self, loss_fn: LossFunction) -> None:
         """Raise unless all options are legal, and this is a function."""
@@ -51,6 +58,14 @@ class GradientOptions(NamedTuple):
         check_precision("precision", self.precision)
         check_choice("fisher", self.fisher, FISHERS)
         check_seed("seed", self.seed)
+        if self.gate is not None:
+            check_choice("gate", self.gate, GATES)
+
+    @property
+    def is_gated_at_top(self) -> bool:
+        """Whether one branch chooses between two gradient programs, or each layer has its own."""
+        gate = self.gate or ("top" if jax.default_backend() in ("gpu", "cuda", "rocm") else "taps")
+        return gate == "top"
 
 
 def value_grad_and_curvature(
@@ -60,27 +75,56 @@ def value_grad_and_curvature(
     what: str,
     opt_state: PyTree,
     loss_scale: PyTree,
+    refresh: bool | None,
+    plain: Callable[[], tuple[PyTree, PyTree]],
     differentiate: Callable[[Measuring], Differentiated],
-) -> tuple[PyTree, PyTree, dict[str, Statistics]]:
+) -> Differentiated:
     """Value, gradients and curvature of a loss of ``params``, which users call ``what``.
 
-    ``differentiate`` makes all three of the loss times ``loss_scale``.
+    ``plain`` makes the first two, and ``differentiate`` all three, of the loss times
+    ``loss_scale``.
     """
     check_loss_scale(loss_scale)
     check_not_deleted(params, what)
-    measuring = Measuring(
-        options.layers,
-        opt_state,
-        options.precision,
-        program,
-        lambda specs: check_params(specs.values(), Leaves(params), what),
-        options.fisher,
-        options.seed,
-        loss_scale,
-    )
-    value, grads, statistics = differentiate(measuring)
-    value, grads, statistics = unscaled(value, grads, statistics, options.has_aux, loss_scale)
-    return value, grads, measuring.curvature(statistics)
+    if refresh is not None:
+        check_flag("refresh", refresh)
+
+    def check(specs: dict[str, LayerSpec]) -> None:
+        check_params(specs.values(), Leaves(params), what)
+
+    def measuring(always: bool) -> Measuring:
+        return Measuring(
+            options.layers,
+            opt_state,
+            options.precision,
+            program,
+            check,
+            options.fisher,
+            options.seed,
+            loss_scale,
+            always,
+        )
+
+    def measured(always: bool) -> Differentiated:
+        session = measuring(always)
+        found = unscaled(*differentiate(session), options.has_aux, loss_scale)
+        return found[0], found[1], session.curvature(found[2])
+
+    def without() -> tuple[PyTree, PyTree]:
+        value, grads, _ = unscaled(*plain(), {}, options.has_aux, loss_scale)
+        return value, grads
+
+    states = states_by_layer(options.layers, opt_state)
+    if refresh is False:
+        check({path: options.layers[path] for path in states})
+        return *without(), {}
+    if refresh or not options.is_gated_at_top:
+        return measured(refresh is True)
+
+    session = measuring(False)
+    zeros = session.curvature(session.slots)
+    due = any_due(states.values())
+    return jax.lax.cond(due, lambda: measured(True), lambda: (*without(), zeros))
 
 
 def check_loss_scale(loss_scale: PyTree) -> None:

@@ -1,6 +1,5 @@
 """What is needed to measure the layers of a loss function in one trace of it."""
 
-import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from singd_optax.capture._tapping import TapDecision, TappingSession
 from singd_optax.layers import Layers, LayerSpec, RuleState, measured_states
 from singd_optax.layers._by_path import ByPath
 from singd_optax.layers._check_state import check_stacks
+from singd_optax.layers._states import any_due
 from singd_optax.measures import Statistics, carried_fields
 from singd_optax.placement import gathered
 from singd_optax.structures import Precision
@@ -48,6 +48,7 @@ class Measuring:
         fisher: Fisher = "empirical",
         seed: int = 0,
         loss_scale: PyTree = None,
+        always: bool = False,
     ):
         """Trace the loss without derivatives, to know its calls.
 
@@ -60,7 +61,9 @@ class Measuring:
           fisher: Whose output gradients statistics are made of.
           seed: Of the labels that are drawn.
           loss_scale: By which output gradients are multiplied.
+          always: Whether to measure without asking whether a refresh is due.
         """
+        self._always = always
         check_not_deleted(opt_state, "opt_state")
         check_accumulation(opt_state)
         self._states = states_by_layer(layers, opt_state)
@@ -133,13 +136,12 @@ class Measuring:
 
     def _sampling(self, seed: int) -> Sampling:
         """What is drawn, for which layers, and whether now."""
-        due = [state.refresh_due for state in self._states.values()]
         count = next(
             (state.rule_count for state in self._states.values()), jnp.zeros([], jnp.int32)
         )
         is_empirical = self._fisher == "empirical"
         return Sampling(
-            due=functools.reduce(jnp.logical_or, due, jnp.zeros([], bool)),
+            due=self._always or any_due(self._states.values()),
             key=jax.random.fold_in(jax.random.key(seed), count),
             loss_average=None if is_empirical else common_loss_average(self.specs.values()),
         )
@@ -166,13 +168,17 @@ class Measuring:
 
     def _tap(self, path: str, slot: Statistics) -> Tap:
         spec, state = self.specs[path], self._states[path]
-        number = jnp.where(state.refresh_due > 0, state.rule_count + 1, 0)
+        number = state.rule_count + 1
+        if not self._always:
+            number = jnp.where(state.refresh_due > 0, number, 0)
         refresh = jnp.broadcast_to(number, spec.scan_shape)
         measures = state.rule_tag.measures
         stack, place = ByPath.each(state.rule_states).place(path)
         carried = gathered(carried_fields(spec, measures, stack))
         index = None if place is None else state.places[path]
-        return Tap(slot, carried, refresh, spec, measures, self._precision, index)
+        return Tap(
+            slot, carried, refresh, spec, measures, self._precision, index, always=self._always
+        )
 
     def _decisions(self) -> Replay[TapDecision | None]:
         """What each call is told; a warning where a layer has none."""

@@ -50,15 +50,15 @@ def value_and_grad(
         backward pass on refresh steps; ``"ggn"``, the Gauss-Newton matrix exactly. The last two
         need ``tag_distribution`` in the loss function; see ``singd_optax.value_and_grad``.
       seed: Of the labels that ``"mc"`` draws.
-      wrt: which variables are parameters, as ``nnx.Optimizer`` takes it.
+      wrt: Which variables are parameters, as ``nnx.Optimizer`` takes it.
 
     Returns:
       ``grad_fn(model, *args, optimizer=optimizer, **kwargs)`` -> ``(value, grads, curvature)``,
       with ``(value, aux)`` for value if ``has_aux``. ``optimizer`` is the ``nnx.Optimizer``; or
       pass ``opt_state=``, its ``opt_state`` or one of an optax transformation. ``grads`` is what
       ``nnx.value_and_grad`` returns; hand both to
-      ``optimizer.update(model, grads, curvature=curvature)``. ``loss_scale=`` is as for
-      ``singd_optax.value_and_grad``.
+      ``optimizer.update(model, grads, curvature=curvature)``. ``loss_scale=`` and ``refresh=``
+      are as for ``singd_optax.value_and_grad``.
 
     Raises:
       TypeError: ``layers`` is something else; when called, ``model`` is no NNX module.
@@ -79,7 +79,7 @@ def value_and_grad(
       >>> curvature[""].H_K.to_dense().shape
       (6, 6)
     """
-    options = GradientOptions(layers, has_aux, precision, fisher, seed)
+    options = GradientOptions(layers, has_aux, precision, fisher, seed, gate="taps")
     options.check(loss_fn)
 
     @functools.wraps(loss_fn)
@@ -89,6 +89,7 @@ def value_and_grad(
         opt_state: PyTree = None,
         optimizer: nnx.Optimizer | None = None,
         loss_scale: PyTree = None,
+        refresh: bool | None = None,
         **kwargs: PyTree,
     ) -> tuple[PyTree, nnx.State, dict[str, Statistics]]:
         check_model(model)
@@ -106,11 +107,26 @@ def value_and_grad(
         program = ModelProgram(loss_fn, model, args, kwargs, wrt, has_aux)
         is_sampled = fisher != "empirical"
 
+        def plain() -> tuple[PyTree, nnx.State]:
+            def loss(model: PyTree, *args: PyTree) -> PyTree:
+                return scaled_loss(program.run(model, {}, (args, kwargs)), has_aux, loss_scale)
+
+            value, grads = nnx.value_and_grad(
+                loss,
+                argnums=nnx.DiffState(0, wrt),
+                has_aux=has_aux,
+                graph=True,
+                graph_updates=True,
+            )(model, *args)
+            return value, grads
+
         def differentiated(measuring: Measuring) -> Differentiated:
+            if is_sampled:
+                return *plain(), measuring.sampled()
+
             def tapped_loss(model: PyTree, slots: dict[str, Statistics], *args: PyTree) -> PyTree:
                 loss = lambda carriers: program.run(model, carriers, (args, kwargs))
-                result = loss({}) if is_sampled else measuring.run(slots, loss)
-                return scaled_loss(result, has_aux, loss_scale)
+                return scaled_loss(measuring.run(slots, loss), has_aux, loss_scale)
 
             value, (grads, statistics) = nnx.value_and_grad(
                 tapped_loss,
@@ -119,11 +135,19 @@ def value_and_grad(
                 graph=True,
                 graph_updates=True,
             )(model, measuring.slots, *args)
-            return value, grads, measuring.sampled() if is_sampled else statistics
+            return value, grads, statistics
 
         opt_state = nnx.as_pure(opt_state)
         return value_grad_and_curvature(
-            options, program, params, "model", opt_state, loss_scale, differentiated
+            options,
+            program,
+            params,
+            "model",
+            opt_state,
+            loss_scale,
+            refresh,
+            plain,
+            differentiated,
         )
 
     return grad_fn

@@ -42,6 +42,7 @@ class Tap:
       measures: What is wanted.
       precision: Of the products.
       place: Of the layer in the stack of its group, of which ``carried`` then is; or None.
+      always: Whether to measure on each step, without a branch.
     """
 
     slot: Statistics
@@ -51,6 +52,7 @@ class Tap:
     measures: tuple[Measure, ...] = flax.struct.field(pytree_node=False)
     precision: Precision = flax.struct.field(pytree_node=False)
     place: jax.Array | None = None
+    always: bool = flax.struct.field(pytree_node=False, default=False)
 
     def at(self, indices: tuple[int, ...]) -> "Tap":
         """The tap of one layer of a stack."""
@@ -58,7 +60,7 @@ class Tap:
             return self
         arrays = (self.slot, self.carried, self.refresh)
         slot, carried, refresh = jax.tree.map(lambda array: array[indices], arrays)
-        return Tap(slot, carried, refresh, self.spec, self.measures, self.precision)
+        return self.replace(slot=slot, carried=carried, refresh=refresh)  # type: ignore[attr-defined]
 
     def mapped(self, function: Callable[[jax.Array], jax.Array]) -> "Tap":
         """The tap with a function of the arrays of its slot."""
@@ -99,7 +101,7 @@ def attach(
       weights: How many positions each one counts for, of the shape of the first leading axes.
     """
     return _tap(
-        (tap.spec, call, tap.measures, tap.precision),
+        Static(tap.spec, call, tap.measures, tap.precision, tap.always),
         outputs,
         tap.slot,
         (inputs, weights),
@@ -108,7 +110,16 @@ def attach(
     )
 
 
-Static = tuple[LayerSpec, OrientedProduct, tuple[Measure, ...], Precision]
+class Static(NamedTuple):
+    """What is known of a call before it is traced: see ``Tap`` and ``OrientedProduct``."""
+
+    spec: LayerSpec
+    call: OrientedProduct
+    measures: tuple[Measure, ...]
+    precision: Precision
+    always: bool
+
+
 Data = tuple[jax.Array, jax.Array | None]
 
 
@@ -142,7 +153,7 @@ def _tap_forward(
 
 def _tap_backward(static: Static, residuals: PyTree, gradient: jax.Array) -> tuple[PyTree, ...]:
     mean_U, like, (inputs, weights), carried, refresh = residuals
-    spec, call, _, _ = static
+    spec, call = static.spec, static.call
     # A loss may itself take gradients (of a network that solves an equation, say), and so
     # differentiate this pass: through the gradient that is handed on, never through statistics.
 
@@ -166,10 +177,9 @@ Arranged = tuple[jax.Array, jax.Array, jax.Array | None]
 
 def _nameless(static: Static) -> Static:
     """The same for all layers that differ in their paths alone."""
-    spec, *rest = static
-    bias = None if spec.bias_path is None else "bias"
-    spec = dataclasses.replace(spec, path="", kernel_path="kernel", bias_path=bias)
-    return (spec, *rest)  # type: ignore[return-value]
+    bias = None if static.spec.bias_path is None else "bias"
+    spec = dataclasses.replace(static.spec, path="", kernel_path="kernel", bias_path=bias)
+    return static._replace(spec=spec)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -185,7 +195,7 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
     by one flag so that it stays a branch; an axis that maps only the data (per-example models)
     is one more leading axis of the data, as if the model had been written for batches.
     """
-    spec, call, measures, precision = static
+    spec, call, measures, precision, always = static
 
     def form(data: Arranged, carried: Carried, number: jax.Array) -> Statistics:
         inputs, gradient, weights = data
@@ -215,6 +225,8 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
         data: Arranged, carried: Carried, mean_U: jax.Array, refresh: jax.Array
     ) -> Statistics:
         del mean_U
+        if always:
+            return form(data, carried, refresh)
         zeros = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
             jax.eval_shape(form, data, carried, refresh),

@@ -14,7 +14,14 @@ from singd_optax.layers._matrix_axes import MatrixAxes, Merged, Tiles
 from singd_optax.layers._roles import Role
 from singd_optax.layers._spec import KFACApprox, LayerSpec, LossAverage
 from singd_optax.layers._stacking import Stacking
-from singd_optax.layers._states import Factors, RuleState, factors, measured_states, rule_states
+from singd_optax.layers._states import (
+    Factors,
+    RuleState,
+    factors,
+    measured_states,
+    refresh_due,
+    rule_states,
+)
 from singd_optax.layers._view import MatrixView
 
 __all__ = [
@@ -36,5 +43,6 @@ __all__ = [
     "factors",
     "find_matrices",
     "measured_states",
+    "refresh_due",
     "rule_states",
 ]

@@ -1,6 +1,7 @@
 """What optimizers keep, and how it is found in whatever optax wraps around it."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -84,6 +85,62 @@ def rule_states(opt_state: PyTree) -> list[RuleState]:
 def measured_states(opt_state: PyTree) -> list[RuleState]:
     """Those of them whose rules want statistics of layers."""
     return [state for state in rule_states(opt_state) if state.rule_tag.measures]
+
+
+def any_due(states: Iterable[RuleState]) -> jax.Array:
+    """Whether one of these states is due for a refresh."""
+    due = [state.refresh_due > 0 for state in states]
+    return functools.reduce(jnp.logical_or, due, jnp.zeros([], bool))
+
+
+def refresh_due(opt_state: PyTree) -> jax.Array:
+    """Whether the next step refreshes factors, as the schedule of the optimizer says.
+
+    For loops that compile two steps, one with and one without statistics, and choose between them
+    on the host: neither has a branch, and the one without has the gradient of any optimizer. On a
+    GPU each branch makes the host wait for the device; so does a look at this number, unless it is
+    taken while the device is at work.
+
+    Args:
+      opt_state: The state of any optimizer of this package, however optax wraps it.
+
+    Returns:
+      A bool, traced under ``jax.jit``.
+
+    Raises:
+      ValueError: The state is of another optimizer.
+
+    Example:
+      >>> import functools
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model = nn.Dense(3)
+      >>> x = jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x)
+      >>> tx = singd_optax.singd(0.1, layers, refresh_every=10)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> @functools.partial(jax.jit, static_argnames="refresh", donate_argnums=(0, 1))
+      ... def train_step(params, opt_state, x, refresh):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state, refresh=refresh)
+      ...   updates, opt_state = tx.update(
+      ...     grads, opt_state, params, curvature=curvature, refresh=refresh)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> opt_state = tx.init(params)
+      >>> for _ in range(3):
+      ...   refresh = bool(singd_optax.refresh_due(opt_state))
+      ...   params, opt_state, value = train_step(params, opt_state, x, refresh)
+      >>> refresh
+      False
+    """
+    states = rule_states(opt_state)
+    if not states:
+        raise ValueError(
+            "This is the state of another optimizer: got one of type "
+            f"{type(opt_state).__name__}. Pass the state that tx.init(params) of an optimizer of "
+            "singd_optax returned (also inside optax.chain, optax.partition, ...)."
+        )
+    return any_due(states)
 
 
 def _as_array(leaf: PyTree) -> PyTree:

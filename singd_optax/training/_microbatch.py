@@ -77,12 +77,19 @@ def microbatch(
 
     @functools.wraps(grad_fn)
     def accumulated(
-        params: PyTree, *args: PyTree, opt_state: PyTree = None, **kwargs: PyTree
+        params: PyTree,
+        *args: PyTree,
+        opt_state: PyTree = None,
+        refresh: bool | None = None,
+        **kwargs: PyTree,
     ) -> PyTree:
         states = {path: state for state in measured_states(opt_state) for path in state.rule_states}
+        states = {} if refresh is False else states
 
         def wide(*args: PyTree, **kwargs: PyTree) -> PyTree:
-            value, grads, curvature = grad_fn(*args, opt_state=opt_state, **kwargs)
+            value, grads, curvature = grad_fn(
+                *args, opt_state=opt_state, refresh=refresh, **kwargs
+            )
             plain = {path: one._replace(measured_at=None) for path, one in curvature.items()}
             return value, jax.tree.map(_widen, grads), plain
 

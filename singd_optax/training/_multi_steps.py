@@ -98,6 +98,7 @@ class MultiSteps:
         params: PyTree = None,
         *,
         curvature: dict[str, Statistics] | None = None,
+        refresh: bool | None = None,
         **extra_args: PyTree,
     ) -> tuple[PyTree, AccumulatedState]:
         """Take one micro-batch's gradients and curvature.
@@ -107,6 +108,7 @@ class MultiSteps:
           state: From ``init`` or the last ``update``.
           params: Parameters.
           curvature: From ``value_and_grad``, called with this ``state`` for ``opt_state``.
+          refresh: As for the optimizer; the same for all micro-batches of a step.
           **extra_args: For the optimizer.
 
         Returns:
@@ -117,6 +119,10 @@ class MultiSteps:
         """
         inner, old = state
         multi_steps = self._multi_steps
+        extra_args = extra_args if refresh is None else {**extra_args, "refresh": refresh}
+        if refresh is False:
+            result, new_inner = multi_steps.update(updates, inner, params, **extra_args)
+            return result, AccumulatedState(new_inner, old)
         if curvature is None or any(path not in curvature for path in old):
             multi_steps.inner_opt.update(
                 updates, inner.inner_opt_state, params, curvature=curvature, **extra_args

@@ -117,7 +117,8 @@ def checked_curvature(
         raise ValueError(
             f"`curvature` has no statistics for the layers {missing}, only for {list(curvature)}. "
             "Use the same layers for the optimizer and for value_and_grad, and pass grad_fn the "
-            "opt_state that update gets."
+            "opt_state that update gets. What grad_fn(..., refresh=False) returns has none: then "
+            "write tx.update(..., refresh=False), too."
         )
     for path, view in views.items():
         _check_shapes(view, measures, curvature[path])

@@ -95,6 +95,7 @@ class RuleStep:
         updates: Arrays,
         state: RuleState,
         statistics: Mapping[str, Statistics],
+        is_refresh: bool | None = None,
     ) -> tuple[Arrays, RuleState]:
         """The preconditioned updates, by path of a parameter, and the next state.
 
@@ -103,6 +104,7 @@ class RuleStep:
           updates: Their gradients, by path of a parameter.
           state: The last one.
           statistics: By path of a layer; none for a rule without measures.
+          is_refresh: Whether this step refreshes; None for what the state says.
         """
         rule, count, places = self.rule, state.rule_count, state.places
         kept = ByPath.each(state.rule_states)
@@ -140,6 +142,8 @@ class RuleStep:
             return refreshed(rule, views, carry, statistics, gradients, finite, count, key)
 
         def due_refresh(carry: Carry) -> Carry:
+            if is_refresh is not None:
+                return refresh(carry) if is_refresh else carry
             return jax.lax.cond(state.refresh_due.astype(bool), refresh, lambda x: x, carry)
 
         carry = Carry(states, stacks(state.skipped_refreshes), stacks(state.skipped_in_a_row))

@@ -9,7 +9,7 @@ import optax
 from jax.typing import DTypeLike
 
 from singd_optax._types import PyTree
-from singd_optax._validate import check_interval, check_seed
+from singd_optax._validate import check_flag, check_interval, check_seed
 from singd_optax.layers import Layers, LayerSpec, MatrixAxes, MatrixView, RuleState
 from singd_optax.layers._check import check_layers, check_params
 from singd_optax.layers._matrices import matrix_specs
@@ -102,7 +102,9 @@ def scale_by_rule(
 
     Returns:
       A transformation. Its ``update`` takes ``curvature`` from ``value_and_grad`` as an extra
-      argument, if the rule has measures, and ignores it otherwise.
+      argument, if the rule has measures, and ignores it otherwise. With ``refresh=True`` or False
+      this step refreshes, or does not, whatever the state says, and its program has no branch; see
+      ``singd_optax.refresh_due``.
 
     Raises:
       ValueError: An option is out of range, or two set the size. From ``init`` and ``update``:
@@ -169,9 +171,12 @@ def scale_by_rule(
         params: optax.Params | None = None,
         *,
         curvature: Mapping[str, Statistics] | None = None,
+        refresh: bool | None = None,
         **extra_args: object,
     ) -> tuple[optax.Updates, RuleState]:
         del params, extra_args
+        if refresh is not None:
+            check_flag("refresh", refresh)
         leaves = Leaves(updates)
         if layers is None and leaves.is_placeholder:
             return updates, state
@@ -184,9 +189,10 @@ def scale_by_rule(
             views = checked_layers(layers, state)
             check_params(views.values(), leaves, "updates")
         check_states(views, state, initial_form)
-        statistics = checked_curvature(curvature, views, rule.measures, state)
+        measures = () if refresh is False else rule.measures
+        statistics = checked_curvature(curvature, views, measures, state)
         own = {path: leaves[path] for view in views.values() for path in view.shapes}
-        function = functools.partial(step.update, views)
+        function = functools.partial(step.update, views, is_refresh=refresh)
         like = partitions_of((own, state))
         changed, new_state = laid_out_like(function, like, own, state, statistics)
         return leaves.replaced(changed), new_state

@@ -11,6 +11,7 @@ from singd_optax.capture._layers_of_program import (
 from singd_optax.capture._mistakes import check_loss_first, check_not_variables
 from singd_optax.capture._program import ParamsProgram
 from singd_optax.layers import KFACApprox, Layers, LossAverage
+from singd_optax.layers._spec import CurvatureFraction
 
 
 def find_layers(
@@ -21,7 +22,7 @@ def find_layers(
     kfac_approx: KFACApprox = "expand",
     loss_average: LossAverage = "batch",
     factor_dtype: FactorDtypes = None,
-    curvature_fraction: float = 1.0,
+    curvature_fraction: CurvatureFraction = 1.0,
     strict: bool = False,
     **kwargs: PyTree,
 ) -> Layers:

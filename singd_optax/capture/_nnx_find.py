@@ -13,6 +13,7 @@ from singd_optax.capture._layers_of_program import (
 from singd_optax.capture._mistakes import check_loss_first
 from singd_optax.capture._nnx_program import ModelProgram, check_model
 from singd_optax.layers import KFACApprox, Layers, LossAverage
+from singd_optax.layers._spec import CurvatureFraction
 
 
 def find_layers(
@@ -23,7 +24,7 @@ def find_layers(
     kfac_approx: KFACApprox = "expand",
     loss_average: LossAverage = "batch",
     factor_dtype: FactorDtypes = None,
-    curvature_fraction: float = 1.0,
+    curvature_fraction: CurvatureFraction = 1.0,
     strict: bool = False,
     wrt: PyTree = nnx.Param,
     **kwargs: PyTree,

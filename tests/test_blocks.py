@@ -41,7 +41,9 @@ def test_sizes_of_the_reference():
     assert theirs.eye(1025, batch_shape=(2,)).rest.shape == (2, 1, 1, 1)
 
 
-@pytest.mark.parametrize(("structure", "products"), [("block_diagonal:8", 1), ("block8diagonal", 2)])
+@pytest.mark.parametrize(
+    ("structure", "products"), [("block_diagonal:8", 1), ("block8diagonal", 2)]
+)
 def test_operations_with_a_bias(structure, products):
     """Of 34 inputs and a bias: five blocks of seven, or four of eight and one of three."""
     factor = parse_structure(structure).eye(35)

@@ -26,8 +26,8 @@ EMBED = "embed"
 
 #: What ``curvature_fraction="auto"`` keeps: rows, rows for each dim of the larger factor, and
 #: examples where whole examples are left out. Chosen by ``benchmarks/positions.py``.
-LEAST_ROWS = 1024
-ROWS_PER_DIM = 4
+LEAST_ROWS = 2048
+ROWS_PER_DIM = 8
 LEAST_EXAMPLES = 128
 
 #: What ``Layers.replace`` and ``find_layers`` may set; the rest follows from the model.
@@ -85,7 +85,7 @@ class LayerSpec:
     factor_dtype: tuple[str, str]
     kfac_approx: KFACApprox = "expand"
     loss_average: LossAverage = "batch"
-    curvature_fraction: CurvatureFraction = 1.0
+    curvature_fraction: CurvatureFraction = "auto"
     stacking: Stacking = dataclasses.field(default_factory=Stacking)
     layout: Layout = dataclasses.field(default_factory=Layout)
     tied: bool = False
@@ -124,7 +124,13 @@ class LayerSpec:
 
     @property
     def enough_rows(self) -> int:
-        """How many rows ``curvature_fraction="auto"`` leaves, if there are as many."""
+        """How many rows ``curvature_fraction="auto"`` leaves, if there are as many.
+
+        The second moment of n rows of d features is off by about sqrt(d / n) of itself, a third
+        for eight rows a dim, and refreshes average over draws. To whiten n rows and to form their
+        gram takes 4 n d² operations a side, the layer itself 6 N d² for its N rows forward and
+        backward: with n = 8 d a refresh costs 11 d / N of a layer of d x d, and of all rows 4 / 3.
+        """
         return max(LEAST_ROWS, ROWS_PER_DIM * max(self.dims))
 
     @property

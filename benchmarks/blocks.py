@@ -4,8 +4,8 @@
     python benchmarks/blocks.py --steps 0   # products and times alone
 
 "full first" leaves a smaller last block, as the authors' package does; "balanced" is the package's
-rule; "one more" lets one block exceed the size by the row of a bias. Losses are those of the
-quickstart's transformer, whose inputs are 97 or 385 wide with a bias, with blocks of 32.
+rule; "at most" is the fewest blocks of at most the size, none of them a row more. Losses are those
+of the quickstart's transformer, whose inputs are 97 or 385 wide with a bias, with blocks of 32.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from singd_optax.structures import BlockDiagonal, StructuredMatrix, _block_diago
 from singd_optax.structures._block_sizes import Groups, balanced_blocks, full_blocks_first
 
 
-def one_more(dim: int, block_size: int) -> Groups:
-    """Blocks whose sizes differ by at most one, one of them a row larger if that saves a block."""
-    count = max(-(-(dim - 1) // block_size), 1)
+def at_most(dim: int, block_size: int) -> Groups:
+    """The fewest blocks of at most this size; sizes differ by at most one."""
+    count = -(-dim // block_size)
     size, larger = divmod(dim, count)
     return [group for group in ((larger, size + 1), (count - larger, size)) if group[0]]
 
 
-RULES = {"full first": full_blocks_first, "balanced": balanced_blocks, "one more": one_more}
+RULES = {"full first": full_blocks_first, "balanced": balanced_blocks, "at most": at_most}
 CASES = ((1024, 256), (1025, 256), (769, 256), (2049, 256), (4097, 256), (97, 32), (385, 32))
 ROWS, COLUMNS = 1024, 256
 

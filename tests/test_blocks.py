@@ -11,17 +11,20 @@ import pytest
 import singd_optax
 from singd_optax.layers._table import factor_bytes
 from singd_optax.structures import Auto, BlockDiagonal, Dense, parse_structure
-from singd_optax.structures._block_sizes import balanced_blocks, full_blocks_first
+from singd_optax.structures._block_sizes import balanced_blocks, full_blocks_first, spare_rows
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 7, 32, 256])
+@pytest.mark.parametrize("k", [1, 2, 3, 7, 8, 32, 256])
 def test_balanced_sizes(k):
     for dim in (*range(1, 300), 769, 1025, 1601, 2049, 4097, 50257):
         groups = balanced_blocks(dim, k)
         sizes = [size for _, size in groups]
-        fewest = -(-dim // k)
+        spare = spare_rows(k)
+        assert spare == (k >= 8)
+        fewest = max(-(-(dim - spare) // k), 1)
         assert sum(count * size for count, size in groups) == dim
-        assert all(count > 0 and 0 < size <= k for count, size in groups)
+        assert all(count > 0 and 0 < size <= k + spare for count, size in groups)
+        assert sum(count * max(size - k, 0) for count, size in groups) <= 1
         assert max(sizes) - min(sizes) == len(groups) - 1 <= 1
         # No block is less than half of what was asked for, and equal ones are found if there are.
         assert dim < k or 2 * (min(sizes) + 1) > k
@@ -123,7 +126,7 @@ def test_two_sizes_train(name):
         grad_fn = lambda params, x, opt_state: (*jax.value_and_grad(loss_fn)(params, x), None)
     else:
         layers = singd_optax.find_layers(loss_fn, params, x, structures="block_diagonal:4")
-        assert layers["params"].structures[0].eye(7).rest.shape == (1, 3, 3)
+        assert layers["params"].structures[0].eye(7).rest.shape == (1, 4, 4)
         tx = getattr(singd_optax, name)(0.05, layers)
         grad_fn = singd_optax.value_and_grad(loss_fn, layers)
 

@@ -17,16 +17,18 @@ from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dt
 
 @dataclasses.dataclass(frozen=True)
 class BlockDiagonal(Structure):
-    """Dense blocks of at most k x k along the diagonal, all of about the same size.
+    """Dense blocks of about k x k along the diagonal, all of about the same size.
 
     About k d numbers; Π(M) keeps the blocks of M (arXiv 2312.05705, table 1). The gram of n rows
     costs O(n k d), a product with (d, n) costs O(k d n). For d <= k this is dense.
 
     Blocks of one size are one array, and every operation is one batched operation. Where k does not
     divide d, as with a bias's row, full blocks would leave a last one that needs an operation of
-    its own, of 1 x 1 for d = 1025 and k = 256. So the least number n of blocks from ⌈d / k⌉ to
-    4 d / 3 k is taken that divides d, here 5 of 205; and if none does, ⌈d / k⌉ blocks whose sizes
-    differ by at most one, which are two arrays: 193, 192, 192, 192 for d = 769.
+    its own, of 1 x 1 for d = 1025 and k = 256. So the least number of blocks from ⌈(d - 1) / k⌉ to
+    4 d / 3 k is taken that divides d, here 5 of 205; and if none does, ⌈(d - 1) / k⌉ blocks whose
+    sizes differ by at most one, which are two arrays: 256, 256, 257 for d = 769. So blocks have at
+    most k rows, but for one with k + 1, and that only if k >= 8 (``benchmarks/blocks.py``). A mesh
+    splits an array of blocks by blocks, if their number allows.
 
     Attributes:
       block_size: k >= 1.

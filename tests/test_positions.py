@@ -73,6 +73,7 @@ def test_some_images_are_left():
 
 def test_options_and_table():
     layers = found()
+    assert layers["params"].curvature_fraction == "auto"
     same = layers.replace("params", curvature_fraction="auto")
     assert same["params"] == spec_of()
     assert same["params"].with_options(curvature_fraction=0.25).curvature_fraction == 0.25

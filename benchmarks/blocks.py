@@ -6,6 +6,9 @@
 "full first" leaves a smaller last block, as the authors' package does; "balanced" is the package's
 rule; "at most" is the fewest blocks of at most the size, none of them a row more. Losses are those
 of the quickstart's transformer, whose inputs are 97 or 385 wide with a bias, with blocks of 32.
+
+Last losses of two seeds after 200 steps: full first 2.2122 2.2034, balanced 2.2100 2.2048, at most
+2.2248 2.2103. Dim 1025 by 256: 22 products and 8.3 ms full first, 12 products and 6.0 ms balanced.
 """
 
 import argparse

@@ -21,6 +21,9 @@ ROOMS = {
         "test_structures::test_transposed_products_in_low_precision[*]",
         "test_structure_names::test_names[*]",
         "test_structure_names::test_unknown_structure[*]",
+        "test_blocks::test_balanced_sizes[*]",
+        "test_blocks::test_operations_with_a_bias[*]",
+        "test_blocks::test_auto_does_not_count_the_bias",
         "test_custom_structure::test_other_numbers_than_entries",
     ],
     "layers": [
@@ -97,6 +100,8 @@ ROOMS = {
         "test_recipe::test_strides",
         "test_recipe::test_wrong_fractions[*]",
         "test_arguments::test_largest_divisor",
+        "test_positions::test_enough_is_left",
+        "test_positions::test_options_and_table",
     ],
     "optimizers": [
         "test_contract::test_everything_is_registered",

@@ -28,7 +28,7 @@ from singd_optax.structures import (
         ("dense", Dense()),
         ("diagonal", Diagonal()),
         ("block_diagonal:32", BlockDiagonal(32)),
-        ("block7diagonal", BlockDiagonal(7)),
+        ("block7diagonal", BlockDiagonal(7, balanced=False)),
         ("hierarchical:15,3", Hierarchical(15, 3)),
         ("hierarchical15_3", Hierarchical(15, 3)),
         ("lower_triangular:4", TriangularLowRank(4)),

@@ -11,6 +11,7 @@ from singd_optax.capture._layers_of_program import (
 from singd_optax.capture._mistakes import check_loss_first, check_not_variables
 from singd_optax.capture._program import ParamsProgram
 from singd_optax.layers import KFACApprox, Layers, LossAverage
+from singd_optax.layers._spec import CurvatureFraction
 
 
 def find_layers(
@@ -21,7 +22,7 @@ def find_layers(
     kfac_approx: KFACApprox = "expand",
     loss_average: LossAverage = "batch",
     factor_dtype: FactorDtypes = None,
-    curvature_fraction: float = 1.0,
+    curvature_fraction: CurvatureFraction = "auto",
     strict: bool = False,
     **kwargs: PyTree,
 ) -> Layers:
@@ -49,6 +50,8 @@ def find_layers(
       curvature_fraction: The share of positions that statistics are formed of, in (0, 1], others
         in each refresh: every k-th, k the largest divisor of their number up to the inverse. For
         convolutions and ``"reduce"``, of examples. Unbiased, and a refresh costs that much less.
+        ``"auto"`` takes all of few and some of many, for each layer when it is called: at least
+        max(2048, 8 d) rows, d the larger of the layer's dims, of at least 128 examples.
       strict: Whether to raise if there is a parameter of rank >= 2 that no layer took.
       **kwargs: What it is called with by name.
 

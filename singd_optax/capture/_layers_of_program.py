@@ -15,7 +15,7 @@ from singd_optax.capture._describe import describe, layers_of
 from singd_optax.capture._params import split_path
 from singd_optax.capture._recording import RecordingSession
 from singd_optax.layers import KFACApprox, Layers, LossAverage, OtherParameter
-from singd_optax.layers._spec import parse_options
+from singd_optax.layers._spec import CurvatureFraction, parse_options
 from singd_optax.structures import Structure
 
 #: A structure or the pair for (K, C), and likewise a dtype, as users state them.
@@ -30,7 +30,7 @@ class LayerOptions(NamedTuple):
     kfac_approx: KFACApprox
     loss_average: LossAverage
     factor_dtype: FactorDtypes
-    curvature_fraction: float
+    curvature_fraction: CurvatureFraction
     strict: bool
 
 

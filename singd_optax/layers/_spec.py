@@ -16,12 +16,19 @@ from singd_optax.structures import Diagonal, Structure, parse_structures
 
 KFACApprox = Literal["expand", "reduce"]
 LossAverage = Literal["batch", "batch+sequence"] | None
+CurvatureFraction = float | Literal["auto"]
 
 KFAC_APPROXES: tuple[KFACApprox, ...] = ("expand", "reduce")
 LOSS_AVERAGES: tuple[LossAverage, ...] = ("batch", "batch+sequence", None)
 
 #: The kind of a layer whose inputs are indices.
 EMBED = "embed"
+
+#: What ``curvature_fraction="auto"`` keeps: rows, rows for each dim of the larger factor, and
+#: examples where whole examples are left out. Chosen by ``benchmarks/positions.py``.
+LEAST_ROWS = 2048
+ROWS_PER_DIM = 8
+LEAST_EXAMPLES = 128
 
 #: What ``Layers.replace`` and ``find_layers`` may set; the rest follows from the model.
 OPTIONS = ("structures", "kfac_approx", "loss_average", "factor_dtype", "curvature_fraction")
@@ -61,7 +68,8 @@ class LayerSpec:
       factor_dtype: The dtypes, by name, in which K and C are kept.
       curvature_fraction: The share of positions (or of examples, for convolutions and
         ``"reduce"``) that statistics are formed of, in (0, 1]: every k-th from a random start, k
-        the largest divisor of their number up to 1 / ``curvature_fraction``.
+        the largest divisor of their number up to 1 / ``curvature_fraction``. ``"auto"`` is the
+        least share that leaves ``enough_rows``, and as many examples.
       placement: Which devices hold what of the factors, see ``singd_optax.sharding``; ``OneDevice``
         if the compiler is left to choose.
     """
@@ -77,7 +85,7 @@ class LayerSpec:
     factor_dtype: tuple[str, str]
     kfac_approx: KFACApprox = "expand"
     loss_average: LossAverage = "batch"
-    curvature_fraction: float = 1.0
+    curvature_fraction: CurvatureFraction = "auto"
     stacking: Stacking = dataclasses.field(default_factory=Stacking)
     layout: Layout = dataclasses.field(default_factory=Layout)
     tied: bool = False
@@ -86,7 +94,9 @@ class LayerSpec:
     placement: Placement = dataclasses.field(default_factory=OneDevice)
 
     def __post_init__(self) -> None:
-        K, C = (s.resolve(dim) for s, dim in zip(self.structures, self.dims, strict=True))
+        K, C = self.structures
+        K = K.resolve(self.fan_in, bias=self.bias_shape is not None)
+        C = C.resolve(self.fan_out)
         object.__setattr__(self, "structures", (Diagonal() if self.kind == EMBED else K, C))
 
     @property
@@ -106,7 +116,22 @@ class LayerSpec:
     @property
     def sharing(self) -> str:
         """What is done with shared positions and with the average of the loss, for people."""
-        return f"{self.kfac_approx}, loss mean over {self.loss_average or 'nothing'}"
+        shared = f"{self.kfac_approx}, loss mean over {self.loss_average or 'nothing'}"
+        if self.curvature_fraction == "auto":
+            return f"{shared}, of {self.enough_rows} rows or more"
+        part = "" if self.curvature_fraction == 1 else f", of {self.curvature_fraction:.3g} of it"
+        return shared + part
+
+    @property
+    def enough_rows(self) -> int:
+        """How many rows ``curvature_fraction="auto"`` leaves, if there are as many.
+
+        The second moment of n rows of d features is off by about sqrt(d / n) of itself, a third
+        for eight rows a dim, and refreshes average over draws. To whiten n rows and to form their
+        gram takes 4 n d² operations a side, the layer itself 6 N d² for its N rows forward and
+        backward: with n = 8 d a refresh costs 11 d / N of a layer of d x d, and of all rows 4 / 3.
+        """
+        return max(LEAST_ROWS, ROWS_PER_DIM * max(self.dims))
 
     @property
     def axes(self) -> ParameterAxes:
@@ -228,12 +253,18 @@ def parse_options(dtype: str, **options: PyTree) -> dict[str, PyTree]:
     if "loss_average" in options:
         check_choice("loss_average", options["loss_average"], LOSS_AVERAGES)
     if "curvature_fraction" in options:
-        fraction = options["curvature_fraction"]
-        check_number("curvature_fraction", fraction, strict=True, maximum=1, schedule=False)
-        parsed["curvature_fraction"] = _hashable_number("curvature_fraction", fraction)
+        parsed["curvature_fraction"] = _parse_fraction(options["curvature_fraction"])
     if "factor_dtype" in options:
         parsed["factor_dtype"] = _parse_factor_dtype(options["factor_dtype"], dtype)
     return parsed
+
+
+def _parse_fraction(value: PyTree) -> CurvatureFraction:
+    if isinstance(value, str):
+        check_choice("curvature_fraction", value, ("auto",))
+        return "auto"
+    check_number("curvature_fraction", value, strict=True, maximum=1, schedule=False)
+    return _hashable_number("curvature_fraction", value)
 
 
 def _hashable_number(name: str, value: PyTree) -> float:

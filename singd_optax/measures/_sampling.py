@@ -8,6 +8,7 @@ import numpy as np
 
 from singd_optax.layers import LayerSpec
 from singd_optax.layers._operation import Operation
+from singd_optax.layers._spec import LEAST_EXAMPLES
 
 #: (axis, stride) pairs.
 Strides = tuple[tuple[int, int], ...]
@@ -18,23 +19,35 @@ def strides(spec: LayerSpec, operation: Operation, leading: tuple[int, ...]) -> 
 
     Positions of a sequence first, since they are alike and never sharded over a data axis; then
     examples. Strides divide the axes, so that every position is as likely as any other, and
-    equal shards of the batch stay equal.
+    equal shards of the batch stay equal. By ``"auto"`` what is left are no fewer rows than
+    ``spec.enough_rows`` says, of no fewer than ``LEAST_EXAMPLES`` examples: the pixels of one image
+    are too much alike to be worth as many rows of their own.
 
     Args:
       spec: The layer.
       operation: How the call used the kernel.
       leading: Sizes of the leading axes.
     """
-    # No stride is longer than its axis, and 1 over the least floats is infinite.
-    wanted = round(min(1 / spec.curvature_fraction, math.prod(leading)))
+    is_auto = spec.curvature_fraction == "auto"
+    wanted = _wanted(spec, leading)
     found = []
     last = len(leading) - 1
     if last > 0 and operation.shares_leading and spec.kfac_approx == "expand":
         found.append((last, largest_divisor(leading[last], wanted)))
         wanted //= found[0][1]
     if leading:
-        found.append((0, largest_divisor(leading[0], wanted)))
+        most = leading[0] // LEAST_EXAMPLES if is_auto else leading[0]
+        found.append((0, largest_divisor(leading[0], min(wanted, most))))
     return tuple((axis, stride) for axis, stride in found if stride > 1)
+
+
+def _wanted(spec: LayerSpec, leading: tuple[int, ...]) -> int:
+    """One of how many positions is enough."""
+    if isinstance(spec.curvature_fraction, str):
+        rows = leading[:1] if spec.kfac_approx == "reduce" else leading
+        return max(math.prod(rows) // spec.enough_rows, 1)
+    # No stride is longer than its axis, and 1 over the least floats is infinite.
+    return round(min(1 / spec.curvature_fraction, math.prod(leading)))
 
 
 def largest_divisor(size: int, limit: int) -> int:

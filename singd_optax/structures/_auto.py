@@ -19,10 +19,11 @@ class Auto(Structure):
 
     A dense factor costs d² numbers and O(d³) a refresh, which is little for small dims and too
     much for the fan-in of a wide layer or for a vocabulary. The choice is made for each factor
-    when its size is known: ``find_layers`` shows, and layers hold, what was chosen.
+    when its size is known: ``find_layers`` shows, and layers hold, what was chosen. The row of a
+    bias does not count: a layer of 1024 inputs has a dense factor with a bias, as without one.
 
     Attributes:
-      max_dense_dim: The largest dim with a dense factor.
+      max_dense_dim: The largest dim with a dense factor, a bias's row not counted.
       otherwise: The structure for larger dims.
 
     Raises:
@@ -31,6 +32,8 @@ class Auto(Structure):
 
     >>> Auto(max_dense_dim=100).resolve(100), Auto(max_dense_dim=100).resolve(101)
     (Dense(), BlockDiagonal(block_size=256))
+    >>> Auto(max_dense_dim=100).resolve(101, bias=True)
+    Dense()
     """
 
     max_dense_dim: int = 1024
@@ -44,9 +47,11 @@ class Auto(Structure):
                 f"got {self.otherwise!r} of type {type(self.otherwise).__name__}."
             )
 
-    def resolve(self, dim: int) -> Structure:
+    def resolve(self, dim: int, *, bias: bool = False) -> Structure:
         """``Dense()``, or ``otherwise``."""
-        return Dense() if dim <= self.max_dense_dim else self.otherwise.resolve(dim)
+        if dim - bias <= self.max_dense_dim:
+            return Dense()
+        return self.otherwise.resolve(dim, bias=bias)
 
     def eye(
         self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()

@@ -102,9 +102,14 @@ class Structure(abc.ABC):
         """
         return read_entries(self.project(jnp.zeros_like(dense)), dense)
 
-    def resolve(self, dim: int) -> "Structure":
-        """The structure that a factor of this size gets: itself, unless this is a choice."""
-        del dim
+    def resolve(self, dim: int, *, bias: bool = False) -> "Structure":
+        """The structure that a factor of this size gets: itself, unless this is a choice.
+
+        Args:
+          dim: The size of the factor.
+          bias: Whether one of its rows is a layer's bias, which a choice by size should not count.
+        """
+        del dim, bias
         return self
 
 

@@ -8,24 +8,35 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from singd_optax._validate import check_size
+from singd_optax._validate import check_flag, check_size
 from singd_optax.structures._base import Structure, StructuredMatrix
+from singd_optax.structures._block_sizes import Groups, balanced_blocks, full_blocks_first
 from singd_optax.structures._columns import Columns
 from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dtype, contract
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockDiagonal(Structure):
-    """Dense blocks of k x k along the diagonal, the last one smaller if k does not divide d.
+    """Dense blocks of about k x k along the diagonal, all of about the same size.
 
     About k d numbers; Π(M) keeps the blocks of M (arXiv 2312.05705, table 1). The gram of n rows
     costs O(n k d), a product with (d, n) costs O(k d n). For d <= k this is dense.
 
+    Blocks of one size are one array, and every operation is one batched operation. Where k does not
+    divide d, as with a bias's row, full blocks would leave a last one that needs an operation of
+    its own, of 1 x 1 for d = 1025 and k = 256. So the least number of blocks from ⌈(d - 1) / k⌉ to
+    4 d / 3 k is taken that divides d, here 5 of 205; and if none does, ⌈(d - 1) / k⌉ blocks whose
+    sizes differ by at most one, which are two arrays: 256, 256, 257 for d = 769. So blocks have at
+    most k rows, but for one with k + 1, and that only if k >= 8 (``benchmarks/blocks.py``). A mesh
+    splits an array of blocks by blocks, if their number allows.
+
     Attributes:
       block_size: k >= 1.
+      balanced: Whether sizes are as said. False is the rule of the authors' package, and of its
+        names (``"block30diagonal"``): full blocks, and one for what is left.
 
     Raises:
-      TypeError: ``block_size`` is not an int.
+      TypeError: ``block_size`` is not an int, or ``balanced`` not a bool.
       ValueError: ``block_size`` is not positive.
 
     >>> BlockDiagonal(2).project_gram(jnp.ones((4, 3))).to_dense()
@@ -35,9 +46,16 @@ class BlockDiagonal(Structure):
     """
 
     block_size: int
+    balanced: bool = dataclasses.field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         check_size("block_size", self.block_size)
+        check_flag("balanced", self.balanced)
+
+    def __repr__(self) -> str:
+        """The call that makes it."""
+        rule = "" if self.balanced else ", balanced=False"
+        return f"{type(self).__name__}(block_size={self.block_size}{rule})"
 
     def eye(
         self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
@@ -97,15 +115,15 @@ class BlockDiagonal(Structure):
             start += count * size
         return self._from_groups(groups)
 
-    def _sizes(self, dim: int) -> list[tuple[int, int]]:
-        """Groups of equal blocks, as (count, size): one, or two if the last block is smaller."""
-        size = min(self.block_size, dim)
-        count, rest = divmod(dim, size)
-        return [(count, size)] + [(1, rest)] * (rest > 0)
+    def _sizes(self, dim: int) -> Groups:
+        """One group of equal blocks, or two."""
+        rule = balanced_blocks if self.balanced else full_blocks_first
+        return rule(dim, self.block_size)
 
     def _from_groups(self, groups: list[jax.Array]) -> "BlockDiagonalMatrix":
-        last = groups[1][..., 0, :, :] if len(groups) > 1 else None
-        return BlockDiagonalMatrix(groups[0], last, self.block_size)
+        first, rest = (*groups, None)[:2]
+        assert first is not None
+        return BlockDiagonalMatrix(first, rest, self.block_size, self.balanced)
 
 
 def _gram(rows: jax.Array, precision: Precision) -> jax.Array:
@@ -114,16 +132,17 @@ def _gram(rows: jax.Array, precision: Precision) -> jax.Array:
 
 @flax.struct.dataclass
 class BlockDiagonalMatrix(StructuredMatrix):
-    """Blocks (..., count, k, k), and a smaller last one (..., rest, rest), or None without."""
+    """Blocks (..., count, size, size), and those of a second size likewise, or None without."""
 
     blocks: jax.Array
-    last: jax.Array | None
+    rest: jax.Array | None
     block_size: int = flax.struct.field(pytree_node=False)
+    balanced: bool = flax.struct.field(pytree_node=False, default=True)
 
     @property
     def structure(self) -> BlockDiagonal:
-        """``BlockDiagonal(block_size)``."""
-        return BlockDiagonal(self.block_size)
+        """``BlockDiagonal(block_size)``, with the rule for its sizes."""
+        return BlockDiagonal(self.block_size, balanced=self.balanced)
 
     @property
     def dim(self) -> int:
@@ -196,7 +215,7 @@ class BlockDiagonalMatrix(StructuredMatrix):
 
         def block_gram(start_and_block: tuple[jax.Array, jax.Array]) -> jax.Array:
             start, block = start_and_block
-            own = BlockDiagonalMatrix(block[None], None, self.block_size)
+            own = BlockDiagonalMatrix(block[None], None, self.block_size, self.balanced)
 
             def form(rows: jax.Array) -> jax.Array:
                 return own.gram(rows, precision=precision).blocks[0]
@@ -225,7 +244,7 @@ class BlockDiagonalMatrix(StructuredMatrix):
 
     def _groups(self) -> list[jax.Array]:
         """Groups of equal blocks, each (..., count, size, size)."""
-        return [self.blocks] + ([] if self.last is None else [self.last[..., None, :, :]])
+        return [self.blocks] if self.rest is None else [self.blocks, self.rest]
 
     def _each(self, subscripts: str, x: jax.Array, precision: Precision) -> jax.Array:
         parts, start = [], 0

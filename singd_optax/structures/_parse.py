@@ -26,7 +26,8 @@ def parse_structure(structure: str | Structure) -> Structure:
     ``"auto"``, ``"auto:512"``                    ``Auto()``, ``Auto(max_dense_dim=512)``
     ============================================  ====================================
 
-    The names of the PyTorch package ``singd`` are understood too: ``"block30diagonal"`` and
+    The names of the PyTorch package ``singd`` are understood too: ``"block30diagonal"`` (for
+    ``BlockDiagonal(30, balanced=False)``, with that package's rule for sizes of blocks) and
     ``"hierarchical15_15"`` with any numbers, ``"triltoeplitz"``, ``"triutoeplitz"``, and, with
     rank 1, ``"trilbottomrightdiag"``, ``"triltopleftdiag"``, ``"triubottomrightdiag"`` and
     ``"triutopleftdiag"``.

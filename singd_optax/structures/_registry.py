@@ -42,8 +42,8 @@ STRUCTURES: tuple[Entry, ...] = (
     Entry(forms={"diagonal": Diagonal}, examples=(Diagonal(),)),
     Entry(
         forms={"block_diagonal:N": BlockDiagonal},
-        aliases={"blockNdiagonal": BlockDiagonal},
-        examples=(BlockDiagonal(4),),
+        aliases={"blockNdiagonal": lambda size: BlockDiagonal(size, balanced=False)},
+        examples=(BlockDiagonal(4), BlockDiagonal(4, balanced=False)),
     ),
     Entry(
         forms={"hierarchical:N,N": Hierarchical},

@@ -108,7 +108,8 @@ class MultiSteps:
           state: From ``init`` or the last ``update``.
           params: Parameters.
           curvature: From ``value_and_grad``, called with this ``state`` for ``opt_state``.
-          refresh: As for the optimizer; the same for all micro-batches of a step.
+          refresh: Whether this step refreshes, static, the same for all its micro-batches; None for
+            what the optimizer's state says.
           **extra_args: For the optimizer.
 
         Returns:

@@ -27,6 +27,11 @@ class Carry(NamedTuple):
     in_a_row: dict[str, jax.Array]
 
 
+#: A group whose members have more bytes of state than this is refreshed one by one: what is made on
+#: the way is then as large as a layer, and not as the group.
+_LARGE = 2**18
+
+
 def refreshed(
     rule: Rule,
     views: Views,
@@ -38,7 +43,64 @@ def refreshed(
     key: jax.Array,
 ) -> Carry:
     """New states; those whose statistics or gradients are of no use stay, and count."""
-    old, skipped, in_a_row = (dict(part) for part in carry)
+    large = {
+        path: view
+        for path, view in views.items()
+        if isinstance(view, Group)
+        and type(rule).refresh_all is Rule.refresh_all
+        and _bytes(carry.states[path]) > _LARGE * len(view.members)
+    }
+    rest = {path: view for path, view in views.items() if path not in large}
+    new = _at_once(rule, rest, carry, statistics, gradients, finite, count, key)
+    for index, (path, view) in enumerate(large.items()):
+        own = Carry(*({path: part[path]} for part in carry))
+        of_group = jax.random.fold_in(key, len(views) + index)
+        arguments = own, statistics, gradients[path], finite[path], count, of_group
+        done = _one_by_one(rule, view, *arguments)
+        new = Carry(*(part | one for part, one in zip(new, done, strict=True)))
+    return new
+
+
+def _one_by_one(
+    rule: Rule,
+    view: Group,
+    carry: Carry,
+    statistics: Mapping[str, Statistics],
+    gradients: jax.Array,
+    finite: jax.Array,
+    count: jax.Array,
+    key: jax.Array,
+) -> Carry:
+    """The new states of a group, each written over the old one."""
+    member = view.members[0]
+    path = member.path
+    # Statistics are not stacked: they are where backward passes left them, one copied at a time.
+    each = [(lambda own=statistics[one.path]: {path: own}) for one in view.members if statistics]
+
+    def turn(index: jax.Array, carry: Carry) -> Carry:
+        at = lambda stack: jax.lax.dynamic_index_in_dim(stack, index, 0, keepdims=False)
+        own, gradient, is_finite = jax.tree.map(at, (carry, gradients, finite))
+        measured = jax.lax.switch(index, each) if each else {}
+        of_turn = jax.random.fold_in(key, index)
+        arguments = own, measured, {path: gradient}, {path: is_finite}, count, of_turn
+        put = lambda stack, new: jax.lax.dynamic_update_index_in_dim(stack, new, index, 0)
+        return jax.tree.map(put, carry, _at_once(rule, {path: member}, *arguments))
+
+    new: Carry = jax.lax.fori_loop(0, len(view.members), turn, carry)
+    return new
+
+
+def _at_once(
+    rule: Rule,
+    views: Views,
+    carry: Carry,
+    statistics: Mapping[str, Statistics],
+    gradients: Mapping[str, jax.Array],
+    finite: Mapping[str, jax.Array],
+    count: jax.Array,
+    key: jax.Array,
+) -> Carry:
+    old, skipped, in_a_row = ({path: part[path] for path in views} for part in carry)
     measured = {path: _measured(rule, views[path], old[path], statistics) for path in views}
     wide = {path: widened(view, old[path]) for path, view in views.items()}
     of_rule, of_rounding = jax.random.split(key)
@@ -144,3 +206,7 @@ def all_finite(tree: PyTree, stack: int) -> jax.Array:
         if jnp.issubdtype(leaf.dtype, jnp.floating)
     ]
     return functools.reduce(jnp.logical_and, finite, jnp.asarray(True))
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from singd_optax._validate import check_choice, check_number, check_size
 from singd_optax.structures import Precision, contract
+from singd_optax.structures._numerics import accumulation_dtype
 
 #: (a, b, c) of one step X <- a X + b (X Xᵀ) X + c (X Xᵀ)² X.
 Coefficients = tuple[float, float, float]
@@ -159,7 +160,11 @@ def _divided(x: jax.Array, by: jax.Array) -> jax.Array:
 
 
 class _Products:
-    """Products in the dtype of the iteration, spread over devices."""
+    """Products of factors in the dtype of the iteration, spread over devices.
+
+    They come in the dtype in which they are summed, and are rounded where they are factors again:
+    coefficients in bfloat16 would be off by more than all else.
+    """
 
     def __init__(
         self, dtype: jnp.dtype, precision: Precision, split: Callable[[jax.Array, int], jax.Array]
@@ -179,8 +184,9 @@ class _Products:
         return self._made("...ij,...jk->...ik", left, x, -1)
 
     def _made(self, subscripts: str, left: jax.Array, right: jax.Array, axis: int) -> jax.Array:
+        left, right = left.astype(self.dtype), right.astype(self.dtype)
         product = contract(subscripts, left, right, precision=self.precision)
-        return self.split(product.astype(self.dtype), axis)
+        return self.split(product, axis)
 
 
 def _polynomial(gram: jax.Array, own: jax.Array, products: _Products) -> jax.Array:
@@ -228,9 +234,9 @@ def _by_rows(
     products: _Products,
 ) -> jax.Array:
     """The steps on X, beside the block that begins as e I, if the factor is soft."""
-    beside = None
+    beside, dtype = None, products.dtype
     if e is not None:
-        eye = jnp.eye(x.shape[-2], dtype=x.dtype)
+        eye = jnp.eye(x.shape[-2], dtype=dtype)
         beside = products.split(jnp.broadcast_to(e * eye, (*x.shape[:-1], x.shape[-2])), -2)
 
     def step(
@@ -242,10 +248,11 @@ def _by_rows(
             gram = gram + products.gram(beside)
         a, b, c = own
         rest = b * gram + c * products.square(gram, gram)
-        x = a * x + products.onto(rest, x)
+        x = (a * x + products.onto(rest, x)).astype(dtype)
         if beside is not None:
-            beside = a * beside + products.square(rest, beside)
+            beside = (a * beside + products.square(rest, beside)).astype(dtype)
         return (x, beside), None
 
-    (x, _), _ = lax.scan(step, (x, beside), jnp.asarray(coefficients, x.dtype))
+    table = jnp.asarray(coefficients, accumulation_dtype(x))
+    (x, _), _ = lax.scan(step, (x, beside), table)
     return x

@@ -1,7 +1,7 @@
 """Which direction SINGD should take: natural, polar, or soft, with which damping.
 
     python benchmarks/directions.py lm                  # all variants, a few minutes
-    python benchmarks/directions.py vit --variants natural polar --seeds 0 1 2
+    python benchmarks/directions.py vit --variants natural "soft 0.5@0.03" --seeds 0 1 2
 
 One run for each variant and seed at one learning rate; one line of JSON each, in a folder. "noise"
 variants have the softness e of noise: in whitened coordinates the gradient of a batch of N has
@@ -23,8 +23,9 @@ from _optimizers import OPTIMIZERS, Optimizer
 from _tasks import TASKS
 
 import singd_optax
-from singd_optax.optimizers import IKFAC, SINGD
-from singd_optax.rules import Polar
+from singd_optax.optimizers import SINGD
+from singd_optax.rules import Polar, polar_factor
+from singd_optax.rules._polar import root_mean_square
 
 MOMENTUM = 0.85
 #: The rate of the quickstart, and what AdamW's search found on the autoencoder.
@@ -54,23 +55,38 @@ class NoisePolar(Polar):
         return jnp.minimum(self.multiple * e0 / jnp.where(mean > 0, mean, 1), 1e3)
 
 
-def variants(examples: int) -> dict[str, Any]:
-    """Name -> rule."""
-    default = SINGD()
-    dampings = {"": default, "@0.03": SINGD(damping=0.03), "@0.3": SINGD(damping=0.3)}
-    found: dict[str, Any] = {"muon": None, "ikfac": IKFAC(), "ikfac polar": Polar(IKFAC())}
-    for suffix, rule in dampings.items():
-        found["natural" + suffix] = rule
-        found["polar" + suffix] = Polar(rule)
-        for softness in (0.5, 1.0, 2.0):
-            found[f"soft {softness}{suffix}"] = Polar(rule, softness=softness)
-        for multiple in (1.0, 4.0):
-            found[f"noise {multiple:g}{suffix}"] = NoisePolar(
-                rule, examples=examples, multiple=multiple
-            )
-        for name in ("polar_express", "quintic"):
-            found[f"{name}{suffix}"] = Polar(rule, iteration=name)
-    return found
+class SharpPolar(NoisePolar):
+    """Likewise, with the cube of each singular value: what is below e fades faster."""
+
+    def direction(self, view: Any, state: Any, vector: Any, gradient: Any, count: Any) -> Any:
+        """K P PᵀP Cᵀ for the soft factor P, of the whitened momentum's size."""
+        del gradient
+        whitened = self.rule.whiten(view, state, vector)
+        soft = polar_factor(whitened, softness=self.softness_of(view, whitened, count))
+        gram = jnp.einsum("...ki,...kj->...ij", soft, soft)
+        cube = jnp.einsum("...ki,...ij->...kj", soft, gram) * root_mean_square(whitened)
+        return self.rule.unwhiten(view, state, cube), state
+
+
+def rule_of(variant: str, examples: int) -> Any:
+    """What a variant says: "kind [number][@damping]", the damping that of ``SINGD()`` if not said.
+
+    Kinds: muon, natural, polar, polar_express, quintic, soft (softness s), noise (multiple of e0),
+    sharp (likewise).
+    """
+    first, _, damping = variant.partition("@")
+    kind, _, number = first.partition(" ")
+    if kind == "muon":
+        return None
+    rule = SINGD(damping=float(damping)) if damping else SINGD()
+    if kind == "natural":
+        return rule
+    if kind == "soft":
+        return Polar(rule, softness=float(number))
+    if kind in ("noise", "sharp"):
+        noisy = {"noise": NoisePolar, "sharp": SharpPolar}[kind]
+        return noisy(rule, examples=examples, multiple=float(number))
+    return Polar(rule, iteration="muon" if kind == "polar" else kind)
 
 
 def main() -> None:
@@ -88,12 +104,12 @@ def main() -> None:
     task = task._replace(steps=options.steps or STEPS.get(options.task, task.steps))
     first = jax.tree.leaves(next(iter(task.batches(1, 0))))[0]
     positions = first.shape[1] - 1 if task.loss_average == "batch+sequence" else 1
-    rules = variants(first.shape[0] * positions)
+    examples = first.shape[0] * positions
     rate = options.rate or RATES.get(options.task, 8e-3)
     options.output.mkdir(parents=True, exist_ok=True)
     for name in options.variants:
         label = f"directions {name}"
-        OPTIMIZERS[label] = _entry(rules[name], options.structures)
+        OPTIMIZERS[label] = _entry(rule_of(name, examples), options.structures)
         runner = Runner(task, label)
         for seed in options.seeds:
             record = runner({"learning_rate": rate, "weight_decay": 1e-2}, seed)

@@ -215,7 +215,7 @@ def _check_rule(rule: Rule, layers: Layers | None) -> None:
     if rule.measures and not is_measured:
         got = "no `layers`" if layers is None else "matrices from find_matrices"
         raise TypeError(
-            f"{type(rule).__name__} measures the layers of a model, got {got}. Write layers "
+            f"{rule.state_name} measures the layers of a model, got {got}. Write layers "
             "= singd_optax.find_layers(loss_fn, params, batch), and pass them."
         )
 

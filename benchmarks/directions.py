@@ -24,8 +24,7 @@ from _tasks import TASKS
 
 import singd_optax
 from singd_optax.optimizers import SINGD
-from singd_optax.rules import Polar, polar_factor
-from singd_optax.rules._polar import root_mean_square
+from singd_optax.rules import Polar
 
 MOMENTUM = 0.85
 #: The rate of the quickstart, and what AdamW's search found on the autoencoder.
@@ -55,24 +54,10 @@ class NoisePolar(Polar):
         return jnp.minimum(self.multiple * e0 / jnp.where(mean > 0, mean, 1), 1e3)
 
 
-class SharpPolar(NoisePolar):
-    """Likewise, with the cube of each singular value: what is below e fades faster."""
-
-    def direction(self, view: Any, state: Any, vector: Any, gradient: Any, count: Any) -> Any:
-        """K P PᵀP Cᵀ for the soft factor P, of the whitened momentum's size."""
-        del gradient
-        whitened = self.rule.whiten(view, state, vector)
-        soft = polar_factor(whitened, softness=self.softness_of(view, whitened, count))
-        gram = jnp.einsum("...ki,...kj->...ij", soft, soft)
-        cube = jnp.einsum("...ki,...ij->...kj", soft, gram) * root_mean_square(whitened)
-        return self.rule.unwhiten(view, state, cube), state
-
-
 def rule_of(variant: str, examples: int) -> Any:
     """What a variant says: "kind [number][@damping]", the damping that of ``SINGD()`` if not said.
 
-    Kinds: muon, natural, polar, polar_express, quintic, soft (softness s), noise (multiple of e0),
-    sharp (likewise).
+    Kinds: muon, natural, polar, polar_express, quintic, soft (softness s), noise (multiple of e0).
     """
     first, _, damping = variant.partition("@")
     kind, _, number = first.partition(" ")
@@ -83,9 +68,8 @@ def rule_of(variant: str, examples: int) -> Any:
         return rule
     if kind == "soft":
         return Polar(rule, softness=float(number))
-    if kind in ("noise", "sharp"):
-        noisy = {"noise": NoisePolar, "sharp": SharpPolar}[kind]
-        return noisy(rule, examples=examples, multiple=float(number))
+    if kind == "noise":
+        return NoisePolar(rule, examples=examples, multiple=float(number))
     return Polar(rule, iteration="muon" if kind == "polar" else kind)
 
 

@@ -134,18 +134,19 @@ def polar(oracle, softness=0.0):
     def one(steps):
         rows, columns = steps[-1].gradient.shape[-2:]
 
-        def made(i, j):
+        def probed(i, j):
             unit = np.zeros_like(steps[-1].gradient)
             unit[..., i, j] = 1
             return oracle([*steps[:-1], steps[-1]._replace(gradient=unit)])[-1]
 
-        A = np.stack([made(i, 0)[..., :, 0] for i in range(rows)], -1)  # times B's first entry
-        B = np.stack([made(0, j)[..., 0, :] for j in range(columns)], -2) / A[..., :1, :1]
+        A = np.stack([probed(i, 0)[..., :, 0] for i in range(rows)], -1)  # times B's first entry
+        B = np.stack([probed(0, j)[..., 0, :] for j in range(columns)], -2) / A[..., :1, :1]
         A, B = power(A, 0.5), power(B, 0.5)
         U, values, V = np.linalg.svd(A @ steps[-1].gradient @ B, full_matrices=False)
         mean = np.sqrt((values**2).mean(-1, keepdims=True))
-        values = mean * values * np.sqrt((1 + softness**2) / (values**2 + (softness * mean) ** 2))
-        return A @ (U * values[..., None, :]) @ V @ B
+        made = values / np.sqrt(values**2 + (softness * mean) ** 2)
+        made *= (values * made).sum(-1, keepdims=True) / (made**2).sum(-1, keepdims=True)
+        return A @ (U * made[..., None, :]) @ V @ B
 
     return lambda steps: [one(steps[: count + 1]) for count in range(len(steps))]
 

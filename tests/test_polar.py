@@ -42,6 +42,12 @@ def exact(matrix, softness=0.0):
     return (U * (values / np.sqrt(values**2 + e**2))[..., None, :]) @ V
 
 
+def nearest(matrix, softness=0.0):
+    """The multiple of the factor that is nearest to the matrix."""
+    found = exact(matrix, softness)
+    return found * (found * matrix).sum() / (found**2).sum()
+
+
 def off(got, want):
     return float(np.abs(np.asarray(got, float) - want).max() / np.abs(want).max())
 
@@ -153,12 +159,14 @@ def test_every_structure(structure, x64):
     M = drawn((6, 3))
     k, c = (np.asarray(F.to_dense()) for F in (K, C))
     W = k.T @ np.asarray(M) @ c
-    size = np.linalg.norm(W) / 3**0.5
     args = view, state, M, M, jnp.int32(0)
     for softness in (0.0, 0.7):
         polar = Polar(rule, softness=softness, iteration="quintic", steps=40)
-        want = k @ exact(W, softness) @ c.T * size * (1 + softness**2) ** 0.5
-        assert off(polar.direction(*args)[0], want) < 1e-9
+        want = k @ nearest(W, softness) @ c.T
+        got = polar.direction(*args)[0]
+        assert off(got, want) < 1e-9
+        # What kl_clip takes for the change of predictions is it.
+        np.testing.assert_allclose(np.vdot(M, got), (nearest(W, softness) ** 2).sum())
     natural = np.asarray(rule.direction(*args)[0])
     far = Polar(rule, softness=1e6, iteration="quintic", steps=40)
     assert off(far.direction(*args)[0], natural) < 1e-9
@@ -186,10 +194,9 @@ def test_rotations_of_factors(x64):
         roots.append(vectors * np.sqrt(values) @ vectors.T)
     assert off(direction(*roots), want) < 1e-12
     W = roots[0] @ np.asarray(M) @ roots[1]
-    eigen_form = roots[0] @ exact(W) @ roots[1]
+    eigen_form = roots[0] @ nearest(W) @ roots[1]
     long = Polar(SINGD(cache_products=False), iteration="polar_express", steps=12)
-    size = np.linalg.norm(W) / 3**0.5
-    assert off(direction(k, c, long), eigen_form * size) < 1e-11
+    assert off(direction(k, c, long), eigen_form) < 1e-11
 
 
 def test_kfac(x64):

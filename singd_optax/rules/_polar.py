@@ -29,12 +29,13 @@ class Polar(Rule):
     rotations, it is the same for each root K of K Kᵀ, whatever its structure; with K = C = I it is
     Muon. With W = Kᵀ M C = U diag(σ) Vᵀ and r its root mean square σ::
 
-        σ  ->  r √(1 + s²) σ / √(σ² + (s r)²),    M  ->  K U diag(σ) Vᵀ Cᵀ
+        f(σ) = σ / √(σ² + (s r)²),    M  ->  K U diag(c f(σ)) Vᵀ Cᵀ,    c = Σ σ f(σ) / Σ f(σ)²
 
-    so that softness s runs from the polar factor (0: all σ become r) to the natural gradient (s
-    without bound: σ stays), of about one length in whitened coordinates. A direction without signal
-    (inputs that are always 0) has a large K and nothing in M: there the hard polar factor makes
-    noise as large as all else, which softness prevents.
+    so that softness s runs from the polar factor (0: all σ become their mean) to the natural
+    gradient (s without bound: σ stays). c makes it the multiple that is nearest to W: it is linear
+    in the size of M, and ``kl_clip`` bounds what it does. A direction without signal (inputs that
+    are nearly always 0) has a large K and little in M: there the hard polar factor makes noise as
+    large as all else, which softness prevents.
 
     Factors, statistics and states are those of the rule, and a state can go on with either. The
     momentum is always that of gradients. ``direction="polar"`` of an optimizer makes this of its
@@ -157,7 +158,7 @@ class Polar(Rule):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, PyTree]:
-        """K polar(Kᵀ M C) Cᵀ, softened, of the whitened momentum's size."""
+        """K polar(Kᵀ M C) Cᵀ, softened, of the size that is nearest to the whitened momentum."""
         del gradient
         whitened = self.rule.whiten(view, state, vector)
         softness = self.softness_of(view, whitened, count)
@@ -170,10 +171,12 @@ class Polar(Rule):
             precision=self.precision,
             split=view.placement.divided,
         )
-        # So that the direction fades with its gradients, as the rule's own does.
-        size = root_mean_square(whitened) * max(vector.shape[-2:]) ** 0.5
-        sized = factor * (size * jnp.sqrt(1 + jnp.square(softness)))
-        return self.rule.unwhiten(view, state, sized.astype(vector.dtype)), state
+        # A direction of its own size would not fade where gradients vanish.
+        inner, square = (
+            (other * factor).sum((-2, -1), keepdims=True) for other in (whitened, factor)
+        )
+        nearest = factor * (inner / jnp.where(square == 0, 1, square))
+        return self.rule.unwhiten(view, state, nearest), state
 
     def softness_of(self, view: MatrixView, whitened: jax.Array, count: jax.Array) -> ArrayLike:
         """The softness of this step; to make it depend on the layer, overwrite this.
@@ -199,10 +202,3 @@ class Polar(Rule):
     def unwhiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
         """As the rule does."""
         return self.rule.unwhiten(view, state, matrix)
-
-
-def root_mean_square(x: jax.Array) -> jax.Array:
-    """Of the entries of each matrix (..., 1, 1), without squares that over- or underflow."""
-    largest = jnp.abs(x).max((-2, -1), keepdims=True)
-    scaled = x / jnp.where(largest == 0, 1, largest)
-    return largest * jnp.sqrt(jnp.mean(scaled**2, axis=(-2, -1), keepdims=True))

@@ -1,6 +1,6 @@
 """Which direction SINGD should take: natural, polar, or soft, with which damping.
 
-    python benchmarks/directions.py lm                  # all variants, a few minutes
+    python benchmarks/directions.py lm                  # natural, polar, soft: a few minutes
     python benchmarks/directions.py vit --variants natural "soft 0.5@0.03" --seeds 0 1 2
 
 One run for each variant and seed at one learning rate; one line of JSON each, in a folder. "noise"

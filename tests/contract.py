@@ -15,8 +15,8 @@ import optax
 
 import singd_optax
 from singd_optax.layers import measured_states
-from singd_optax.optimizers import CASPR, IKFAC, KFAC
-from singd_optax.rules import Rule
+from singd_optax.optimizers import CASPR, IKFAC, KFAC, InverseFreeShampoo
+from singd_optax.rules import Polar, Rule
 from singd_optax.testing._compile import _known_options
 from singd_optax.transforms import KLClip
 
@@ -117,6 +117,15 @@ TRANSFORMATIONS = {
     ),
     "scale_by_shampoo with update_rms": _scaled(
         lambda layers: singd_optax.scale_by_shampoo(eps=0.03, update_rms=0.8)
+    ),
+    "singd with polar directions": lambda layers: singd_optax.singd(
+        0.05, layers, direction="polar", softness=0.5
+    ),
+    "kfac with polar directions": lambda layers: singd_optax.kfac(0.05, layers, direction="polar"),
+    "scale_by_rule with Polar": _scaled(
+        lambda layers: singd_optax.scale_by_rule(
+            Polar(InverseFreeShampoo(), softness=0.5), grafting="sgd"
+        )
     ),
     "shampoo on layers": lambda layers: singd_optax.shampoo(0.05, layers, eps=0.03),
 }

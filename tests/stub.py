@@ -38,6 +38,7 @@ from singd_optax.rules import (
 )
 from singd_optax.structures import Precision, Structure
 from singd_optax.transforms import KLClip
+from singd_optax.transforms._direction_options import DirectionName
 from singd_optax.transforms._grafting import GraftedStep
 '''
 

@@ -12,6 +12,7 @@ from singd_optax.layers import Role
 from singd_optax.optimizers import CASPR, IKFAC, KFAC, SINGD, InverseFreeShampoo, Shampoo
 from singd_optax.rules import (
     Moments,
+    Polar,
     RowFactor,
     RowMoment,
     Rule,
@@ -127,6 +128,29 @@ def inverse_free_shampoo(steps, damping=1e-2, rate=0.1, momentum=0.5):
     return found
 
 
+def polar(oracle, softness=0.0):
+    """The polar direction of a preconditioner A G B that has an oracle, by roots of A and B."""
+
+    def one(steps):
+        rows, columns = steps[-1].gradient.shape[-2:]
+
+        def probed(i, j):
+            unit = np.zeros_like(steps[-1].gradient)
+            unit[..., i, j] = 1
+            return oracle([*steps[:-1], steps[-1]._replace(gradient=unit)])[-1]
+
+        A = np.stack([probed(i, 0)[..., :, 0] for i in range(rows)], -1)  # times B's first entry
+        B = np.stack([probed(0, j)[..., 0, :] for j in range(columns)], -2) / A[..., :1, :1]
+        A, B = power(A, 0.5), power(B, 0.5)
+        U, values, V = np.linalg.svd(A @ steps[-1].gradient @ B, full_matrices=False)
+        mean = np.sqrt((values**2).mean(-1, keepdims=True))
+        made = values / np.sqrt(values**2 + (softness * mean) ** 2)
+        made *= (values * made).sum(-1, keepdims=True) / (made**2).sum(-1, keepdims=True)
+        return A @ (U * made[..., None, :]) @ V @ B
+
+    return lambda steps: [one(steps[: count + 1]) for count in range(len(steps))]
+
+
 @dataclasses.dataclass
 class Entry:
     """A rule, and what must hold for it beside what must for all."""
@@ -151,6 +175,12 @@ RULES = {
     "IKFAC's paper": Entry(IKFAC.paper(1e-2, 0.1), ikfac, symmetries=ALL),
     "KFAC": Entry(KFAC(), symmetries=("scale", "permutation"), structures=("diagonal",)),
     "KFAC's paper": Entry(KFAC.paper(1e-2), kfac, structures=("dense", "block_diagonal:2")),
+    "KFAC's paper by roots": Entry(
+        dataclasses.replace(KFAC.paper(1e-2), inverse_method="root"),
+        kfac,
+        equal_to=(KFAC.paper(1e-2),),
+        structures=("dense", ("block_diagonal:2", "diagonal")),
+    ),
     "KFAC by eigenvectors": Entry(
         KFAC(inverse_method="eigh"), symmetries=("scale",), structures=("dense",), tolerance=1e-8
     ),
@@ -170,6 +200,28 @@ RULES = {
     ),
     "InverseFreeShampoo's paper": Entry(
         InverseFreeShampoo.paper(1.0, 1e-2, 0.1, 0.5), inverse_free_shampoo, symmetries=ALL
+    ),
+    "polar SINGD": Entry(
+        Polar(SINGD()), symmetries=("scale",), structures=("diagonal", ("dense", "identity"))
+    ),
+    "polar SINGD's paper": Entry(
+        Polar(SINGD.paper(1e-2, 0.1, 0.5), iteration="polar_express", steps=12),
+        polar(singd),
+        equal_to=(Polar(SINGD.paper(1e-2, 0.1, 0.5), iteration="quintic", steps=40),),
+        symmetries=ALL,
+        tolerance=1e-9,
+    ),
+    "soft KFAC's paper": Entry(
+        Polar(KFAC.paper(1e-2), softness=0.5, iteration="quintic", steps=20),
+        polar(kfac, 0.5),
+        tolerance=1e-9,
+    ),
+    "soft KFAC by eigenvectors": Entry(
+        Polar(KFAC(inverse_method="eigh"), softness=0.5), symmetries=("scale",), tolerance=1e-8
+    ),
+    "soft IKFAC": Entry(Polar(IKFAC(), softness=2.0), structures=("lower_toeplitz",)),
+    "polar InverseFreeShampoo": Entry(
+        Polar(InverseFreeShampoo()), symmetries=("scale", "transpose")
     ),
 }
 

@@ -17,16 +17,25 @@ from singd_optax.layers import rule_states
 from singd_optax.sharding import spread, state_shardings
 from singd_optax.training import MultiSteps, check_opt_state, check_refreshes
 
-NAMES = ("singd", "ikfac", "kfac", "shampoo", "caspr", "inverse_free_shampoo")
+#: Names of the package, and those with options.
+NAMES = (
+    *("singd", "ikfac", "kfac", "shampoo", "caspr", "inverse_free_shampoo"),
+    *("polar singd", "soft ikfac", "polar kfac", "soft inverse_free_shampoo"),
+)
+DIRECTIONS = {
+    "": {},
+    "polar": {"direction": "polar"},
+    "soft": {"direction": "polar", "softness": 0.5},
+}
 EPS = {"shampoo": {"eps": 0.03}, "caspr": {"eps": 0.03}}
 
 everything = pytest.mark.parametrize("name", NAMES)
 
 
 def optimizer(name, layers=None, **options):
-    return getattr(singd_optax, name)(
-        0.05, layers or layers_of(name), **EPS.get(name, {}), **options
-    )
+    kind, _, own = name.rpartition(" ")
+    options = EPS.get(name, {}) | DIRECTIONS[kind] | options
+    return getattr(singd_optax, own)(0.05, layers or layers_of(name), **options)
 
 
 def layers_of(name):
@@ -88,7 +97,7 @@ def test_a_damaged_state_is_seen(name):
     )
     with pytest.raises(ValueError, match="K is not finite"):
         check_opt_state(damaged, tx, params)
-    other = optimizer("kfac" if name != "kfac" else "singd", problem()[1])
+    other = optimizer("singd" if "kfac" in name else "kfac", problem()[1])
     with pytest.raises(ValueError, match="not one of this optimizer"):
         check_opt_state(other.init(params), tx, params)
 

@@ -20,6 +20,7 @@ from singd_optax.rules import (
 )
 from singd_optax.structures import Precision, Structure
 from singd_optax.transforms import KLClip
+from singd_optax.transforms._direction_options import DirectionName
 from singd_optax.transforms._grafting import GraftedStep
 from singd_optax.optimizers._caspr import CASPR as CASPR
 from singd_optax.optimizers._ikfac import IKFAC as IKFAC
@@ -40,6 +41,8 @@ def caspr(
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
     fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.9,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
@@ -70,6 +73,13 @@ def caspr(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -119,6 +129,8 @@ def ikfac(
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
     fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.85,
     nesterov: bool = True,
     accumulator_dtype: DTypeLike | None = None,
@@ -154,6 +166,13 @@ def ikfac(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -194,6 +213,8 @@ def ingd(
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
     fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.85,
     nesterov: bool = True,
     accumulator_dtype: DTypeLike | None = None,
@@ -231,6 +252,13 @@ def ingd(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -272,6 +300,8 @@ def inverse_free_shampoo(
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
     fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.8,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
@@ -316,6 +346,13 @@ def inverse_free_shampoo(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -372,6 +409,8 @@ def kfac(
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
     fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.85,
     nesterov: bool = True,
     accumulator_dtype: DTypeLike | None = None,
@@ -396,7 +435,9 @@ def kfac(
       bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
         not, they start at I.
       use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_method: "cholesky", or "eigh", which damps the product and not the factors.
+      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
+        good in bfloat16, at twice the products, and what polar directions need, which make it of
+        "cholesky"; or "eigh", which damps the product and not the factors.
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
@@ -405,6 +446,13 @@ def kfac(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -438,6 +486,8 @@ def optimizer(
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
     fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = ...,
     nesterov: bool = ...,
     accumulator_dtype: DTypeLike | None = None,
@@ -469,6 +519,13 @@ def optimizer(
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       **options: Those of ``scale_by_rule``, by name:
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -519,6 +576,8 @@ def scale_by_caspr(
     root: int = 4,
     root_method: RootMethod = 'eigh',
     precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
@@ -548,6 +607,13 @@ def scale_by_caspr(
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -605,6 +671,8 @@ def scale_by_ikfac(
     damping_mode: DampingMode | None = None,
     factor_init: FactorInit | None = None,
     precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
@@ -638,6 +706,13 @@ def scale_by_ikfac(
         identity that fit the first statistics. None is "statistics" with a spectral step norm,
         else "identity".
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -678,6 +753,8 @@ def scale_by_inverse_free_shampoo(
     batch_size: Hyperparameter = 1.0,
     factor_init: Literal['identity', 'gradient'] = 'gradient',
     precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
@@ -722,6 +799,13 @@ def scale_by_inverse_free_shampoo(
       factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
         the size of the first gradient, so that nothing has to be learnt but shape.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -783,6 +867,8 @@ def scale_by_kfac(
     inverse_method: InverseMethod = 'cholesky',
     inverse_every: int = 1,
     precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
@@ -811,10 +897,19 @@ def scale_by_kfac(
       bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
         not, they start at I.
       use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_method: "cholesky", or "eigh", which damps the product and not the factors.
+      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
+        good in bfloat16, at twice the products, and what polar directions need, which make it of
+        "cholesky"; or "eigh", which damps the product and not the factors.
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -853,6 +948,8 @@ def scale_by_shampoo(
     root: int = 4,
     root_method: RootMethod = 'eigh',
     precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
@@ -882,6 +979,13 @@ def scale_by_shampoo(
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -946,6 +1050,8 @@ def scale_by_singd(
     factor_momentum: Hyperparameter = 0.0,
     factor_init: FactorInit | None = None,
     precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
@@ -987,6 +1093,13 @@ def scale_by_singd(
         identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
         be learnt. None is "statistics" with a spectral step norm, else "identity".
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -1043,6 +1156,8 @@ def shampoo(
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
     fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.9,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
@@ -1077,6 +1192,13 @@ def shampoo(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -1144,6 +1266,8 @@ def singd(
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
     fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.85,
     nesterov: bool = True,
     accumulator_dtype: DTypeLike | None = None,
@@ -1185,6 +1309,13 @@ def singd(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.

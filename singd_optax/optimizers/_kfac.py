@@ -39,11 +39,11 @@ from singd_optax.rules import (
     Rule,
     hyperparameter_at,
 )
-from singd_optax.rules._inverse import check_invertible, eigen, inverse
+from singd_optax.rules._inverse import check_invertible, eigen, inverse, inverse_factor
 from singd_optax.structures import Precision, StructuredMatrix
 from singd_optax.transforms import damping_schedule
 
-InverseMethod = Literal["cholesky", "eigh"]
+InverseMethod = Literal["cholesky", "root", "eigh"]
 
 
 class KFACState(NamedTuple):
@@ -52,6 +52,26 @@ class KFACState(NamedTuple):
     Attributes:
       K: The inverse of the damped S_K.
       C: The inverse of the damped S_C.
+      S_K: Exponential moving average of U.
+      S_C: Exponential moving average of G.
+      averaged: How many statistics are in them, int32.
+      inverted_at: The step of the last inversion, int32, or -1.
+    """
+
+    K: RowFactor
+    C: ColumnFactor
+    S_K: RowMoment
+    S_C: ColumnMoment
+    averaged: Counter
+    inverted_at: Counter
+
+
+class RootKFACState(NamedTuple):
+    """What KFAC keeps of a layer with ``inverse_method="root"``.
+
+    Attributes:
+      K: With K Kᵀ the inverse of the damped S_K.
+      C: With C Cᵀ the inverse of the damped S_C.
       S_K: Exponential moving average of U.
       S_C: Exponential moving average of G.
       averaged: How many statistics are in them, int32.
@@ -92,7 +112,7 @@ class EigenKFACState(NamedTuple):
     inverted_at: Counter
 
 
-AnyState = KFACState | EigenKFACState
+AnyState = KFACState | RootKFACState | EigenKFACState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +138,9 @@ class KFAC(Rule):
       bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
         not, they start at I.
       use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_method: "cholesky", or "eigh", which damps the product and not the factors.
+      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
+        good in bfloat16, at twice the products, and what polar directions need, which make it of
+        "cholesky"; or "eigh", which damps the product and not the factors.
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
@@ -152,7 +174,7 @@ class KFAC(Rule):
         check_number("factor_learning_rate", self.factor_learning_rate, strict=True, maximum=1)
         check_flag("bias_correction", self.bias_correction)
         check_flag("use_pi", self.use_pi)
-        check_choice("inverse_method", self.inverse_method, ("cholesky", "eigh"))
+        check_choice("inverse_method", self.inverse_method, ("cholesky", "root", "eigh"))
         check_interval("inverse_every", self.inverse_every, schedule=False)
         check_precision("precision", self.precision)
 
@@ -175,6 +197,8 @@ class KFAC(Rule):
         averaged, inverted_at = jnp.zeros(stack, jnp.int32), jnp.full(stack, -1, jnp.int32)
         if self.inverse_method == "cholesky":
             return KFACState(K, C, S_K, S_C, averaged, inverted_at)
+        if self.inverse_method == "root":
+            return RootKFACState(K, C, S_K, S_C, averaged, inverted_at)
         ones_K, ones_C = (jnp.ones((*stack, dim), dtype) for dim in view.dims)
         damping = jnp.zeros(stack, dtype)
         return EigenKFACState(K, C, ones_K, ones_C, damping, S_K, S_C, averaged, inverted_at)
@@ -228,7 +252,8 @@ class KFAC(Rule):
             return state._replace(K=K, C=C, values_K=values[0], values_C=values[1], damping=damping)
         pi = jnp.sqrt(traces[0] / traces[1]) if self.use_pi else jnp.ones_like(traces[0])
         root = jnp.sqrt(damping)
-        K, C = inverse(S_K.add_identity(pi * root)), inverse(S_C.add_identity(root / pi))
+        invert = inverse_factor if isinstance(state, RootKFACState) else inverse
+        K, C = invert(S_K.add_identity(pi * root)), invert(S_C.add_identity(root / pi))
         return state._replace(K=K, C=C)
 
     def direction(
@@ -241,6 +266,8 @@ class KFAC(Rule):
     ) -> tuple[jax.Array, AnyState]:
         """The natural gradient."""
         K, C, precision = state.K, state.C, self.precision
+        if isinstance(state, RootKFACState):
+            return self.unwhiten(view, state, self.whiten(view, state, vector)), state
         if not isinstance(state, EigenKFACState):
             left = jnp.swapaxes(K.matmul(vector, precision=precision), -1, -2)
             return jnp.swapaxes(C.matmul(left, precision=precision), -1, -2), state
@@ -250,6 +277,33 @@ class KFAC(Rule):
         turned = turned / (values + state.damping[..., None, None])
         left = jnp.swapaxes(C.matmul(turned, precision=precision), -1, -2)
         return K.matmul(left, precision=precision), state
+
+    def whitening(self) -> "KFAC":
+        """With roots of inverses in their place."""
+        is_whole = self.inverse_method == "cholesky"
+        return dataclasses.replace(self, inverse_method="root") if is_whole else self
+
+    def whiten(self, view: MatrixView, state: AnyState, matrix: jax.Array) -> jax.Array:
+        """Kᵀ X C; by "eigh" in the basis of eigenvectors, over roots of damped eigenvalues."""
+        del view
+        turned = jnp.swapaxes(state.K.transpose_matmul(matrix, precision=self.precision), -1, -2)
+        turned = state.C.transpose_matmul(turned, precision=self.precision)
+        return jnp.swapaxes(_over_roots(state, turned), -1, -2)
+
+    def unwhiten(self, view: MatrixView, state: AnyState, matrix: jax.Array) -> jax.Array:
+        """K X Cᵀ, likewise: after ``whiten`` it is the natural gradient."""
+        del view
+        turned = _over_roots(state, jnp.swapaxes(matrix, -1, -2))
+        left = jnp.swapaxes(state.C.matmul(turned, precision=self.precision), -1, -2)
+        return state.K.matmul(left, precision=self.precision)
+
+
+def _over_roots(state: AnyState, turned: jax.Array) -> jax.Array:
+    """A matrix (columns, rows) of the eigenbases over the roots of damped eigenvalues."""
+    if not isinstance(state, EigenKFACState):
+        return turned
+    values = state.values_C[..., :, None] * state.values_K[..., None, :]
+    return turned / jnp.sqrt(values + state.damping[..., None, None])
 
 
 @shows_scaling_of(KFAC)

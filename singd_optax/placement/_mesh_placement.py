@@ -13,7 +13,7 @@ from singd_optax.placement._mesh_partitions import MeshPartitions
 from singd_optax.placement._placed_matrix import PlacedMatrix
 from singd_optax.placement._placement import Placement
 from singd_optax.placement._sides import Side, Sides, at_arrays, at_sides, matrix_of
-from singd_optax.placement._splits import Split
+from singd_optax.placement._splits import Split, fitted, fitting, partition_of
 from singd_optax.structures import DenseMatrix, Precision, StructuredMatrix
 
 Tree = TypeVar("Tree")
@@ -99,6 +99,17 @@ class MeshPlacement(MeshPartitions, Placement):
         """As ``Placement`` says, by all-to-alls."""
         away = self._away(gradient, placed, sides, 1)
         return gradient if self.home is None else self.moved(gradient, away, self.home)
+
+    def divided(self, matrix: jax.Array, axis: int) -> jax.Array:
+        """As ``Placement`` says: what does not divide the axis splits the other."""
+        taken = {name for axes in self.stack for name in axes}
+        free = dict.fromkeys((*self.spare, *self.rows[0], *self.rows[1]))
+        names = tuple(name for name in free if name not in taken)
+        chosen = fitting(matrix.shape[axis], names, self.mesh.shape)
+        rest = tuple(name for name in names if name not in chosen)
+        sides = [chosen, rest] if axis == -2 else [rest, chosen]
+        split = fitted(matrix.shape, [*self.stack, *sides], self.mesh.shape)
+        return self.constrain(matrix, partition_of(split))
 
     def _away(self, gradient: jax.Array, placed: object, sides: Sides, side: int) -> Split:
         """The split of gradients at the factor of a side; of no factor, as of a whole one."""

@@ -56,6 +56,16 @@ class Placement:
         del placed, sides
         return gradient
 
+    def divided(self, matrix: jax.Array, axis: int) -> jax.Array:
+        """A matrix (*stack, m, n) that all devices work on, each with a part of one axis.
+
+        Args:
+          matrix: As large as the layer's, or smaller.
+          axis: -1 or -2.
+        """
+        del axis
+        return matrix
+
     def whitens_late(self, factors: Sequence[StructuredMatrix]) -> bool:
         """Whether statistics stay plain where they are formed, and are whitened at the refresh.
 

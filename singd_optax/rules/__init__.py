@@ -28,6 +28,8 @@ from singd_optax.measures import Measure, Moments, Statistics
 from singd_optax.rules._inverse import eigen, inverse
 from singd_optax.rules._inverse_free import FactorStepNorm, InverseFree
 from singd_optax.rules._numbers import DampingMode, Hyperparameter, Interval, hyperparameter_at
+from singd_optax.rules._polar import Polar
+from singd_optax.rules._polar_factor import Iteration, coefficients_of, polar_factor
 from singd_optax.rules._roots import RootMethod, inverse_root
 from singd_optax.rules._rule import Recipe, Rule, choose
 
@@ -45,10 +47,12 @@ __all__ = [
     "Hyperparameter",
     "Interval",
     "InverseFree",
+    "Iteration",
     "MatrixView",
     "Measure",
     "Moments",
     "Number",
+    "Polar",
     "Recipe",
     "Role",
     "RootMethod",
@@ -61,8 +65,10 @@ __all__ = [
     "Rule",
     "Statistics",
     "choose",
+    "coefficients_of",
     "eigen",
     "hyperparameter_at",
     "inverse",
     "inverse_root",
+    "polar_factor",
 ]

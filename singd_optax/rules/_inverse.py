@@ -58,6 +58,18 @@ def inverse(matrix: StructuredMatrix) -> StructuredMatrix:
     return jax.tree.map(_inverse_of_blocks, matrix)
 
 
+def inverse_factor(matrix: StructuredMatrix) -> StructuredMatrix:
+    """F with F Fᵀ = M^-1, upper triangular in each block; likewise.
+
+    >>> inverse_factor(DiagonalMatrix(jnp.array([4.0]))).diagonal
+    Array([0.5], dtype=float32)
+    """
+    if isinstance(matrix, DiagonalMatrix):
+        return DiagonalMatrix(jnp.sqrt(1 / matrix.diagonal))
+    _check_blocks(matrix)
+    return jax.tree.map(lambda blocks: jnp.swapaxes(_half_of_blocks(blocks), -1, -2), matrix)
+
+
 def eigen(matrix: StructuredMatrix) -> Eigen:
     """Eigenvectors and eigenvalues (..., dim) of a symmetric matrix, block by block."""
     if isinstance(matrix, DiagonalMatrix):
@@ -76,8 +88,13 @@ def _check_blocks(matrix: StructuredMatrix) -> None:
         raise TypeError(f"No inverse of {type(matrix).__name__} in its own structure.")
 
 
-def _inverse_of_blocks(blocks: jax.Array) -> jax.Array:
+def _half_of_blocks(blocks: jax.Array) -> jax.Array:
+    """The inverse of the Cholesky factor."""
     lower = jnp.linalg.cholesky(blocks)
     eye = jnp.broadcast_to(jnp.eye(blocks.shape[-1], dtype=blocks.dtype), blocks.shape)
-    half = jax.scipy.linalg.solve_triangular(lower, eye, lower=True)
+    return jax.scipy.linalg.solve_triangular(lower, eye, lower=True)
+
+
+def _inverse_of_blocks(blocks: jax.Array) -> jax.Array:
+    half = _half_of_blocks(blocks)
     return jnp.einsum("...ki,...kj->...ij", half, half, precision="highest")

@@ -67,6 +67,16 @@ class Rule(abc.ABC):
     precision: Precision = "highest"
 
     @property
+    def state_name(self) -> str:
+        """What states say of their rule: whose they are."""
+        return type(self).__name__
+
+    @property
+    def observes(self) -> bool:
+        """Whether ``observe`` does anything."""
+        return type(self).observe is not Rule.observe
+
+    @property
     def measures(self) -> tuple[Measure, ...]:
         """What it wants to know of a layer's rows; empty for rules that need gradients alone."""
         return ()
@@ -170,6 +180,20 @@ class Rule(abc.ABC):
           gradient: Of this step.
           count: Updates made before this one.
         """
+
+    def whitening(self) -> "Rule":
+        """This rule, or one with its options, whose states ``whiten``; for ``Polar``.
+
+        Raises:
+          ValueError: The rule has no such form.
+        """
+        if type(self).whiten is Rule.whiten or type(self).unwhiten is Rule.unwhiten:
+            raise ValueError(
+                f"{type(self).__name__} has no factors that whiten, which a polar direction needs: "
+                "use direction='natural', or SINGD, IKFAC, KFAC, InverseFreeShampoo, or write "
+                "`whiten` and `unwhiten` of your rule."
+            )
+        return self
 
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
         """Kᵀ X C, for rules whose preconditioner is K Kᵀ X C Cᵀ.

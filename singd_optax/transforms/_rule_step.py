@@ -51,7 +51,7 @@ class RuleStep:
     @property
     def tag(self) -> RuleTag:
         """What states say of their rule."""
-        return RuleTag(type(self.rule).__name__, self.rule.measures)
+        return RuleTag(self.rule.state_name, self.rule.measures)
 
     def size_init(self, view: MatrixView) -> PyTree:
         """What is kept to set the size of one parameter's update, or None."""
@@ -191,7 +191,7 @@ class RuleStep:
     ) -> dict[str, PyTree]:
         """The states after one more gradient; ``finite`` is told of squares that overflow."""
         observed = dict(states)
-        if type(self.rule).observe is Rule.observe:
+        if not self.rule.observes:
             return observed
         for index, (path, view) in enumerate(views.items()):
             old = observed[path]

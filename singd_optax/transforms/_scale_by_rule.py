@@ -29,6 +29,7 @@ from singd_optax.transforms._check import (
     checked_curvature,
     checked_layers,
 )
+from singd_optax.transforms._direction_options import DirectionName, directed
 from singd_optax.transforms._grafting import GraftedStep
 from singd_optax.transforms._momentum import Momentum
 from singd_optax.transforms._params import check_some_params, present_layers, warn_of_params
@@ -41,6 +42,8 @@ def scale_by_rule(
     rule: Rule,
     layers: Layers | None = None,
     *,
+    direction: DirectionName = "natural",
+    softness: Hyperparameter = 0.0,
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
@@ -75,6 +78,13 @@ def scale_by_rule(
       rule: What to do for each matrix, for example ``SINGD()``, or one of your own.
       layers: From ``find_layers``; rules with measures need them, all others may have them, or
         what ``find_matrices`` returns.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
         (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
@@ -122,6 +132,7 @@ def scale_by_rule(
       Array([-0.02, -0.02], dtype=float32)
     """
     _check_rule(rule, layers)
+    rule = directed(rule, direction, softness, matrix_axes, layers)
     check_interval("refresh_every", refresh_every)
     check_seed("seed", seed)
     ball = Momentum(momentum, nesterov, accumulator_dtype)
@@ -204,14 +215,14 @@ def _check_rule(rule: Rule, layers: Layers | None) -> None:
     if not isinstance(rule, Rule):
         called = " It was not called: write SINGD()." if isinstance(rule, type) else ""
         raise TypeError(f"`rule` must be a singd_optax.rules.Rule, got {rule!r}.{called}")
-    roles_of(type(rule).State)
+    roles_of(rule.State)
     if layers is not None:
         check_layers(layers)
     is_measured = layers is not None and all(isinstance(s, LayerSpec) for s in layers.specs)
     if rule.measures and not is_measured:
         got = "no `layers`" if layers is None else "matrices from find_matrices"
         raise TypeError(
-            f"{type(rule).__name__} measures the layers of a model, got {got}. Write layers "
+            f"{rule.state_name} measures the layers of a model, got {got}. Write layers "
             "= singd_optax.find_layers(loss_fn, params, batch), and pass them."
         )
 

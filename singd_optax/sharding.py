@@ -174,7 +174,7 @@ def _with_placed(
     node: RuleState, whole: RuleState, layers: Layers, mesh: Mesh | AbstractMesh
 ) -> RuleState:
     """The shardings of a state, with those of what belongs to a layer from its placement."""
-    placed = {}
+    placed: dict[str, PyTree] = {}
     for field in _BY_PATH:
         shapes, plain = (ByPath.each(getattr(tree, field)) for tree in (node, whole))
 

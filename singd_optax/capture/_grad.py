@@ -73,8 +73,8 @@ def value_and_grad(
 
     Raises:
       TypeError: ``layers`` is something else.
-      ValueError: ``fisher`` or ``gate`` is none of these. When called: ``params`` or ``opt_state`` do not
-        match ``layers``, or no distribution was named.
+      ValueError: ``fisher`` or ``gate`` is none of these. When called: ``params`` or ``opt_state``
+        do not match ``layers``, or no distribution was named.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax

@@ -1,6 +1,7 @@
 """What belongs to layers, by their paths; that of equal layers in one stack."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
@@ -64,16 +65,22 @@ class ByPath(Mapping[str, PyTree]):
         """
         self.groups, self.stacks = groups, stacks
         self._ranks = tuple(map(_ranks, stacks)) if ranks is None else ranks
-        self._places = {
+
+    @functools.cached_property
+    def _places(self) -> dict[str, tuple[int, int]]:
+        """Only when it is asked for: a step takes the tree apart, and puts it together again."""
+        return {
             path: (group, index)
-            for group, paths in enumerate(groups)
+            for group, paths in enumerate(self.groups)
             for index, path in enumerate(paths)
         }
 
     @classmethod
     def each(cls, parts: Mapping[str, PyTree]) -> "ByPath":
         """All of them apart."""
-        return parts if isinstance(parts, cls) else cls.of({(p,): part for p, part in parts.items()})
+        return (
+            parts if isinstance(parts, cls) else cls.of({(p,): part for p, part in parts.items()})
+        )
 
     @classmethod
     def of(cls, stacks: Mapping[tuple[str, ...], PyTree]) -> "ByPath":

@@ -87,9 +87,7 @@ def microbatch(
         states = {} if refresh is False else states
 
         def wide(*args: PyTree, **kwargs: PyTree) -> PyTree:
-            value, grads, curvature = grad_fn(
-                *args, opt_state=opt_state, refresh=refresh, **kwargs
-            )
+            value, grads, curvature = grad_fn(*args, opt_state=opt_state, refresh=refresh, **kwargs)
             plain = {path: one._replace(measured_at=None) for path, one in curvature.items()}
             return value, jax.tree.map(_widen, grads), plain
 

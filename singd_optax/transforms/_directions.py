@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 
 from singd_optax._types import PyTree
 from singd_optax.layers import MatrixView

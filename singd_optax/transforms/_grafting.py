@@ -44,6 +44,7 @@ class Grafting:
     step: GraftedStep = "rmsprop"
 
     is_last: ClassVar[bool] = False
+    drops_lost: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_choice("grafting", self.step, get_args(GraftedStep))

@@ -152,14 +152,14 @@ class RuleStep:
         directions, states = directions_of(*arguments)
         carry = carry._replace(states=states)
         carry = carry if rule.refresh_first else due_refresh(carry)
-        directions = {path: _kept(vectors[path], directions[path]) for path in leading}
-
-        sizes = stacks(state.size_states)
-        size = self.size
+        size, sizes = self.size, stacks(state.size_states)
+        averages = rule.momentum_of == "update" and buffer is not None
+        if size is None or averages or not size.drops_lost:
+            directions = {path: _kept(vectors[path], directions[path]) for path in leading}
         if size is not None and not size.is_last:
             of_step = leading, gradients, vectors, directions, sizes, finite, count
             directions, sizes = size.scaled(Directions(*of_step))
-        if rule.momentum_of == "update" and buffer is not None:
+        if averages:
             parts = as_parameters(leading, directions, places)
             moved, buffer = self.momentum.of_updates(buffer, parts, count)
             directions = {path: as_matrix(view, moved) for path, view in leading.items()}
@@ -206,8 +206,7 @@ class RuleStep:
 def _kept(vector: jax.Array, direction: jax.Array) -> jax.Array:
     """The direction, or zeros where it overflows for a finite vector.
 
-    A momentum of updates would keep it for ever.
+    A momentum of updates would keep it for ever. What a vector has that is not finite goes on.
     """
-    finite = is_finite(vector, vector.ndim - 2)
-    lost = finite & jnp.logical_not(is_finite(direction, finite.ndim))
-    return choose(lost, jnp.zeros_like(direction), direction)
+    finite = is_finite(direction, direction.ndim - 2)
+    return choose(finite, direction, vector * 0)

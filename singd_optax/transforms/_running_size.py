@@ -11,7 +11,11 @@ SLACK = 3.5
 
 
 def scaled_to(
-    matrix: jax.Array, running: jax.Array, rms: ArrayLike, decay: ArrayLike
+    matrix: jax.Array,
+    running: jax.Array,
+    rms: ArrayLike,
+    decay: ArrayLike,
+    vector: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """An update at one root mean square, unless it is small beside what it has been.
 
@@ -30,10 +34,11 @@ def scaled_to(
       running: s, of shape ``stack_shape``; 0 where there was no update so far.
       rms: The root mean square.
       decay: In [0, 1).
+      vector: What the update was made of: where it is finite and the update is not, that is zeros.
 
     Returns:
       The scaled update, and the new s: that of before, where the update is not finite. Zeros stay
-      zeros, and an update that is not finite stays so.
+      zeros, and an update of what is not finite is not finite.
 
     >>> ones, none = jnp.ones((2, 2)), jnp.zeros([])
     >>> full, size = scaled_to(7 * ones, none, 0.2, 0.9)
@@ -47,4 +52,7 @@ def scaled_to(
     following = jnp.where(jnp.isfinite(following), following, running)
     share = jnp.minimum(SLACK * now / jnp.where(following == 0, 1, following), 1)
     scale = rms * share**2 / jnp.where(now == 0, 1, now)
-    return matrix * scale.astype(matrix.dtype)[..., None, None], following
+    scaled = matrix * scale.astype(matrix.dtype)[..., None, None]
+    if vector is not None:
+        scaled = jnp.where(jnp.isfinite(now)[..., None, None], scaled, vector * 0)
+    return scaled, following

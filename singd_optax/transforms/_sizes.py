@@ -47,9 +47,11 @@ class Size(Protocol):
     Attributes:
       is_last: Whether it is that of the update after a momentum of updates, or that of the
         direction before it.
+      drops_lost: Whether it makes zeros of directions that are not finite though their vectors are.
     """
 
     is_last: ClassVar[bool]
+    drops_lost: ClassVar[bool]
 
     def init(self, view: MatrixView) -> PyTree:
         """What is kept of one parameter, or None."""
@@ -83,6 +85,7 @@ class UpdateRMS:
     decay: Hyperparameter = 0.9
 
     is_last: ClassVar[bool] = True
+    drops_lost: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("update_rms", self.rms, strict=True, schedule=False)
@@ -96,7 +99,7 @@ class UpdateRMS:
         """Each direction at the size."""
         decay = hyperparameter_at(self.decay, step.at_step)
         pairs = {
-            path: scaled_to(direction, step.states[path], self.rms, decay)
+            path: scaled_to(direction, step.states[path], self.rms, decay, step.vectors[path])
             for path, direction in step.directions.items()
         }
         return {p: pair[0] for p, pair in pairs.items()}, {p: pair[1] for p, pair in pairs.items()}
@@ -126,6 +129,7 @@ class KLClip:
     learning_rate: Hyperparameter = 1.0
 
     is_last: ClassVar[bool] = False
+    drops_lost: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_number("kl_clip", self.bound, strict=True)

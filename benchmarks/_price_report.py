@@ -85,9 +85,9 @@ def tables(record: Record) -> str:
         parts += _table("step time to AdamW's (quartiles)", timed, _step)
         parts += _table("peak memory of a step to AdamW's", timed, _ratio("peak"))
         parts += _table("optimizer state to AdamW's", timed, _ratio("state"))
-        parts += _table("time to compile to AdamW's (CPU seconds)", timed | deep, _compile)
-        parts += _table("instructions of compiled HLO", timed | deep, _count("hlo_lines"))
-        parts += _table("conditionals, while loops", timed | deep, _branches)
+        deep = deep or timed
+        parts += _table("CPU seconds to compile, to AdamW's (in all)", deep, _compile)
+        parts += _table("instructions of HLO (conditionals, while loops)", deep, _program)
     return "\n\n".join(parts)
 
 
@@ -101,7 +101,7 @@ def write_between_markers(file: Path, text: str) -> None:
             f"{file} has {len(found)} places for the table, not one: put the lines {begin!r} and "
             f"{end!r} where it belongs."
         )
-    file.write_text(document.replace(found[0], f"{begin}\n{text}\n{end}"))
+    file.write_text(document.replace(found[0], f"{begin}\n\n{text}\n\n{end}"))
 
 
 def plot(record: Record, file: Path) -> None:
@@ -138,6 +138,8 @@ def plot(record: Record, file: Path) -> None:
                 axis.legend(fontsize=7)
         deep.set(xlabel="blocks, not scanned", ylabel="CPU seconds to compile, to AdamW's")
         wide.set(xlabel="width of the transformer", ylabel="seconds a step, to AdamW's")
+        wide.set_yscale("log", base=2)
+        wide.yaxis.set_major_formatter("{x:g}")
     figure.tight_layout()
     figure.savefig(file, dpi=120)
     plt.close(figure)
@@ -179,12 +181,8 @@ def _compile(row: dict[str, Any], rows: Rows) -> str:
     return f"{_ratio('compile_seconds')(row, rows)} ({row['compile_seconds']:.1f})"
 
 
-def _branches(row: dict[str, Any], rows: Rows) -> str:
-    return f"{row['conditionals']}, {row['whiles']}"
-
-
-def _count(key: str) -> Cell:
-    return lambda row, rows: str(row[key])
+def _program(row: dict[str, Any], rows: Rows) -> str:
+    return f"{row['hlo_lines']} ({row['conditionals']}, {row['whiles']})"
 
 
 def _ratio(key: str) -> Cell:

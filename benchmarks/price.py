@@ -23,7 +23,12 @@ Figures go to published/price.json, by device, a case at a time: what is interru
 """
 
 import argparse
+import os
 from pathlib import Path
+
+# The QR decompositions of SOAP are LAPACK's on CPUs, whose own threads and XLA's would wait for one
+# another, now and then for a hundred times as long as a decomposition takes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import _price_report as report
 import jax

@@ -78,7 +78,7 @@ def test_price(tmp_path, monkeypatch):
     table = run_script("price.py", "--table", *here).strip()
     run_script("price.py", "--table", str(document), *here)
     assert document.read_text() == (
-        f"a\n<!-- price.py --table: begin -->\n{table}\n<!-- price.py --table: end -->\nb"
+        f"a\n<!-- price.py --table: begin -->\n\n{table}\n\n<!-- price.py --table: end -->\nb"
     )
     assert table.startswith(f"On {device} (jax {jax.__version__}")
     assert "| adamw | 1.00 (1.00 to 1.00) | 1.00 (1.00 to 1.00) |\n" in table

@@ -1,5 +1,6 @@
 """What a compiled program does on one device: products and collectives, loops multiplied out."""
 
+import collections
 import dataclasses
 import functools
 import math
@@ -91,6 +92,22 @@ def read(text):
         return max(limits, default=1) // max(step, 1)
 
     return total(entry)
+
+
+def opcodes(text):
+    """How often each opcode is in an HLO module, in all its computations; a Counter.
+
+    Tables of files and stack frames, and heads of computations, are no instructions.
+    """
+    computations, _ = _computations(text)
+    return collections.Counter(line[2] for lines in computations.values() for line in lines)
+
+
+def operations(text):
+    """The number of operations in a StableHLO module: lines that define a value, or return some."""
+    return len(
+        re.findall(r"^\s+(?:%[\w:]+ = |(?:stablehlo\.|func\.)?return\b)", text, re.MULTILINE)
+    )
 
 
 def _add(result, line, shapes, total, trips):

@@ -55,13 +55,20 @@ class Task(NamedTuple):
 
 
 def language_model(
-    size: str = "small", batch: int = 16, context: int = 64, steps: int | None = None
+    size: str = "small",
+    batch: int = 16,
+    context: int = 64,
+    steps: int | None = None,
+    **network: int,
 ) -> Task:
-    """A causal transformer on the source text of the CPython standard library."""
+    """A causal transformer on the source text of the CPython standard library.
+
+    ``network`` changes single sizes of ``GPT``.
+    """
     sizes = {"small": {}, "base": {"width": 384, "heads": 6, "blocks": 6}}[size]
     if size == "base":
         batch, context = 64, 256
-    model = GPT(vocabulary=VOCABULARY, context=context, **sizes)
+    model = GPT(vocabulary=VOCABULARY, context=context, **sizes | network)
     training, held_out = standard_library_source()
     validation = jnp.asarray(batches(held_out, 128, context, 1, 0)[0])
 

@@ -124,6 +124,7 @@ ROOMS = {
     ],
     "diagnostics": [
         "test_diagnostics::test_metrics_inside_of_jit",
+        "test_diagnostics::test_step_memory",
         "test_diagnostics::test_errors",
     ],
     "training": [

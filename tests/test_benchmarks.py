@@ -13,10 +13,13 @@ import _report
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from _command import main
 from _harness import best_of, draws, load
 from _optimizers import OPTIMIZERS, compiled
+from _price_report import write_between_markers
+from _soap import soap
 from _tasks import TASKS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -42,6 +45,79 @@ def test_structures(tmp_path):
     printed = run_script("structures.py", "--small", "--output", str(tmp_path))
     assert "block_diagonal:32" in printed
     assert (tmp_path / "structures_small.png").stat().st_size > 10_000
+
+
+def test_price(tmp_path, monkeypatch):
+    """Each part, at a small size; tables and the plot come from the file alone."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    here = ("--output", str(tmp_path))
+    optimizers = ("singd diagonal", "singd dense, refresh=False")
+    printed = run_script("price.py", "--quick", "--optimizers", *optimizers, *here)
+    assert all(f"\n{title} " in printed for title in ("wine", "width 8", "1 blocks"))
+    ((device, parts),) = json.loads((tmp_path / "price.json").read_text()).items()
+    cases = [case for part in parts.values() for case in part["cases"].values()]
+    assert len(cases) == 3
+    for rows in cases:
+        assert list(rows) == ["adamw", *optimizers]
+        adamw, singd, without = rows.values()
+        assert singd["conditionals"] > adamw["conditionals"] == without["conditionals"] == 0
+        assert singd["hlo_lines"] > without["hlo_lines"] > adamw["hlo_lines"] > 0
+        assert singd["stablehlo_lines"] > without["stablehlo_lines"] > adamw["stablehlo_lines"] > 0
+        for row in rows.values():
+            assert row["compile_seconds"] > 0
+            assert row["params"] + row["state"] <= row["arguments"] < row["peak"]
+    assert "ratio" not in adamw  # the last part is depth, where nothing is run
+    assert parts["width"]["cases"]["8"]["adamw"]["ratio"] == 1
+    (tmp_path / "price.png").unlink()
+    run_script("price.py", "--plot", *here)
+    assert (tmp_path / "price.png").stat().st_size > 10_000
+    document = tmp_path / "README.md"
+    document.write_text(
+        "a\n<!-- price.py --table: begin -->\nold\n<!-- price.py --table: end -->\nb"
+    )
+    table = run_script("price.py", "--table", *here).strip()
+    run_script("price.py", "--table", str(document), *here)
+    assert document.read_text() == (
+        f"a\n<!-- price.py --table: begin -->\n\n{table}\n\n<!-- price.py --table: end -->\nb"
+    )
+    assert table.startswith(f"On {device} (jax {jax.__version__}")
+    assert "| adamw | 1.00 (1.00 to 1.00) | 1.00 (1.00 to 1.00) |\n" in table
+    document.write_text("no place")
+    with pytest.raises(ValueError, match="0 places for the table"):
+        write_between_markers(document, table)
+
+
+def test_soap():
+    """Without bases it is AdamW; with them, as by products of matrices in NumPy."""
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(size=(3, 4))), "b": jnp.ones(4)}
+    grads = [jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params)] * 2
+    grads += [jax.tree.map(lambda g: -0.3 * g**2, grads[0])] * 3
+
+    def run(tx):
+        state, found = tx.init(params), []
+        for gradient in grads:
+            updates, state = tx.update(gradient, state, params)
+            found.append(updates)
+        return found
+
+    adamw = run(optax.adamw(0.1, 0.95, 0.95, weight_decay=0.01))
+    for got, want in zip(run(soap(0.1, max_dim=2)), adamw, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, want)
+
+    turned = run(soap(0.1, b2=0.9, weight_decay=0, refresh_every=2))
+    m = v = L = R = 0
+    Q_L, Q_R = np.eye(3), np.eye(4)
+    for t, (gradient, got) in enumerate(zip(grads, turned, strict=True), 1):
+        G = np.asarray(gradient["w"], float)
+        m, v = 0.95 * m + 0.05 * Q_L.T @ G @ Q_R, 0.9 * v + 0.1 * (Q_L.T @ G @ Q_R) ** 2
+        direction = m / (1 - 0.95**t) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8)
+        np.testing.assert_allclose(got["w"], -0.1 * Q_L @ direction @ Q_R.T, atol=1e-5)
+        L, R = 0.9 * L + 0.1 * G @ G.T, 0.9 * R + 0.1 * G.T @ G
+        if t % 2:
+            m = Q_L @ m @ Q_R.T
+            Q_L, Q_R = (np.linalg.qr(gram @ Q)[0] for gram, Q in ((L, Q_L), (R, Q_R)))
+            m = Q_L.T @ m @ Q_R
 
 
 def test_harness(tmp_path, capsys):

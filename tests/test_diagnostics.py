@@ -170,6 +170,59 @@ def test_summary_counts_every_byte(stepped):
     assert diagnostics.summary(shapes) == text
 
 
+def test_step_memory():
+    """The state is among the arguments; donated arguments are not counted again as outputs."""
+    params, layers, x, y = problem()
+    shapes = jax.eval_shape(lambda: (params, x, y))
+    bytes_of = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    tx = singd_optax.singd(0.05, layers)
+    memory = diagnostics.step_memory(loss_fn, layers, tx, *shapes)
+    for program, optimizer in ((memory.step, tx), (memory.adamw, optax.adamw(1e-3))):
+        taken = bytes_of((params, optimizer.init(params), x, y))
+        assert 0 <= program.arguments - taken <= 8  # an empty array may take a place
+        assert program.arguments + program.temporaries <= program.peak
+        outputs = bytes_of((params, optimizer.init(params)))
+        assert program.peak < program.arguments + program.temporaries + outputs
+    assert memory.ratio == memory.step.peak / memory.adamw.peak > 1
+    lines = str(memory).splitlines()
+    assert [line.split("  ")[1].strip() for line in lines[1:]] == ["this step", "optax.adamw"]
+    assert f"{memory.ratio:.2f}" in lines[1]
+
+
+def test_step_memory_of_other_steps():
+    """A loss with more than a loss, programs without a branch, and rules of gradients alone."""
+    params, layers, x, y = problem()
+    with_aux = lambda params, x, *, y: (loss_fn(params, x, y), x)
+    tx = singd_optax.singd(0.05, layers)
+    with_refresh, without = (
+        diagnostics.step_memory(with_aux, layers, tx, params, x, y=y, has_aux=True, refresh=refresh)
+        for refresh in (True, False)
+    )
+    assert without.step.temporaries < with_refresh.step.temporaries
+    assert without.adamw == with_refresh.adamw
+    shampoo = diagnostics.step_memory(loss_fn, None, singd_optax.shampoo(0.05), params, x, y)
+    adamw = diagnostics.step_memory(loss_fn, None, optax.adamw(0.1), params, x, y)
+    assert shampoo.ratio > adamw.ratio == 1
+
+
+def test_step_memory_errors(monkeypatch):
+    params, layers, x, y = problem()
+    tx = singd_optax.singd(0.05, layers)
+    with pytest.raises(TypeError, match=r"`tx` must be.*got a Layers.*\(loss_fn, layers, tx"):
+        diagnostics.step_memory(loss_fn, tx, layers, params, x, y)
+    with pytest.raises(TypeError, match="`layers`"):
+        diagnostics.step_memory(loss_fn, [], tx, params, x, y)
+    with pytest.raises(TypeError, match="`refresh` must be True or False"):
+        diagnostics.step_memory(loss_fn, layers, tx, params, x, y, refresh=1)
+    with pytest.raises(TypeError, match="`has_aux` must be True or False"):
+        diagnostics.step_memory(loss_fn, layers, tx, params, x, y, has_aux=None)
+    with pytest.raises(ValueError, match="do not match `layers`"):
+        diagnostics.step_memory(loss_fn, layers, tx, {"other": x}, x, y)
+    monkeypatch.setattr(jax.stages.Compiled, "memory_analysis", lambda self: None)
+    with pytest.raises(RuntimeError, match=r"'cpu' does not say.*JAX_PLATFORMS=cpu.*summary"):
+        diagnostics.step_memory(loss_fn, layers, tx, params, x, y)
+
+
 def test_plot_spectra(stepped, tmp_path):
     pytest.importorskip("matplotlib")
     opt_state = stepped[1]

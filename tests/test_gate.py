@@ -73,7 +73,7 @@ def test_trajectories(fisher, loss_scale):
         else:
             counts[gate] = branches(step, params, opt_state, x, y)
     assert counts["top"] == 2 and counts["static"] == [0, 0]
-    assert counts["taps"] == (4 if fisher == "empirical" else 5)
+    assert counts["taps"] == (3 if fisher == "empirical" else 4)
     for gate in ("top", "static"):
         close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
         jax.tree.map(close, results[gate], results["taps"])
@@ -120,7 +120,7 @@ def test_micro_batches(refresh):
     jax.tree.map(close, *found)
     assert set(found[0][2]) == (set(layers) if refresh else set())
 
-    several = MultiSteps(tx, layers, 2)
+    several = MultiSteps(tx, 2, layers)
     state, trained = several.init(params), params
     for half in (slice(0, 16), slice(16, 32)):
         value, grads, curvature = grad_fn(

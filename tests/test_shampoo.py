@@ -103,7 +103,7 @@ def test_exact_against_explicit_roots(b2, method):
 def test_blocks_have_moments_of_their_own():
     gradients = random_gradients((5, 3), 3)
     init, update = compiled(
-        singd_optax.scale_by_shampoo(b2=None, eps=1e-6, structures="block_diagonal:2")
+        singd_optax.scale_by_shampoo(b2=None, eps=1e-6, structures="block2diagonal")
     )
     state = init(jnp.asarray(gradients[0]))
     for gradient in gradients:

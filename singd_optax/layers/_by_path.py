@@ -110,6 +110,11 @@ class ByPath(Mapping[str, PyTree]):
         """Groups with what they have."""
         return f"ByPath({dict(zip(self.groups, self.stacks, strict=True))!r})"
 
+    def __or__(self, other: Mapping[str, PyTree]) -> Mapping[str, PyTree]:
+        """As of dicts: a mapping with some parts exchanged, in the same stacks."""
+        parts = dict(self) | dict(other)
+        return ByPath.each(parts).like(self if parts.keys() == set(self) else parts)
+
     def mapped(self, function: Callable[[tuple[str, ...], PyTree], PyTree]) -> "ByPath":
         """The same groups, with what a function makes of their paths and stacks."""
         return ByPath(self.groups, tuple(map(function, self.groups, self.stacks)), self._ranks)

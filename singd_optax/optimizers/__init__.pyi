@@ -122,6 +122,7 @@ def ikfac(
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = 'spectral',
     cache_products: bool = True,
+    direction_precision: Precision = 'default',
     damping: Hyperparameter = ...,
     damping_mode: DampingMode | None = None,
     factor_init: FactorInit | None = None,
@@ -152,6 +153,9 @@ def ikfac(
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
         the memory for half the work of each step.
+      direction_precision: Of the products with a gradient in each step, likewise; None for
+        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
+        ended where they did without (``benchmarks/precision.py``).
       damping: λ of each side, a number >= 0 or a schedule; by default ``damping_schedule(0.3)``,
         which falls from 1 to 0.3. With 0.03 a deep autoencoder in bfloat16 ended at 20.2, with 0.3
         at 13.9 (13.97 and 13.84 in float32).
@@ -160,7 +164,7 @@ def ikfac(
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics. None is "statistics" with a spectral step norm,
         else "identity".
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
         params.
@@ -205,6 +209,7 @@ def ingd(
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = 'spectral',
     cache_products: bool = True,
+    direction_precision: Precision = 'default',
     damping: Hyperparameter = ...,
     damping_mode: DampingMode | None = None,
     factor_momentum: Hyperparameter = 0.0,
@@ -236,6 +241,9 @@ def ingd(
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
         the memory for half the work of each step.
+      direction_precision: Of the products with a gradient in each step, likewise; None for
+        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
+        ended where they did without (``benchmarks/precision.py``).
       damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
       damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
@@ -246,7 +254,7 @@ def ingd(
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
         be learnt. None is "statistics" with a spectral step norm, else "identity".
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
         params.
@@ -291,6 +299,7 @@ def inverse_free_shampoo(
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = 'spectral',
     cache_products: bool = False,
+    direction_precision: Precision = 'default',
     damping: Hyperparameter = ...,
     damping_mode: DampingMode = 'relative',
     factor_momentum: Hyperparameter = 0.5,
@@ -331,6 +340,9 @@ def inverse_free_shampoo(
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
         the memory for half the work of each step.
+      direction_precision: Of the products with a gradient in each step, likewise; None for
+        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
+        ended where they did without (``benchmarks/precision.py``).
       damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
       damping_mode: "relative" to B mean(G²), or "absolute" (the paper's).
@@ -340,7 +352,7 @@ def inverse_free_shampoo(
         is of no effect on the direction where damping is relative, and only scales it.
       factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
         the size of the first gradient, so that nothing has to be learnt but shape.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
         params.
@@ -667,6 +679,7 @@ def scale_by_ikfac(
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = 'spectral',
     cache_products: bool = True,
+    direction_precision: Precision = 'default',
     damping: Hyperparameter = ...,
     damping_mode: DampingMode | None = None,
     factor_init: FactorInit | None = None,
@@ -697,6 +710,9 @@ def scale_by_ikfac(
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
         the memory for half the work of each step.
+      direction_precision: Of the products with a gradient in each step, likewise; None for
+        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
+        ended where they did without (``benchmarks/precision.py``).
       damping: λ of each side, a number >= 0 or a schedule; by default ``damping_schedule(0.3)``,
         which falls from 1 to 0.3. With 0.03 a deep autoencoder in bfloat16 ended at 20.2, with 0.3
         at 13.9 (13.97 and 13.84 in float32).
@@ -705,7 +721,7 @@ def scale_by_ikfac(
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics. None is "statistics" with a spectral step norm,
         else "identity".
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
         are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
@@ -747,6 +763,7 @@ def scale_by_inverse_free_shampoo(
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = 'spectral',
     cache_products: bool = False,
+    direction_precision: Precision = 'default',
     damping: Hyperparameter = ...,
     damping_mode: DampingMode = 'relative',
     factor_momentum: Hyperparameter = 0.5,
@@ -789,6 +806,9 @@ def scale_by_inverse_free_shampoo(
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
         the memory for half the work of each step.
+      direction_precision: Of the products with a gradient in each step, likewise; None for
+        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
+        ended where they did without (``benchmarks/precision.py``).
       damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
       damping_mode: "relative" to B mean(G²), or "absolute" (the paper's).
@@ -798,7 +818,7 @@ def scale_by_inverse_free_shampoo(
         is of no effect on the direction where damping is relative, and only scales it.
       factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
         the size of the first gradient, so that nothing has to be learnt but shape.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
         are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
@@ -1045,6 +1065,7 @@ def scale_by_singd(
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = 'spectral',
     cache_products: bool = True,
+    direction_precision: Precision = 'default',
     damping: Hyperparameter = ...,
     damping_mode: DampingMode | None = None,
     factor_momentum: Hyperparameter = 0.0,
@@ -1082,6 +1103,9 @@ def scale_by_singd(
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
         the memory for half the work of each step.
+      direction_precision: Of the products with a gradient in each step, likewise; None for
+        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
+        ended where they did without (``benchmarks/precision.py``).
       damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
       damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
@@ -1092,7 +1116,7 @@ def scale_by_singd(
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
         be learnt. None is "statistics" with a spectral step norm, else "identity".
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
         are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
@@ -1258,6 +1282,7 @@ def singd(
     factor_learning_rate: Hyperparameter = 0.5,
     factor_step_norm: FactorStepNorm = 'spectral',
     cache_products: bool = True,
+    direction_precision: Precision = 'default',
     damping: Hyperparameter = ...,
     damping_mode: DampingMode | None = None,
     factor_momentum: Hyperparameter = 0.0,
@@ -1293,6 +1318,9 @@ def singd(
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
         the memory for half the work of each step.
+      direction_precision: Of the products with a gradient in each step, likewise; None for
+        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
+        ended where they did without (``benchmarks/precision.py``).
       damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
         ``damping_schedule()``, which falls from 1 to 0.03.
       damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
@@ -1303,7 +1331,7 @@ def singd(
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
         be learnt. None is "statistics" with a spectral step norm, else "identity".
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
         params.

@@ -102,6 +102,7 @@ class IKFAC(InverseFree):
             factor_step_norm=None,
             factor_init="identity",
             cache_products=False,
+            direction_precision=None,
         )
 
     def __post_init__(self) -> None:

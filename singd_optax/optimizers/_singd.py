@@ -130,6 +130,7 @@ class SINGD(InverseFree):
             factor_step_norm=factor_step_norm,
             factor_init="identity",
             cache_products=False,
+            direction_precision=None,
         )
 
     def __post_init__(self) -> None:

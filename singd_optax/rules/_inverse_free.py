@@ -60,18 +60,23 @@ class InverseFree(Rule):
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
         the memory for half the work of each step.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction_precision: Of the products with a gradient in each step, likewise; None for
+        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
+        ended where they did without (``benchmarks/precision.py``).
+      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
     """
 
     factor_learning_rate: Hyperparameter = 0.5
     factor_step_norm: FactorStepNorm = "spectral"
     cache_products: bool = True
+    direction_precision: Precision = "default"
 
     def __post_init__(self) -> None:
         check_number("factor_learning_rate", self.factor_learning_rate)
         check_choice("factor_step_norm", self.factor_step_norm, (None, "max_abs", "spectral"))
         check_flag("cache_products", self.cache_products)
         check_precision("precision", self.precision)
+        check_precision("direction_precision", self.direction_precision)
 
     def products(
         self, view: MatrixView, K: StructuredMatrix, C: StructuredMatrix
@@ -148,8 +153,9 @@ class InverseFree(Rule):
     ) -> tuple[jax.Array, PyTree]:
         """K Kᵀ X C Cᵀ: matrix products only."""
         del view, gradient, count
-        left = _apply(state.K, state.product_K, vector, self.precision)
-        right = _apply(state.C, state.product_C, jnp.swapaxes(left, -1, -2), self.precision)
+        precision = self.direction_precision or self.precision
+        left = _apply(state.K, state.product_K, vector, precision)
+        right = _apply(state.C, state.product_C, jnp.swapaxes(left, -1, -2), precision)
         return jnp.swapaxes(right, -1, -2), state
 
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:

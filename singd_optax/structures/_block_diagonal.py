@@ -40,9 +40,9 @@ class BlockDiagonal(Structure):
       ValueError: ``block_size`` is not positive.
 
     >>> BlockDiagonal(2).project_gram(jnp.ones((4, 3))).to_dense()
-    Array([[4., 4., 0.],
-           [4., 4., 0.],
-           [0., 0., 4.]], dtype=float32)
+    Array([[4., 0., 0.],
+           [0., 4., 4.],
+           [0., 4., 4.]], dtype=float32)
     """
 
     block_size: int

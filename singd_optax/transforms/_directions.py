@@ -17,6 +17,7 @@ Arrays = dict[str, jax.Array]
 def chains_of(views: Mapping[str, MatrixView]) -> dict[str, list[str]]:
     """The views of each parameter by the first of them: several, where each axis is one.
 
+    >>> import jax.numpy as jnp
     >>> from singd_optax.layers import find_matrices
     >>> chains_of(find_matrices({"w": jnp.ones((2, 3, 4))}, matrix_axes={"w": "each"}))
     {'w[0]': ['w[0]', 'w[1]', 'w[2]']}

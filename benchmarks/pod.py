@@ -98,6 +98,7 @@ def programs(size, layout, topology, options):
         structures=options.structures,
         factor_dtype=options.factor_dtype,
         loss_average="batch+sequence",
+        curvature_fraction=1.0,
     ).without("embed|head")
 
     def one(tx, layers, step):

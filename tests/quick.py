@@ -54,6 +54,8 @@ ROOMS = {
     "transforms": [
         "test_transforms::test_trains_with_one_compilation_and_a_constant_state",
         "test_transforms::test_fallback_gets_exactly_the_rest",
+        "test_groups::test_as_if_apart[*-singd]",
+        "test_groups::test_by_path",
         "test_contract::test_state",
         "test_contract::test_wrappers",
         "test_running_size::test_a_vanished_gradient",
@@ -61,6 +63,7 @@ ROOMS = {
         "test_gradient_rules::test_gradients_that_are_not_finite_change_no_factor",
     ],
     "capture": [
+        "test_gate::test_trajectories",
         "test_capture::test_leading_axes_sharing_and_averages",
         "test_capture::test_remat_and_jit",
         "test_capture::test_scan_over_layers",

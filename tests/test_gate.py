@@ -69,10 +69,13 @@ def test_trajectories(fisher, loss_scale):
         assert step._cache_size() == (2 if gate == "static" else 1)
         results[gate] = trained, opt_state
         if gate == "static":
-            counts[gate] = [branches(step, params, opt_state, x, y, refresh=r) for r in (True, False)]
+            counts[gate] = [
+                branches(step, params, opt_state, x, y, refresh=r) for r in (True, False)
+            ]
         else:
             counts[gate] = branches(step, params, opt_state, x, y)
-    assert counts["top"] == 2 and counts["static"] == [0, 0]
+    assert counts["top"] == 2
+    assert counts["static"] == [0, 0]
     assert counts["taps"] == (3 if fisher == "empirical" else 4)
     for gate in ("top", "static"):
         close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -105,7 +108,9 @@ def test_a_step_may_refresh_whatever_the_schedule_says():
     np.testing.assert_array_equal(unchanged, np.eye(7))
     assert not singd_optax.refresh_due(opt_state)
     _, opt_state, _ = step(params, opt_state, x, y, refresh=True)
-    assert abs(singd_optax.factors(opt_state)["params/layers_0"].K.to_dense() - np.eye(7)).max() > 0.1
+    assert (
+        abs(singd_optax.factors(opt_state)["params/layers_0"].K.to_dense() - np.eye(7)).max() > 0.1
+    )
 
 
 @pytest.mark.parametrize("refresh", [True, False])
@@ -123,12 +128,8 @@ def test_micro_batches(refresh):
     several = MultiSteps(tx, 2, layers)
     state, trained = several.init(params), params
     for half in (slice(0, 16), slice(16, 32)):
-        value, grads, curvature = grad_fn(
-            trained, x[half], y[half], opt_state=state, refresh=refresh
-        )
-        updates, state = several.update(
-            grads, state, trained, curvature=curvature, refresh=refresh
-        )
+        _, grads, curvature = grad_fn(trained, x[half], y[half], opt_state=state, refresh=refresh)
+        updates, state = several.update(grads, state, trained, curvature=curvature, refresh=refresh)
         trained = optax.apply_updates(trained, updates)
     updates, _ = tx.update(found[0][1], opt_state, params, curvature=found[0][2], refresh=refresh)
     jax.tree.map(close, trained, optax.apply_updates(params, updates))
@@ -158,7 +159,7 @@ def test_nnx():
     optimizer = nnx.Optimizer(model, singd_optax.singd(1e-2, layers), wrt=nnx.Param)
     assert singd_optax.refresh_due(optimizer.opt_state)
     for refresh in (True, False, None):
-        value, grads, curvature = grad_fn(model, x, optimizer=optimizer, refresh=refresh)
+        _, grads, curvature = grad_fn(model, x, optimizer=optimizer, refresh=refresh)
         optimizer.update(model, grads, curvature=curvature, refresh=refresh)
     assert int(rule_states(optimizer.opt_state)[0].rule_count) == 3
     want, _ = nnx.value_and_grad(loss_fn)(model, x)

@@ -165,7 +165,9 @@ def test_depth_adds_what_it_adds_to_adamw(structures):
 
 def test_by_path():
     kept = ByPath((("b", "a"), ("c",)), (jnp.array([[1.0, 2], [3, 4]]), jnp.array([5.0, 6])))
-    assert list(kept) == ["a", "b", "c"] and len(kept) == 3 and "d" not in kept
+    assert list(kept) == ["a", "b", "c"]
+    assert len(kept) == 3
+    assert "d" not in kept
     np.testing.assert_array_equal(kept["a"], [3, 4])
     np.testing.assert_array_equal(kept["c"], [5, 6])
     exchanged = kept | {"a": jnp.array([7.0, 8])}
@@ -207,7 +209,9 @@ def test_files_do_not_depend_on_groups():
     ) == jax.tree.structure(
         whole["inner_states"]["preconditioned"]["inner_state"]["0"]["rule_states"]
     )
-    restored = flax.serialization.from_bytes(tx.init(params), flax.serialization.to_bytes(opt_state))
+    restored = flax.serialization.from_bytes(
+        tx.init(params), flax.serialization.to_bytes(opt_state)
+    )
     jax.tree.map(np.testing.assert_array_equal, restored, opt_state)
     other = singd_optax.find_layers(loss_fn, params, x, y, structures="dense").without("Dense_0")
     with pytest.raises(ValueError, match="checkpoint is of the layers"):

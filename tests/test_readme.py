@@ -40,7 +40,7 @@ def test_examples(capsys):
     exec(blocks[1], namespace)
     assert namespace["tx"].init(namespace["params"])
     exec(blocks[2], namespace)
-    assert int(namespace["state"].step) == 2
+    assert int(namespace["state"].step) == 3
     assert "Dense() 9 x 9 float32" in capsys.readouterr().out
     assert len(namespace["figure"].axes) == 3
     params = namespace["state"].params

@@ -1,8 +1,20 @@
 """Shared settings of the suite."""
 
+import os
+
 import jax
 import pytest
 from quick import quick_of
+
+# Eight devices on two cores wait for one another in collectives: on a busy machine now and then for
+# longer than the 40 seconds after which XLA ends the process. It ends it for a flag that it does not
+# know, too: these are known up to jax 0.12.
+_PATIENCE = (
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+    "--xla_cpu_collective_timeout_seconds=600",
+)
+if jax.__version_info__ < (0, 13):
+    os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_PATIENCE)).strip()
 
 jax.config.update("jax_num_cpu_devices", 8)
 # Most of the time of the suite is compilation of small programs.

@@ -7,8 +7,8 @@ import pytest
 from quick import quick_of
 
 # Eight devices on two cores wait for one another in collectives: on a busy machine now and then for
-# longer than the 40 seconds after which XLA ends the process. It ends it for a flag that it does not
-# know, too: these are known up to jax 0.12.
+# longer than the 40 seconds after which XLA ends the process. So it does for a flag that it does
+# not know: these are known up to jax 0.12.
 _PATIENCE = (
     "--xla_cpu_collective_call_terminate_timeout_seconds=600",
     "--xla_cpu_collective_timeout_seconds=600",

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import singd_optax
 from singd_optax.layers import rule_states
@@ -56,7 +58,7 @@ def apart(opt_state):
     return jax.tree.map(split, opt_state, is_leaf=is_state)
 
 
-def trained(tx, layers, loss_fn, params, x, y, opt_state, steps=6):
+def trained(tx, layers, loss_fn, params, x, y, opt_state, steps=6, compilations=1):
     measures = own_state(opt_state).rule_tag.measures
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
 
@@ -73,7 +75,7 @@ def trained(tx, layers, loss_fn, params, x, y, opt_state, steps=6):
     for _ in range(steps):
         params, opt_state, value = step(params, opt_state)
         values.append(float(value))
-    assert step._cache_size() == 1
+    assert step._cache_size() == compilations
     return params, opt_state, values
 
 
@@ -161,6 +163,37 @@ def test_depth_adds_what_it_adds_to_adamw(structures):
 
     (ours, theirs), (ours_deep, theirs_deep) = lines(4), lines(12)
     assert ours_deep - ours < 1.2 * (theirs_deep - theirs)
+
+
+def test_layers_that_changed_since():
+    """A state is of the layers that it was made with: others are seen, in whatever place."""
+    loss_fn, params, x, y = problem()
+    layers = singd_optax.find_layers(loss_fn, params, x, y, structures="dense")
+    opt_state = singd_optax.singd(0.02, layers).init(params)
+    other = layers.replace("Dense_1", structures="diagonal")
+    for act in (
+        lambda: singd_optax.value_and_grad(loss_fn, other)(params, x, y, opt_state=opt_state),
+        lambda: singd_optax.singd(0.02, other).update(params, opt_state, params, curvature={}),
+    ):
+        with pytest.raises(ValueError, match="factors of layer 'params/Dense_1'"):
+            act()
+
+
+def test_layers_put_on_a_mesh_since():
+    loss_fn, params, x, y = problem()
+    layers = singd_optax.find_layers(loss_fn, params, x, y, structures="dense")
+    tx = singd_optax.singd(0.02, layers, refresh_every=2)
+    _, _, want = trained(tx, layers, loss_fn, params, x, y, tx.init(params))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    replicated = jax.tree.map(lambda _: NamedSharding(mesh, P()), params)
+    spread = singd_optax.sharding.spread(layers, replicated)
+    own = singd_optax.singd(0.02, spread, refresh_every=2)
+    placed = jax.device_put((params, tx.init(params)), NamedSharding(mesh, P()))
+    # The first step gets everything whole on each device, and leaves it where it belongs.
+    arguments = own, spread, loss_fn, placed[0], x, y, placed[1]
+    _, after, got = trained(*arguments, compilations=2)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    assert own_state(after).rule_states.groups == own_state(placed[1]).rule_states.groups
 
 
 def test_by_path():

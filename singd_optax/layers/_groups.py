@@ -114,15 +114,28 @@ def groups_of(views: Mapping[str, MatrixView]) -> Groups:
     groups: dict[object, list[str]] = {}
     for path, view in views.items():
         alone = chains[tuple(view.shapes)] > 1 or not view.stacks_with_others
-        kind = (view.stack_shape, view.dims, view.structures, view.factor_dtype)
-        key = path if alone else (*kind, view.statistics_dtype, type(view))
-        groups.setdefault(key, []).append(path)
+        groups.setdefault(path if alone else _kind(view), []).append(path)
     return tuple(map(tuple, groups.values()))
 
 
+def _kind(view: MatrixView) -> tuple[object, ...]:
+    """What is equal in a group."""
+    sizes = view.stack_shape, view.dims, view.structures, view.factor_dtype
+    return (*sizes, view.statistics_dtype, type(view))
+
+
 def grouped(views: Mapping[str, MatrixView], groups: Groups) -> dict[tuple[str, ...], MatrixView]:
-    """The view of each group."""
-    return {
-        paths: Group(tuple(views[path] for path in paths)) if len(paths) > 1 else views[paths[0]]
-        for paths in groups
-    }
+    """The view of each group of a state.
+
+    Views that are not equal any more, as layers were changed since, or may not be stacked, as they
+    were put on a mesh, are views by themselves.
+    """
+    found: dict[tuple[str, ...], MatrixView] = {}
+    for paths in groups:
+        members = tuple(views[path] for path in paths)
+        fits = len({_kind(view) for view in members}) == 1
+        if len(paths) > 1 and fits and all(view.stacks_with_others for view in members):
+            found[paths] = Group(members)
+        else:
+            found |= {(path,): view for path, view in zip(paths, members, strict=True)}
+    return found

@@ -76,7 +76,7 @@ def check_states(
     for group, view in by_group.items():
         for (name, own), wanted in zip(kept.items(), initial(view), strict=True):
             parts = ByPath.each(own)
-            if group in parts.groups:
+            if all(path in parts for path in group):
                 check_form(parts.of_group(group), wanted, f"`{name}` of {view.path!r}")
 
 

@@ -91,7 +91,8 @@ def layers_of(name, layers):
 def test_trains_with_one_compilation_and_a_constant_state(name, problem):
     params, layers, x, y = problem
     tx = TRANSFORMS[name](layers)
-    _, opt_state, first, last = train(tx, layers_of(name, layers), params, x, y)
+    # Not on to a loss of 0: an empirical Fisher vanishes there, and steps of any size leap.
+    _, opt_state, first, last = train(tx, layers_of(name, layers), params, x, y, steps=16)
     assert last < 0.7 * first
     assert describe(tx.init(params)) == describe(opt_state)
     assert describe(jax.eval_shape(tx.init, params)) == describe(opt_state)

@@ -115,6 +115,15 @@ def test_as_if_apart(name, large, monkeypatch):
         jax.tree.map(close, own, own_state(separate).rule_states[path])
 
 
+def test_a_polar_rule_is_refreshed_as_its_own():
+    """One by one where layers are large, unless the rule inside treats all of them together."""
+    polar = singd_optax.rules.Polar(singd_optax.optimizers.SINGD())
+    assert not polar.refreshes_jointly
+    joint = type("Joint", (singd_optax.optimizers.SINGD,), {"refresh_all": lambda self, *a: {}})
+    assert joint().refreshes_jointly
+    assert singd_optax.rules.Polar(joint()).refreshes_jointly
+
+
 def test_one_bad_layer_of_a_group():
     loss_fn, params, x, y = problem()
     layers = singd_optax.find_layers(loss_fn, params, x, y, structures="dense")

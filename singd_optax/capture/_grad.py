@@ -55,8 +55,9 @@ def value_and_grad(
       gate: Where it is decided whether this step forms statistics. ``"taps"``: behind each layer, a
         branch for each, in a program that is hardly larger than that of the gradient. ``"top"``:
         one branch for all, between two programs of the gradient, which take twice as long to
-        compile; for GPUs, where the host waits at each branch. None is "top" there, and "taps"
-        anywhere else. To have no branch at all, decide yourself: see ``refresh``.
+        compile; for GPUs, where the host waits at each branch. None is "top" there (by the number
+        of branches: it was not timed on one), and "taps" anywhere else. To have no branch at all,
+        decide yourself: see ``refresh``.
 
     Returns:
       ``grad_fn(params, *args, opt_state=opt_state, loss_scale=None, refresh=None, **kwargs)`` ->

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
 
 import flax.serialization
 import jax
@@ -14,8 +13,6 @@ from singd_optax._types import PyTree
 
 #: Paths of equal layers, in the order of their stack; a layer of its own is in no stack.
 Groups = tuple[tuple[str, ...], ...]
-
-Tree = TypeVar("Tree")
 
 
 @dataclasses.dataclass(frozen=True)

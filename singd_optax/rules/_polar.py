@@ -112,6 +112,11 @@ class Polar(Rule):
         return self.rule.observes
 
     @property
+    def refreshes_jointly(self) -> bool:
+        """Whether the rule does."""
+        return self.rule.refreshes_jointly
+
+    @property
     def measures(self) -> tuple[Measure, ...]:
         """Those of the rule."""
         return self.rule.measures

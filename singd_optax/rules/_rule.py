@@ -77,6 +77,11 @@ class Rule(abc.ABC):
         return type(self).observe is not Rule.observe
 
     @property
+    def refreshes_jointly(self) -> bool:
+        """Whether ``refresh_all`` is more than ``refresh`` of each."""
+        return type(self).refresh_all is not Rule.refresh_all
+
+    @property
     def measures(self) -> tuple[Measure, ...]:
         """What it wants to know of a layer's rows; empty for rules that need gradients alone."""
         return ()

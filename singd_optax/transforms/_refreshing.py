@@ -47,7 +47,7 @@ def refreshed(
         path: view
         for path, view in views.items()
         if isinstance(view, Group)
-        and type(rule).refresh_all is Rule.refresh_all
+        and not rule.refreshes_jointly
         and _bytes(carry.states[path]) > _LARGE * len(view.members)
     }
     rest = {path: view for path, view in views.items() if path not in large}
@@ -79,10 +79,10 @@ def _one_by_one(
 
     def turn(index: jax.Array, carry: Carry) -> Carry:
         at = lambda stack: jax.lax.dynamic_index_in_dim(stack, index, 0, keepdims=False)
-        own, gradient, is_finite = jax.tree.map(at, (carry, gradients, finite))
+        own, gradient, whole = jax.tree.map(at, (carry, gradients, finite))
         measured = jax.lax.switch(index, each) if each else {}
         of_turn = jax.random.fold_in(key, index)
-        arguments = own, measured, {path: gradient}, {path: is_finite}, count, of_turn
+        arguments = own, measured, {path: gradient}, {path: whole}, count, of_turn
         put = lambda stack, new: jax.lax.dynamic_update_index_in_dim(stack, new, index, 0)
         return jax.tree.map(put, carry, _at_once(rule, {path: member}, *arguments))
 

@@ -2,6 +2,7 @@
 
     python benchmarks/directions.py lm                  # natural, polar, soft: a few minutes
     python benchmarks/directions.py vit --variants natural "soft 0.5@0.03" --seeds 0 1 2
+    python benchmarks/directions.py gcn --carry-over    # at the setting that AdamW's search found
 
 One run for each variant and seed at one learning rate; one line of JSON each, in a folder. "noise"
 variants have the softness e of noise: in whitened coordinates the gradient of a batch of N has
@@ -10,67 +11,22 @@ it, and so its singular values end at e0 = (√d_i + √d_o) √((1 - b)/((1 + b
 """
 
 import argparse
-import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from _harness import Runner, task_named
 from _optimizers import OPTIMIZERS, Optimizer
 from _tasks import TASKS
+from _variants import rule_of
 
 import singd_optax
-from singd_optax.optimizers import SINGD
-from singd_optax.rules import Polar
 
-MOMENTUM = 0.85
 #: The rate of the quickstart, and what AdamW's search found on the autoencoder.
 RATES = {"lm": 8e-3, "autoencoder": 8.7e-3}
 #: Steps of the quickstart.
 STEPS = {"lm": 400}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NoisePolar(Polar):
-    """Polar, with the softness of noise.
-
-    Attributes:
-      examples: N.
-      multiple: Of e0.
-    """
-
-    examples: int = 1
-    multiple: float = 1.0
-
-    def softness_of(self, view: Any, whitened: jax.Array, count: jax.Array) -> jax.Array:
-        """That e is the multiple of e0, for heavy-ball momentum, 1/(1 - b) times the average."""
-        rows, columns = view.dims
-        e0 = math.sqrt(rows) + math.sqrt(columns)
-        e0 *= math.sqrt(1 / ((1 + MOMENTUM) * (1 - MOMENTUM) * self.examples))
-        mean = jnp.sqrt((whitened**2).sum((-2, -1), keepdims=True) / min(view.dims))
-        return jnp.minimum(self.multiple * e0 / jnp.where(mean > 0, mean, 1), 1e3)
-
-
-def rule_of(variant: str, examples: int) -> Any:
-    """What a variant says: "kind [number][@damping]", the damping that of ``SINGD()`` if not said.
-
-    Kinds: muon, natural, polar, polar_express, quintic, soft (softness s), noise (multiple of e0).
-    """
-    first, _, damping = variant.partition("@")
-    kind, _, number = first.partition(" ")
-    if kind == "muon":
-        return None
-    rule = SINGD(damping=float(damping)) if damping else SINGD()
-    if kind == "natural":
-        return rule
-    if kind == "soft":
-        return Polar(rule, softness=float(number))
-    if kind == "noise":
-        return NoisePolar(rule, examples=examples, multiple=float(number))
-    return Polar(rule, iteration="muon" if kind == "polar" else kind)
 
 
 def main() -> None:
@@ -82,26 +38,35 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=None)
     parser.add_argument("--structures", default="dense")
     parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--examples", type=int, help="N, if not those of the loss")
+    parser.add_argument("--carry-over", action="store_true", help="AdamW's setting, as published")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     task = task_named(options.task, "small")
     task = task._replace(steps=options.steps or STEPS.get(options.task, task.steps))
     first = jax.tree.leaves(next(iter(task.batches(1, 0))))[0]
     positions = first.shape[1] - 1 if task.loss_average == "batch+sequence" else 1
-    examples = first.shape[0] * positions
-    rate = options.rate or RATES.get(options.task, 8e-3)
+    examples = options.examples or first.shape[0] * positions
+    setting = {"learning_rate": RATES.get(options.task, 8e-3), "weight_decay": 1e-2}
+    if options.carry_over:
+        published = Path(__file__).parent / "published" / "small" / options.task
+        setting = json.loads((published / "adamw.seed1.json").read_text())["setting"]
+    if options.rate:
+        setting["learning_rate"] = options.rate
     options.output.mkdir(parents=True, exist_ok=True)
     for name in options.variants:
         label = f"directions {name}"
         OPTIMIZERS[label] = _entry(rule_of(name, examples), options.structures)
         runner = Runner(task, label)
         for seed in options.seeds:
-            record = runner({"learning_rate": rate, "weight_decay": 1e-2}, seed)
+            record = runner(setting, seed)
             row = {
                 "task": options.task,
                 "variant": name,
                 "structures": options.structures,
-                "rate": rate,
+                "rate": setting["learning_rate"],
+                "weight_decay": setting["weight_decay"],
+                "examples": examples,
                 "seed": seed,
                 "final": record["final"],
                 "accuracy": record["accuracy"],

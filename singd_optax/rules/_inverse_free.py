@@ -161,16 +161,18 @@ class InverseFree(Rule):
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
         """Kᵀ X C."""
         del view
-        left = state.K.transpose_matmul(matrix, precision=self.precision)
+        precision = self.direction_precision or self.precision
+        left = state.K.transpose_matmul(matrix, precision=precision)
         turned = jnp.swapaxes(left, -1, -2)
-        right = state.C.transpose_matmul(turned, precision=self.precision)
+        right = state.C.transpose_matmul(turned, precision=precision)
         return jnp.swapaxes(right, -1, -2)
 
     def unwhiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
         """K X Cᵀ."""
         del view
-        turned = jnp.swapaxes(state.K.matmul(matrix, precision=self.precision), -1, -2)
-        return jnp.swapaxes(state.C.matmul(turned, precision=self.precision), -1, -2)
+        precision = self.direction_precision or self.precision
+        turned = jnp.swapaxes(state.K.matmul(matrix, precision=precision), -1, -2)
+        return jnp.swapaxes(state.C.matmul(turned, precision=precision), -1, -2)
 
 
 def _apply(

@@ -50,7 +50,7 @@ class Polar(Rule):
         see ``singd_optax.rules.coefficients_of``.
       steps: How many steps of it; None for what it has.
       iteration_dtype: In which it runs: None for that of statistics, "float32" or "bfloat16".
-      precision: Of its products: the rule's.
+      precision: The rule's; products of each step have its ``direction_precision``, if it has one.
 
     Raises:
       ValueError: The rule has nothing to whiten with, or an option is out of range.
@@ -173,7 +173,7 @@ class Polar(Rule):
             iteration=self.iteration,
             steps=self.steps,
             dtype=self.iteration_dtype,
-            precision=self.precision,
+            precision=getattr(self.rule, "direction_precision", None) or self.precision,
             split=view.placement.divided,
         )
         # A direction of its own size would not fade where gradients vanish.

@@ -1,0 +1,86 @@
+"""Directions of SINGD, by a short name: natural, polar, and what lies between."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import singd_optax
+from singd_optax.optimizers import SINGD
+from singd_optax.rules import Polar
+
+MOMENTUM = 0.85
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoisePolar(Polar):
+    """Polar, with the softness of noise.
+
+    Attributes:
+      examples: N.
+      multiple: Of e0.
+    """
+
+    examples: int = 1
+    multiple: float = 1.0
+
+    def softness_of(self, view: Any, whitened: jax.Array, count: jax.Array) -> jax.Array:
+        """That e is the multiple of e0, for heavy-ball momentum, 1/(1 - b) times the average."""
+        rows, columns = view.dims
+        e0 = math.sqrt(rows) + math.sqrt(columns)
+        e0 *= math.sqrt(1 / ((1 + MOMENTUM) * (1 - MOMENTUM) * self.examples))
+        mean = jnp.sqrt((whitened**2).sum((-2, -1), keepdims=True) / min(view.dims))
+        return jnp.minimum(self.multiple * e0 / jnp.where(mean > 0, mean, 1), 1e3)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CountedSINGD(SINGD):
+    """SINGD, damped by how few examples its moments are of: λ = share √(d_i d_o) / N.
+
+    Attributes:
+      examples: N.
+      share: Of the relative error of a moment.
+    """
+
+    examples: int = 1
+    share: float = 0.1
+
+    def factor_step(self, view: Any, *rest: Any) -> Any:
+        """That of SINGD, with the damping of these dims."""
+        rows, columns = view.dims
+        damping = self.share * math.sqrt(rows * columns) / self.examples
+        return SINGD.factor_step(dataclasses.replace(self, damping=damping), view, *rest)
+
+
+def rule_of(variant: str, examples: int) -> Any:
+    """What a variant says: "kind [number][@damping]", the damping that of ``SINGD()`` if not said.
+
+    Kinds: muon, natural, polar, polar_express, quintic, soft (softness s), noise (multiple of e0).
+    Damping: a number, "early>late/steps" of ``damping_schedule``, or "n" and the share of
+    ``CountedSINGD``.
+    """
+    first, _, damping = variant.partition("@")
+    kind, _, number = first.partition(" ")
+    if kind == "muon":
+        return None
+    if damping.startswith("n"):
+        rule: SINGD = CountedSINGD(examples=examples, share=float(damping[1:]))
+    else:
+        rule = SINGD(damping=_damping(damping)) if damping else SINGD()
+    if kind == "natural":
+        return rule
+    if kind == "soft":
+        return Polar(rule, softness=float(number))
+    if kind == "noise":
+        return NoisePolar(rule, examples=examples, multiple=float(number))
+    return Polar(rule, iteration="muon" if kind == "polar" else kind)
+
+
+def _damping(text: str) -> Any:
+    early, is_schedule, rest = text.partition(">")
+    if not is_schedule:
+        return float(text)
+    late, _, steps = rest.partition("/")
+    return singd_optax.damping_schedule(float(late), early=float(early), early_steps=int(steps))

@@ -18,6 +18,11 @@ SCALES = {
     "shampoo": singd_optax.scale_by_shampoo,
     "caspr": singd_optax.scale_by_caspr,
     "inverse_free_shampoo": singd_optax.scale_by_inverse_free_shampoo,
+    "soap": singd_optax.scale_by_soap,
+    "kl_shampoo": singd_optax.scale_by_kl_shampoo,
+    "kl_soap": singd_optax.scale_by_kl_soap,
+    "psgd_kron": singd_optax.scale_by_psgd_kron,
+    "normuon": singd_optax.scale_by_normuon,
 }
 ALIASES = {name: getattr(singd_optax, name) for name in SCALES}
 TRANSFORMS = {name: lambda make=make: make(0.03) for name, make in ALIASES.items()} | {

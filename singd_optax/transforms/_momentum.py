@@ -20,8 +20,9 @@ Arrays = Mapping[str, jax.Array]
 class Momentum:
     """A buffer for each parameter that a rule treats.
 
-    Of gradients it is the heavy ball of ``optax.trace``, m <- d m + g. Of updates it is their
-    average with corrected bias, m <- d m + (1 - d) u over 1 - d^t, since their size has a meaning.
+    Of gradients it is the heavy ball of ``optax.trace``, m <- d m + g. Where sizes have a meaning,
+    those of updates or of gradients beside their second moments, it is their average with corrected
+    bias, m <- d m + (1 - d) u over 1 - d^t.
 
     Attributes:
       decay: d in [0, 1).
@@ -74,10 +75,10 @@ class Momentum:
         ahead = {path: g + decay * new[path] for path, g in gradients.items()}
         return (ahead if self.nesterov else new), _stored(leaves, new)
 
-    def of_updates(
+    def average(
         self, state: PyTree, updates: Arrays, count: jax.Array
     ) -> tuple[dict[str, jax.Array], PyTree]:
-        """(The averaged updates, the state) after these updates, by path."""
+        """(The average, the state) after these updates, or gradients, by path."""
         if state is None:
             return dict(updates), None
         leaves = Leaves(state)

@@ -11,14 +11,8 @@ from singd_optax.optimizers._inverse_free_shampoo import (
     scale_by_inverse_free_shampoo,
 )
 from singd_optax.optimizers._kfac import KFAC, kfac, scale_by_kfac
-from singd_optax.optimizers._kl_shampoo import (
-    KLSOAP,
-    KLShampoo,
-    kl_shampoo,
-    kl_soap,
-    scale_by_kl_shampoo,
-    scale_by_kl_soap,
-)
+from singd_optax.optimizers._kl_shampoo import KLShampoo, kl_shampoo, scale_by_kl_shampoo
+from singd_optax.optimizers._kl_soap import KLSOAP, kl_soap, scale_by_kl_soap
 from singd_optax.optimizers._normuon import NorMuon, normuon, scale_by_normuon
 from singd_optax.optimizers._psgd_kron import PSGDKron, psgd_kron, scale_by_psgd_kron
 from singd_optax.optimizers._recipe import optimizer

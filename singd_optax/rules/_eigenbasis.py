@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from singd_optax.layers import MatrixView
 from singd_optax.rules._roots import eigh
 from singd_optax.structures import (
     BlockDiagonal,
@@ -29,6 +30,16 @@ BASIS_METHODS: tuple[BasisMethod, ...] = ("qr", "eigh")
 
 #: Matrices of rows and of columns.
 Pair = tuple[StructuredMatrix, StructuredMatrix]
+
+
+class _Leaf(NamedTuple):
+    """Blocks (..., k, k) of one side of a view, their bases, and whether there are any, (...)."""
+
+    path: str
+    side: int
+    blocks: jax.Array
+    vectors: jax.Array
+    started: jax.Array
 
 
 class Bases(NamedTuple):
@@ -65,6 +76,11 @@ def check_bases(structures: tuple[Structure, Structure], name: str, instead: str
             )
 
 
+def is_turned(view: MatrixView) -> bool:
+    """Whether a view has a basis other than I on any side."""
+    return any(not isinstance(one, Diagonal | Identity) for one in view.structures)
+
+
 def into_bases(pair: Pair, matrix: jax.Array, precision: Precision) -> jax.Array:
     """Qᵀ X R, the coefficients in the bases Q of rows and R of columns."""
     left = pair[0].transpose_matmul(matrix, precision=precision)
@@ -96,7 +112,7 @@ def values_in(moment: StructuredMatrix, basis: StructuredMatrix, precision: Prec
     found = []
     pairs = zip(jax.tree.leaves(moment), jax.tree.leaves(basis), strict=True)
     for blocks, vectors in pairs:
-        values = _values(blocks, vectors, precision)
+        values: jax.Array = _values(blocks, vectors, precision)
         is_whole = isinstance(moment, DenseMatrix)
         found.append(values if is_whole else values.reshape(*values.shape[:-2], -1))
     return jnp.concatenate(found, -1)
@@ -132,7 +148,7 @@ def grouped_bases(
     Returns:
       By path the bases; blocks that are zero, or whose basis fails, keep the old one.
     """
-    leaves: list[tuple[str, int, jax.Array, jax.Array, jax.Array]] = []
+    leaves: list[_Leaf] = []
     for path, pair in moments.items():
         for side, moment in enumerate(pair):
             if isinstance(moment, DiagonalMatrix | IdentityMatrix):
@@ -142,19 +158,20 @@ def grouped_bases(
                 axes = blocks.ndim - 2 - started[path].ndim
                 flag = (started[path] > 0).reshape(*started[path].shape, *(1,) * axes)
                 flag = jnp.broadcast_to(flag, blocks.shape[:-2])
-                leaves.append((path, side, blocks, vectors, flag))
+                leaves.append(_Leaf(path, side, blocks, vectors, flag))
     groups: dict[tuple[int, str], list[int]] = {}
-    for index, (_, _, blocks, _, _) in enumerate(leaves):
-        groups.setdefault((blocks.shape[-1], blocks.dtype.name), []).append(index)
+    for index, leaf in enumerate(leaves):
+        groups.setdefault((leaf.blocks.shape[-1], leaf.blocks.dtype.name), []).append(index)
     found: dict[int, tuple[jax.Array, jax.Array, jax.Array]] = {}
     for (size, _), members in groups.items():
         own = [leaves[index] for index in members]
-        M, Q = (jnp.concatenate([leaf[i].reshape(-1, size, size) for leaf in own]) for i in (2, 3))
-        flags = jnp.concatenate([leaf[4].reshape(-1) for leaf in own])
+        M = jnp.concatenate([leaf.blocks.reshape(-1, size, size) for leaf in own])
+        Q = jnp.concatenate([leaf.vectors.reshape(-1, size, size) for leaf in own])
+        flags = jnp.concatenate([leaf.started.reshape(-1) for leaf in own])
         parts = _new_bases(M, Q, flags, method, precision)
         start = 0
         for index, leaf in zip(members, own, strict=True):
-            shape = leaf[2].shape
+            shape = leaf.blocks.shape
             part = slice(start, start + math.prod(shape[:-2]))
             start = part.stop
             new, is_basis, went_well = (x[part] for x in parts)
@@ -162,7 +179,7 @@ def grouped_bases(
             found[index] = new.reshape(shape), is_basis.reshape(flat), went_well.reshape(flat)
     result = {}
     for path, pair in old.items():
-        mine = [index for index, leaf in enumerate(leaves) if leaf[0] == path]
+        mine = [index for index, leaf in enumerate(leaves) if leaf.path == path]
         stack = started[path]
         is_basis, went_well = jnp.zeros(stack.shape, bool), jnp.ones(stack.shape, bool)
         for index in mine:
@@ -171,7 +188,7 @@ def grouped_bases(
             went_well &= found[index][2].all(axes)
         sides = []
         for side, basis in enumerate(pair):
-            new_leaves = [found[index][0] for index in mine if leaves[index][1] == side]
+            new_leaves = [found[index][0] for index in mine if leaves[index].side == side]
             treedef = jax.tree.structure(basis)
             sides.append(jax.tree.unflatten(treedef, new_leaves) if new_leaves else basis)
         result[path] = Bases((sides[0], sides[1]), is_basis, went_well)

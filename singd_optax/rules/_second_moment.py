@@ -16,8 +16,12 @@ def adam_scaled(
     weight: jax.Array,
     decay: jax.Array,
     eps: jax.Array,
+    is_turned: bool,
 ) -> jax.Array:
     """X / (√(V / w) + ε), between ± 1 / √(1 - b2).
+
+    Coefficients in a basis are rounded by about the unit of rounding times the norm of all: so much
+    is added to ε, or what rounding makes of zeros would be as large as all else.
 
     No single gradient is beyond that bound once V has seen it, and nor is an average of gradients
     that decays no slower than √b2. What is, was larger than V could hold, or is in a new basis.
@@ -28,9 +32,13 @@ def adam_scaled(
       weight: w, the sum of weights of what V has seen, (*stack).
       decay: b2.
       eps: ε.
+      is_turned: Whether X are coefficients in a basis.
     """
     unbiased = second_moment / jnp.where(weight > 0, weight, 1)[..., None, None]
     denominator = jnp.sqrt(unbiased) + eps
+    if is_turned:
+        norm = jnp.sqrt(unbiased.sum((-2, -1), keepdims=True))
+        denominator = denominator + jnp.finfo(vector.dtype).eps * norm
     scaled = vector / jnp.where(denominator > 0, denominator, 1)
     bound = (1 - decay) ** -0.5
     return jnp.clip(scaled, -bound, bound)

@@ -90,7 +90,8 @@ class Momentum:
         if self.nesterov:
             out = {path: decay * new[path] + (1 - decay) * u for path, u in updates.items()}
             steps = count + 2
-        weight = 1 - jnp.asarray(decay, jnp.float32) ** steps
+        wide = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in out.values()))
+        weight = 1 - jnp.asarray(decay, wide) ** steps
         return (
             {path: leaf / weight.astype(leaf.dtype) for path, leaf in out.items()},
             _stored(leaves, new),

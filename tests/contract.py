@@ -103,6 +103,16 @@ TRANSFORMATIONS = {
     "shampoo": lambda layers: singd_optax.shampoo(0.05, eps=0.03),
     "caspr": lambda layers: singd_optax.caspr(0.05, eps=0.03),
     "inverse_free_shampoo": lambda layers: singd_optax.inverse_free_shampoo(0.05),
+    "soap": lambda layers: singd_optax.soap(0.05),
+    "kl_shampoo": lambda layers: singd_optax.kl_shampoo(0.05),
+    "kl_soap": lambda layers: singd_optax.kl_soap(0.05),
+    "psgd_kron": lambda layers: singd_optax.psgd_kron(0.05),
+    "normuon": lambda layers: singd_optax.normuon(0.05),
+    "scale_by_soap": _scaled(lambda layers: singd_optax.scale_by_soap(second_moment="factored")),
+    "scale_by_kl_shampoo": _scaled(lambda layers: singd_optax.scale_by_kl_shampoo()),
+    "scale_by_kl_soap": _scaled(lambda layers: singd_optax.scale_by_kl_soap()),
+    "scale_by_psgd_kron": _scaled(lambda layers: singd_optax.scale_by_psgd_kron(geometry="QUAD")),
+    "scale_by_normuon": _scaled(lambda layers: singd_optax.scale_by_normuon(grafting="adam")),
     "scale_by_shampoo": _scaled(
         lambda layers: singd_optax.scale_by_shampoo(eps=0.03, grafting="sgd")
     ),
@@ -132,7 +142,10 @@ TRANSFORMATIONS = {
 
 #: What takes a learning rate: by layers and curvature, and by gradients alone.
 ALIASES = ("singd", "ingd", "ikfac", "kfac")
-GRADIENT_ALIASES = ("shampoo", "caspr", "inverse_free_shampoo")
+GRADIENT_ALIASES = (
+    *("shampoo", "caspr", "inverse_free_shampoo"),
+    *("soap", "kl_shampoo", "kl_soap", "psgd_kron", "normuon"),
+)
 
 
 def plain_step(tx, layers, loss_fn=loss_fn):

@@ -26,6 +26,7 @@ from jax.typing import DTypeLike
 
 from singd_optax.layers import Layers, MatrixAxes
 from singd_optax.optimizers._kfac import InverseMethod
+from singd_optax.optimizers._psgd_kron import Geometry
 from singd_optax.optimizers._recipe import Mask
 from singd_optax.optimizers._singd import FactorInit
 from singd_optax.rules import (
@@ -33,9 +34,12 @@ from singd_optax.rules import (
     FactorStepNorm,
     Hyperparameter,
     Interval,
+    Iteration,
     RootMethod,
     Rule,
 )
+from singd_optax.rules._eigenbasis import BasisMethod
+from singd_optax.rules._second_moment import SecondMoment
 from singd_optax.structures import Precision, Structure
 from singd_optax.transforms import KLClip
 from singd_optax.transforms._direction_options import DirectionName
@@ -98,6 +102,11 @@ RULES = {
     _OPTIMIZERS.Shampoo: ("shampoo",),
     _OPTIMIZERS.CASPR: ("caspr",),
     _OPTIMIZERS.InverseFreeShampoo: ("inverse_free_shampoo",),
+    _OPTIMIZERS.SOAP: ("soap",),
+    _OPTIMIZERS.KLShampoo: ("kl_shampoo",),
+    _OPTIMIZERS.KLSOAP: ("kl_soap",),
+    _OPTIMIZERS.PSGDKron: ("psgd_kron",),
+    _OPTIMIZERS.NorMuon: ("normuon",),
 }
 
 if __name__ == "__main__":

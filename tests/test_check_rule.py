@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 
 from singd_optax.layers import Role
-from singd_optax.optimizers import CASPR, IKFAC, KFAC, SINGD, InverseFreeShampoo, Shampoo
+from singd_optax.optimizers import (
+    CASPR,
+    IKFAC,
+    KFAC,
+    KLSOAP,
+    SINGD,
+    SOAP,
+    InverseFreeShampoo,
+    KLShampoo,
+    NorMuon,
+    PSGDKron,
+    Shampoo,
+)
 from singd_optax.rules import (
     Moments,
     Polar,
@@ -220,6 +232,43 @@ RULES = {
         Polar(KFAC(inverse_method="eigh"), softness=0.5), symmetries=("scale",), tolerance=1e-8
     ),
     "soft IKFAC": Entry(Polar(IKFAC(), softness=2.0), structures=("lower_toeplitz",)),
+    "SOAP": Entry(
+        SOAP(), symmetries=("transpose",), structures=("dense", ("identity", "block_diagonal:2"))
+    ),
+    "SOAP by eigenvectors": Entry(
+        SOAP(basis_method="eigh", eps=0.0), symmetries=("scale", "transpose"), tolerance=1e-7
+    ),
+    "factored SOAP": Entry(SOAP(second_moment="factored"), symmetries=("transpose",)),
+    # What the first gradient leaves open is turned at will: a side that it spans is not.
+    "KLShampoo": Entry(
+        KLShampoo(),
+        symmetries=("scale", "transpose"),
+        structures=(("dense", "diagonal"), ("dense", "identity")),
+        tolerance=1e-7,
+    ),
+    "KLShampoo in blocks": Entry(KLShampoo(), structures=("dense", ("block_diagonal:2", "dense"))),
+    "diagonal KLShampoo": Entry(
+        KLShampoo(), symmetries=("scale", "permutation"), structures=("diagonal",)
+    ),
+    "KLSOAP": Entry(
+        KLSOAP(adam_eps=0.0),
+        symmetries=("scale", "transpose"),
+        structures=(("dense", "diagonal"),),
+        tolerance=1e-7,
+    ),
+    "PSGDKron": Entry(
+        PSGDKron(damping=0.0),
+        symmetries=("scale", "transpose", "permutation"),
+        structures=("dense", ("diagonal", "identity"), ("block_diagonal:2", "diagonal")),
+        tolerance=1e-8,
+    ),
+    "PSGDKron by QUAD": Entry(
+        PSGDKron(damping=0.0, geometry="QUAD"), symmetries=("scale", *ALL), tolerance=1e-8
+    ),
+    "PSGDKron by QEQ": Entry(PSGDKron(geometry="QEQ", damping=0.0), structures=("dense", "diagonal")),
+    "NorMuon": Entry(
+        NorMuon(eps=0.0), symmetries=("scale",), structures=("identity",), tolerance=1e-8
+    ),
     "polar InverseFreeShampoo": Entry(
         Polar(InverseFreeShampoo()), symmetries=("scale", "transpose")
     ),

@@ -32,8 +32,13 @@ from singd_optax.optimizers import (
     CASPR,
     IKFAC,
     KFAC,
+    KLSOAP,
     SINGD,
+    SOAP,
     InverseFreeShampoo,
+    KLShampoo,
+    NorMuon,
+    PSGDKron,
     Shampoo,
     optimizer,
 )
@@ -51,6 +56,11 @@ RULES = {
     "shampoo": Shampoo,
     "caspr": CASPR,
     "inverse_free_shampoo": InverseFreeShampoo,
+    "soap": SOAP,
+    "kl_shampoo": KLShampoo,
+    "kl_soap": KLSOAP,
+    "psgd_kron": PSGDKron,
+    "normuon": NorMuon,
 }
 SCALES = [name for name in singd_optax.__all__ if name.startswith("scale_by_")]
 FUNCTIONS = [*RULES, *SCALES, "optimizer"]

@@ -186,6 +186,32 @@ def test_grafting(grafting, reference):
         np.testing.assert_allclose(updates, want, rtol=1e-7)
 
 
+@pytest.mark.usefixtures("x64")
+def test_one_sided():
+    """The square root on the side that has a factor: (E[G Gᵀ])^(-1/2) G, as ASGO has it."""
+    gradients = random_gradients((4, 6), 5)
+    options = {"structures": ("dense", "identity"), "root": 2, "b2": 0.8, "eps": 1e-9}
+    init, update = compiled(singd_optax.scale_by_shampoo(**options))
+    state, L = init(jnp.asarray(gradients[0])), 0
+    for count, gradient in enumerate(gradients, 1):
+        updates, state = update(jnp.asarray(gradient), state)
+        L = 0.8 * L + 0.2 * gradient @ gradient.T
+        want = numpy_root(L / (1 - 0.8**count), 2, 1e-9) @ gradient
+        np.testing.assert_allclose(updates, want, rtol=1e-8)
+    assert not jax.tree.leaves(state.rule_states[""].C)
+
+
+@pytest.mark.usefixtures("x64")
+def test_without_memory_it_is_muon():
+    """With b2 = 0 the step is the polar factor, by both sides or by one."""
+    gradient = jnp.asarray(random_gradients((4, 4), 1)[0])
+    U, _, V = np.linalg.svd(gradient)
+    for options in ({}, {"structures": ("dense", "identity"), "root": 2}):
+        init, update = compiled(singd_optax.scale_by_shampoo(b2=0.0, eps=0.0, **options))
+        updates, _ = update(gradient, init(gradient))
+        np.testing.assert_allclose(updates, U @ V, rtol=1e-8, atol=1e-9)
+
+
 def test_a_failed_root_keeps_the_old_one_and_is_counted():
     good = jnp.asarray(random_gradients((4, 3), 1, np.float32)[0])
     init, update = compiled(singd_optax.scale_by_shampoo(structures=BlockDiagonal(2)))

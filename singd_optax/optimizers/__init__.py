@@ -11,29 +11,49 @@ from singd_optax.optimizers._inverse_free_shampoo import (
     scale_by_inverse_free_shampoo,
 )
 from singd_optax.optimizers._kfac import KFAC, kfac, scale_by_kfac
+from singd_optax.optimizers._kl_shampoo import KLShampoo, kl_shampoo, scale_by_kl_shampoo
+from singd_optax.optimizers._kl_soap import KLSOAP, kl_soap, scale_by_kl_soap
+from singd_optax.optimizers._normuon import NorMuon, normuon, scale_by_normuon
+from singd_optax.optimizers._psgd_kron import PSGDKron, psgd_kron, scale_by_psgd_kron
 from singd_optax.optimizers._recipe import optimizer
 from singd_optax.optimizers._shampoo import Shampoo, scale_by_shampoo, shampoo
 from singd_optax.optimizers._singd import SINGD, ingd, scale_by_singd, singd
+from singd_optax.optimizers._soap import SOAP, scale_by_soap, soap
 
 __all__ = [
     "CASPR",
     "IKFAC",
     "KFAC",
+    "KLSOAP",
     "SINGD",
+    "SOAP",
     "InverseFreeShampoo",
+    "KLShampoo",
+    "NorMuon",
+    "PSGDKron",
     "Shampoo",
     "caspr",
     "ikfac",
     "ingd",
     "inverse_free_shampoo",
     "kfac",
+    "kl_shampoo",
+    "kl_soap",
+    "normuon",
     "optimizer",
+    "psgd_kron",
     "scale_by_caspr",
     "scale_by_ikfac",
     "scale_by_inverse_free_shampoo",
     "scale_by_kfac",
+    "scale_by_kl_shampoo",
+    "scale_by_kl_soap",
+    "scale_by_normuon",
+    "scale_by_psgd_kron",
     "scale_by_shampoo",
     "scale_by_singd",
+    "scale_by_soap",
     "shampoo",
     "singd",
+    "soap",
 ]

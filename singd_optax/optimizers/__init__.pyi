@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 
 from singd_optax.layers import Layers, MatrixAxes
 from singd_optax.optimizers._kfac import InverseMethod
+from singd_optax.optimizers._psgd_kron import Geometry
 from singd_optax.optimizers._recipe import Mask
 from singd_optax.optimizers._singd import FactorInit
 from singd_optax.rules import (
@@ -15,9 +16,12 @@ from singd_optax.rules import (
     FactorStepNorm,
     Hyperparameter,
     Interval,
+    Iteration,
     RootMethod,
     Rule,
 )
+from singd_optax.rules._eigenbasis import BasisMethod
+from singd_optax.rules._second_moment import SecondMoment
 from singd_optax.structures import Precision, Structure
 from singd_optax.transforms import KLClip
 from singd_optax.transforms._direction_options import DirectionName
@@ -25,8 +29,13 @@ from singd_optax.transforms._grafting import GraftedStep
 from singd_optax.optimizers._caspr import CASPR as CASPR
 from singd_optax.optimizers._ikfac import IKFAC as IKFAC
 from singd_optax.optimizers._kfac import KFAC as KFAC
+from singd_optax.optimizers._kl_soap import KLSOAP as KLSOAP
 from singd_optax.optimizers._singd import SINGD as SINGD
+from singd_optax.optimizers._soap import SOAP as SOAP
 from singd_optax.optimizers._inverse_free_shampoo import InverseFreeShampoo as InverseFreeShampoo
+from singd_optax.optimizers._kl_shampoo import KLShampoo as KLShampoo
+from singd_optax.optimizers._normuon import NorMuon as NorMuon
+from singd_optax.optimizers._psgd_kron import PSGDKron as PSGDKron
 from singd_optax.optimizers._shampoo import Shampoo as Shampoo
 
 def caspr(
@@ -82,7 +91,8 @@ def caspr(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -179,7 +189,8 @@ def ikfac(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -269,7 +280,8 @@ def ingd(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -367,7 +379,8 @@ def inverse_free_shampoo(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -467,7 +480,8 @@ def kfac(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -487,6 +501,289 @@ def kfac(
       ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
         cannot have a structure.
       TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def kl_shampoo(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.95,
+    eps: Hyperparameter = 1e-06,
+    basis_method: BasisMethod = 'qr',
+    clip_rms: float | None = 1.1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.95,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 10,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """KL-Shampoo as a drop-in for AdamW: any model, gradients only, no second moment of entries.
+
+    Matrix-shaped parameters: the average of gradients, whitened from both sides, and decoupled
+    weight decay. All other parameters go to ``fallback``. Learning rates are AdamW's.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of factors and values, in [0, 1), or a schedule.
+      eps: ε >= 0, or a schedule.
+      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
+      clip_rms: The largest root mean square of directions, > 0, or None. Directions of gradients
+        that are like the last ones have about 1, those of their averages less.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.kl_shampoo(1e-3, structures=("dense", "diagonal"))
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    """
+    ...
+
+def kl_soap(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.95,
+    eps: Hyperparameter = 1e-06,
+    basis_method: BasisMethod = 'qr',
+    clip_rms: float | None = 1.1,
+    adam_eps: Hyperparameter = 1e-08,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.95,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 10,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """KL-SOAP as a drop-in for AdamW: SOAP, in the bases of KL-Shampoo's factors.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of factors, values and V, in [0, 1), or a schedule.
+      eps: Of the values, >= 0 and relative to the largest, or a schedule.
+      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
+      clip_rms: The largest root mean square of directions, > 0, or None. Directions of gradients
+        that are like the last ones have about 1, those of their averages less.
+      adam_eps: ε >= 0, or a schedule.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def normuon(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.95,
+    eps: Hyperparameter = 1e-08,
+    iteration: Iteration = 'muon',
+    steps: int | None = None,
+    iteration_dtype: DTypeLike | None = None,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.95,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = 0.2,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """NorMuon as a drop-in for AdamW: any model, gradients only, next to no memory.
+
+    Matrix-shaped parameters: ``scale_by_normuon`` of a momentum, scaled to a root mean square as
+    AdamW's updates have it, decoupled weight decay. All other parameters go to ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of v, in [0, 1), or a schedule.
+      eps: ε >= 0, or a schedule.
+      iteration: Of the polar factor: "muon", "polar_express", "quintic", or triples of numbers,
+        see ``singd_optax.rules.coefficients_of``.
+      steps: How many steps of it; None for what it has.
+      iteration_dtype: In which it runs: None for that of statistics, "float32" or "bfloat16".
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.normuon(1e-3)
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> updates, opt_state = tx.update(params, tx.init(params), params)
     """
     ...
 
@@ -540,7 +837,8 @@ def optimizer(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -575,6 +873,105 @@ def optimizer(
       >>> import jax.numpy as jnp, singd_optax
       >>> from singd_optax.optimizers import Shampoo
       >>> tx = singd_optax.optimizer(1e-2, Shampoo(b2=0.9), momentum=0.8)
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    """
+    ...
+
+def psgd_kron(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    factor_learning_rate: Hyperparameter = 0.1,
+    geometry: Geometry = 'Q0.5EQ1.5',
+    curvature_decay: Hyperparameter = 0.9,
+    damping: Hyperparameter = 0.001,
+    clip_rms: float | None = 1.1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.9,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """PSGD-Kron as a drop-in for AdamW: any model, gradients only, products only.
+
+    Matrix-shaped parameters: the average of gradients, whitened, and decoupled weight decay. All
+    other parameters go to ``fallback``. Learning rates are AdamW's or a little smaller.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      factor_learning_rate: μ, the step on K and C, a number >= 0 or a schedule.
+      geometry: "Q0.5EQ1.5", "QUAD" or "QEQ".
+      curvature_decay: β in [0, 1), or a schedule.
+      damping: The noise's standard deviation, relative to the root mean square of G, >= 0, or a
+        schedule.
+      clip_rms: The largest root mean square of directions, > 0, or None: while P is learnt, they
+        may be far larger than 1.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.psgd_kron(1e-3, structures=("dense", "diagonal"))
       >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
       >>> updates, opt_state = tx.update(params, tx.init(params), params)
     """
@@ -628,7 +1025,8 @@ def scale_by_caspr(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -731,7 +1129,8 @@ def scale_by_ikfac(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -828,7 +1227,8 @@ def scale_by_inverse_free_shampoo(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -932,7 +1332,8 @@ def scale_by_kfac(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -957,6 +1358,385 @@ def scale_by_kfac(
       Martens and Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature,
       ICML 2015, arXiv 1503.05671. Eschenhagen et al., Kronecker-Factored Approximate Curvature for
       Modern Neural Network Architectures, NeurIPS 2023, arXiv 2311.00636 (expand and reduce).
+    """
+    ...
+
+def scale_by_kl_shampoo(
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.95,
+    eps: Hyperparameter = 1e-06,
+    basis_method: BasisMethod = 'qr',
+    clip_rms: float | None = 1.1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by KL-Shampoo's preconditioner, from gradients alone.
+
+    A gradient G becomes S_K^-1/2 G S_C^-1/2, with S_K ⊗ S_C the Kronecker product that is nearest
+    to the second moment of gradients in KL divergence. The equations are in
+    ``singd_optax.optimizers.KLShampoo``. How arrays make matrices is said at ``scale_by_rule``;
+    scalars and vectors pass through. ``singd_optax.kl_shampoo`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of factors and values, in [0, 1), or a schedule.
+      eps: ε >= 0, or a schedule.
+      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
+      clip_rms: The largest root mean square of directions, > 0, or None. Directions of gradients
+        that are like the last ones have about 1, those of their averages less.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Lin, Lowe, Dangel, Eschenhagen, Xu and Grosse, Understanding and Improving Shampoo and SOAP
+      via Kullback-Leibler Minimization, arXiv 2509.03378.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_kl_shampoo()
+      >>> grads = {"kernel": jnp.full((3, 2), 5.0)}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(2)[0]
+      Array([1., 1.], dtype=float32)
+    """
+    ...
+
+def scale_by_kl_soap(
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.95,
+    eps: Hyperparameter = 1e-06,
+    basis_method: BasisMethod = 'qr',
+    clip_rms: float | None = 1.1,
+    adam_eps: Hyperparameter = 1e-08,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Adam's second moment in the bases of KL-Shampoo's factors.
+
+    The equations are in ``singd_optax.optimizers.KLSOAP``. How arrays make matrices is said at
+    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.kl_soap`` is a complete
+    optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of factors, values and V, in [0, 1), or a schedule.
+      eps: Of the values, >= 0 and relative to the largest, or a schedule.
+      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
+      clip_rms: The largest root mean square of directions, > 0, or None. Directions of gradients
+        that are like the last ones have about 1, those of their averages less.
+      adam_eps: ε >= 0, or a schedule.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Lin et al., arXiv 2509.03378, see ``scale_by_kl_shampoo``.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_kl_soap()
+      >>> grads = {"kernel": jnp.ones((3, 2))}
+      >>> updates, opt_state = tx.update(grads, tx.init(grads))
+    """
+    ...
+
+def scale_by_normuon(
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.95,
+    eps: Hyperparameter = 1e-08,
+    iteration: Iteration = 'muon',
+    steps: int | None = None,
+    iteration_dtype: DTypeLike | None = None,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Orthogonalize momenta, and give all outputs one size, from gradients alone.
+
+    The equations are in ``singd_optax.optimizers.NorMuon``. A direction is about as long as Muon's,
+    √min(rows, columns). How arrays make matrices is said at ``scale_by_rule``; scalars and vectors
+    pass through. ``singd_optax.normuon`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of v, in [0, 1), or a schedule.
+      eps: ε >= 0, or a schedule.
+      iteration: Of the polar factor: "muon", "polar_express", "quintic", or triples of numbers,
+        see ``singd_optax.rules.coefficients_of``.
+      steps: How many steps of it; None for what it has.
+      iteration_dtype: In which it runs: None for that of statistics, "float32" or "bfloat16".
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Li, Liu, Liang, Chen and Zhao, NorMuon: Making Muon more efficient and scalable, arXiv
+      2510.05491.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_normuon(iteration="quintic")
+      >>> grads = {"kernel": jnp.diag(jnp.array([4.0, 9.0]))}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(3)
+      Array([[1., 0.],
+             [0., 1.]], dtype=float32)
+    """
+    ...
+
+def scale_by_psgd_kron(
+    layers: Layers | None = None,
+    *,
+    factor_learning_rate: Hyperparameter = 0.1,
+    geometry: Geometry = 'Q0.5EQ1.5',
+    curvature_decay: Hyperparameter = 0.9,
+    damping: Hyperparameter = 0.001,
+    clip_rms: float | None = 1.1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Whiten gradients by PSGD's Kronecker factors, from gradients alone.
+
+    The equations are in ``singd_optax.optimizers.PSGDKron``. How arrays make matrices is said at
+    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.psgd_kron`` is a complete
+    optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      factor_learning_rate: μ, the step on K and C, a number >= 0 or a schedule.
+      geometry: "Q0.5EQ1.5", "QUAD" or "QEQ".
+      curvature_decay: β in [0, 1), or a schedule.
+      damping: The noise's standard deviation, relative to the root mean square of G, >= 0, or a
+        schedule.
+      clip_rms: The largest root mean square of directions, > 0, or None: while P is learnt, they
+        may be far larger than 1.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Li, Preconditioned Stochastic Gradient Descent, 2015, arXiv 1512.04202; Pooladzandi and Li,
+      Curvature-Informed SGD via General Purpose Lie-Group Preconditioners, 2024, arXiv 2402.04553.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_psgd_kron(damping=0.0)
+      >>> grads = {"kernel": 5 * jnp.eye(2)}
+      >>> state = tx.init(grads)
+      >>> for _ in range(200):
+      ...   updates, state = tx.update(grads, state)
+      >>> updates["kernel"].round(2)
+      Array([[1.41, 0.  ],
+             [0.  , 1.41]], dtype=float32)
     """
     ...
 
@@ -1008,7 +1788,8 @@ def scale_by_shampoo(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -1126,7 +1907,8 @@ def scale_by_singd(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -1165,6 +1947,100 @@ def scale_by_singd(
       >>> value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
       >>> updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
       >>> params = optax.apply_updates(params, updates)
+    """
+    ...
+
+def scale_by_soap(
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.95,
+    basis_decay: Hyperparameter | None = None,
+    eps: Hyperparameter = 1e-08,
+    basis_method: BasisMethod = 'qr',
+    second_moment: SecondMoment = 'full',
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Adam's second moment in the basis of Shampoo's eigenvectors.
+
+    ``momentum`` is an average of gradients with corrected bias, as Adam's. The equations are in
+    ``singd_optax.optimizers.SOAP``. How arrays make matrices is said at ``scale_by_rule``; scalars
+    and vectors pass through. ``singd_optax.soap`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of V, in [0, 1), or a schedule.
+      basis_decay: s, the decay of L and R, in [0, 1), or a schedule; None for ``b2``.
+      eps: ε >= 0, or a schedule.
+      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
+      second_moment: "full", or "factored": V as the product of the means of its rows and columns,
+        which takes the memory of a vector.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam, ICLR 2025, arXiv 2409.11321.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_soap(structures="identity")
+      >>> grads = {"kernel": jnp.diag(jnp.array([4.0, 9.0]))}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(4)
+      Array([[1., 0.],
+             [0., 1.]], dtype=float32)
     """
     ...
 
@@ -1225,7 +2101,8 @@ def shampoo(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -1346,7 +2223,8 @@ def singd(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
@@ -1386,6 +2264,115 @@ def singd(
       >>> for _ in range(100):
       ...   params, opt_state, value = step(params, opt_state, x)
       >>> bool(value < 0.02)
+      True
+    """
+    ...
+
+def soap(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.95,
+    basis_decay: Hyperparameter | None = None,
+    eps: Hyperparameter = 1e-08,
+    basis_method: BasisMethod = 'qr',
+    second_moment: SecondMoment = 'full',
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.95,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 10,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """SOAP as a drop-in for AdamW: any model, gradients only.
+
+    Matrix-shaped parameters: Adam's step in the basis of Shampoo's eigenvectors, decoupled weight
+    decay. All other parameters go to ``fallback``. Learning rates are AdamW's or a little larger.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of V, in [0, 1), or a schedule.
+      basis_decay: s, the decay of L and R, in [0, 1), or a schedule; None for ``b2``.
+      eps: ε >= 0, or a schedule.
+      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
+      second_moment: "full", or "factored": V as the product of the means of its rows and columns,
+        which takes the memory of a vector.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> x = jax.random.normal(jax.random.key(0), (64, 8))
+      >>> y = x @ jax.random.normal(jax.random.key(1), (8, 3))
+      >>> loss_fn = lambda params: jnp.mean((x @ params["kernel"] + params["bias"] - y) ** 2)
+      >>> params = {"kernel": jnp.zeros((8, 3)), "bias": jnp.zeros(3)}
+      >>> tx = singd_optax.soap(optax.linear_schedule(0.3, 0.0, 100))
+      >>> opt_state = tx.init(params)
+      >>> @jax.jit
+      ... def step(params, opt_state):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> for _ in range(100):
+      ...   params, opt_state = step(params, opt_state)
+      >>> bool(loss_fn(params) < 0.02)
       True
     """
     ...

@@ -70,7 +70,8 @@ class Shampoo(Rule):
     w = 1 - b2^t is the weight of what L and R have seen; λ_max is of each of the two matrices
     (each block). Sides longer than a block have block-diagonal L or R: a block of rows is
     preconditioned by its own moments, over all columns. A side whose structure is ``Identity()``
-    has no root. A block whose root fails (not finite, or not converged), or that has seen no
+    has no root: one-sided Shampoo, or ASGO, is ``root=2`` with ``structures=("dense",
+    "identity")``. A block whose root fails (not finite, or not converged), or that has seen no
     gradient at all, keeps the root that it had.
 
     Attributes:

@@ -57,8 +57,9 @@ class Rule(abc.ABC):
     refresh_first: ClassVar[bool] = True
     #: Whether a refresh draws random numbers; if not, its key is the same for all parameters.
     is_random: ClassVar[bool] = False
-    #: Of what the momentum is: of gradients, so that it is preconditioned, or of updates.
-    momentum_of: ClassVar[Literal["gradient", "update"]] = "gradient"
+    #: Of what the momentum is: the heavy ball of gradients, which is preconditioned ("gradient");
+    #: their average with corrected bias, likewise ("average"); or that of updates ("update").
+    momentum_of: ClassVar[Literal["gradient", "average", "update"]] = "gradient"
     #: The structures of factors where neither layers nor the user say any.
     structures: ClassVar[str | Structure] = "auto"
     #: The recipe's options that suit the rule.

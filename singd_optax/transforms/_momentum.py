@@ -20,8 +20,9 @@ Arrays = Mapping[str, jax.Array]
 class Momentum:
     """A buffer for each parameter that a rule treats.
 
-    Of gradients it is the heavy ball of ``optax.trace``, m <- d m + g. Of updates it is their
-    average with corrected bias, m <- d m + (1 - d) u over 1 - d^t, since their size has a meaning.
+    Of gradients it is the heavy ball of ``optax.trace``, m <- d m + g. Where sizes have a meaning,
+    those of updates or of gradients beside their second moments, it is their average with corrected
+    bias, m <- d m + (1 - d) u over 1 - d^t.
 
     Attributes:
       decay: d in [0, 1).
@@ -74,10 +75,10 @@ class Momentum:
         ahead = {path: g + decay * new[path] for path, g in gradients.items()}
         return (ahead if self.nesterov else new), _stored(leaves, new)
 
-    def of_updates(
+    def average(
         self, state: PyTree, updates: Arrays, count: jax.Array
     ) -> tuple[dict[str, jax.Array], PyTree]:
-        """(The averaged updates, the state) after these updates, by path."""
+        """(The average, the state) after these updates, or gradients, by path."""
         if state is None:
             return dict(updates), None
         leaves = Leaves(state)
@@ -89,7 +90,8 @@ class Momentum:
         if self.nesterov:
             out = {path: decay * new[path] + (1 - decay) * u for path, u in updates.items()}
             steps = count + 2
-        weight = 1 - jnp.asarray(decay, jnp.float32) ** steps
+        wide = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in out.values()))
+        weight = 1 - jnp.asarray(decay, wide) ** steps
         return (
             {path: leaf / weight.astype(leaf.dtype) for path, leaf in out.items()},
             _stored(leaves, new),

@@ -133,8 +133,11 @@ class RuleStep:
         gradients = {path: as_matrix(view, updates) for path, view in views.items()}
         finite = {path: is_finite(g, g.ndim - 2) for path, g in gradients.items()}
         vectors, buffer = gradients, state.rule_momentum
-        if rule.momentum_of == "gradient" and buffer is not None:
-            moved, buffer = self.momentum.of_gradients(buffer, updates)
+        if rule.momentum_of != "update" and buffer is not None:
+            if rule.momentum_of == "gradient":
+                moved, buffer = self.momentum.of_gradients(buffer, updates)
+            else:
+                moved, buffer = self.momentum.average(buffer, updates, count)
             vectors = {path: as_matrix(view, moved) for path, view in leading.items()}
         states = self._observed(views, stacks(kept), gradients, finite, count, key)
 
@@ -161,7 +164,7 @@ class RuleStep:
             directions, sizes = size.scaled(Directions(*of_step))
         if averages:
             parts = as_parameters(leading, directions, places)
-            moved, buffer = self.momentum.of_updates(buffer, parts, count)
+            moved, buffer = self.momentum.average(buffer, parts, count)
             directions = {path: as_matrix(view, moved) for path, view in leading.items()}
         if size is not None and size.is_last:
             of_step = leading, gradients, vectors, directions, sizes, finite, count

@@ -87,7 +87,8 @@ def scale_by_rule(
         square.
       momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
         rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.

@@ -37,20 +37,25 @@ class NoisePolar(Polar):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CountedSINGD(SINGD):
-    """SINGD, damped by how few examples its moments are of: λ = share √(d_i d_o) / N.
+    """SINGD, damped by how few examples its moments are of: λ = max(least, share (d_i d_o / N²)^p).
 
     Attributes:
       examples: N.
-      share: Of the relative error of a moment.
+      share: Of the relative errors of both moments.
+      power: p.
+      least: Damping at least.
     """
 
     examples: int = 1
     share: float = 0.1
+    power: float = 0.5
+    least: float = 0.0
 
     def factor_step(self, view: Any, *rest: Any) -> Any:
         """That of SINGD, with the damping of these dims."""
         rows, columns = view.dims
-        damping = self.share * math.sqrt(rows * columns) / self.examples
+        damping = self.share * (rows * columns / self.examples**2) ** self.power
+        damping = max(self.least, damping)
         return SINGD.factor_step(dataclasses.replace(self, damping=damping), view, *rest)
 
 
@@ -59,14 +64,15 @@ def rule_of(variant: str, examples: int) -> Any:
 
     Kinds: muon, natural, polar, polar_express, quintic, soft (softness s), noise (multiple of e0).
     Damping: a number, "early>late/steps" of ``damping_schedule``, or "n" and the share of
-    ``CountedSINGD``.
+    ``CountedSINGD``; "q" and the share of it with power 1, at least 0.03.
     """
     first, _, damping = variant.partition("@")
     kind, _, number = first.partition(" ")
     if kind == "muon":
         return None
-    if damping.startswith("n"):
-        rule: SINGD = CountedSINGD(examples=examples, share=float(damping[1:]))
+    if damping[:1] in ("n", "q"):
+        numbers: dict[str, float] = {"power": 1.0, "least": 0.03} if damping[0] == "q" else {}
+        rule: SINGD = CountedSINGD(examples=examples, share=float(damping[1:]), **numbers)
     else:
         rule = SINGD(damping=_damping(damping)) if damping else SINGD()
     if kind == "natural":

@@ -1,7 +1,6 @@
 """A measure beside moments: formed, scaled, accumulated and handed to its rule as moments are."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,9 @@ from singd_optax.training import microbatch
 class SquaredGradients(Measure):
     """The mean square of each output's gradient: the diagonal of G."""
 
-    degrees: ClassVar[tuple[int, int]] = (0, 2)
+    @property
+    def degrees(self):
+        return 0, 2
 
     @property
     def fields(self):

@@ -8,7 +8,7 @@ import meshes
 import numpy as np
 import optax
 import pytest
-from contract import assert_close, jit, loss_fn, make_step, problem
+from contract import CURVATURE, assert_close, jit, loss_fn, make_step, problem
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -20,6 +20,7 @@ from singd_optax.training import MultiSteps, check_opt_state, check_refreshes
 #: Names of the package, and those with options.
 NAMES = (
     *("singd", "ikfac", "kfac", "shampoo", "caspr", "inverse_free_shampoo"),
+    *CURVATURE,
     *("polar singd", "soft ikfac", "polar kfac", "soft inverse_free_shampoo"),
 )
 DIRECTIONS = {

@@ -60,6 +60,8 @@ ColumnMoment = Annotated[StructuredMatrix, Role("moment", 1)]
 RowValues = Annotated[jax.Array, Role("values", 0)]
 ColumnValues = Annotated[jax.Array, Role("values", 1)]
 Entries = Annotated[jax.Array, Role("moment")]
+RowEntries = Annotated[jax.Array, Role("moment", 0)]
+ColumnEntries = Annotated[jax.Array, Role("moment", 1)]
 Number = Annotated[jax.Array, Role("number")]
 Counter = Annotated[jax.Array, Role("counter")]
 

@@ -7,6 +7,7 @@ the *direction* is what a momentum becomes by them. Rules of the library are in 
 
 from singd_optax.layers._roles import (
     ColumnBasis,
+    ColumnEntries,
     ColumnFactor,
     ColumnMoment,
     ColumnMomentum,
@@ -17,6 +18,7 @@ from singd_optax.layers._roles import (
     Number,
     Role,
     RowBasis,
+    RowEntries,
     RowFactor,
     RowMoment,
     RowMomentum,
@@ -24,7 +26,8 @@ from singd_optax.layers._roles import (
     RowValues,
 )
 from singd_optax.layers._view import MatrixView
-from singd_optax.measures import Measure, Moments, Statistics
+from singd_optax.measures import Cross, Mean, Measure, Moments, Squares, Statistics
+from singd_optax.rules._averages import new_weight
 from singd_optax.rules._inverse import eigen, inverse
 from singd_optax.rules._inverse_free import FactorStepNorm, InverseFree
 from singd_optax.rules._numbers import DampingMode, Hyperparameter, Interval, hyperparameter_at
@@ -35,12 +38,14 @@ from singd_optax.rules._rule import Recipe, Rule, choose
 
 __all__ = [
     "ColumnBasis",
+    "ColumnEntries",
     "ColumnFactor",
     "ColumnMoment",
     "ColumnMomentum",
     "ColumnProduct",
     "ColumnValues",
     "Counter",
+    "Cross",
     "DampingMode",
     "Entries",
     "FactorStepNorm",
@@ -49,6 +54,7 @@ __all__ = [
     "InverseFree",
     "Iteration",
     "MatrixView",
+    "Mean",
     "Measure",
     "Moments",
     "Number",
@@ -57,12 +63,14 @@ __all__ = [
     "Role",
     "RootMethod",
     "RowBasis",
+    "RowEntries",
     "RowFactor",
     "RowMoment",
     "RowMomentum",
     "RowProduct",
     "RowValues",
     "Rule",
+    "Squares",
     "Statistics",
     "choose",
     "coefficients_of",
@@ -70,5 +78,6 @@ __all__ = [
     "hyperparameter_at",
     "inverse",
     "inverse_root",
+    "new_weight",
     "polar_factor",
 ]

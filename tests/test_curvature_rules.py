@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from test_check_rule import Entry, gram, power, trace
+from test_check_rule import Entry, gram, trace
 
 from singd_optax.optimizers import (
     EKFAC,
@@ -203,10 +203,10 @@ def mkor(steps):
 def adafisher(steps):
     found = []
     normalized = lambda x: (x - x.min(-1, keepdims=True)) / np.ptp(x, axis=-1, keepdims=True)
-    sides = (
-        averaged(normalized((getattr(s, name) ** 2).sum(-2)) for s in steps)
+    sides = [
+        averaged([normalized((getattr(s, name) ** 2).sum(-2)) for s in steps])
         for name in ("inputs", "output_gradients")
-    )
+    ]
     for step, u, w in zip(steps, *sides, strict=True):
         found.append(step.gradient / (u[..., :, None] * w[..., None, :] + DAMPING))
     return found

@@ -22,11 +22,11 @@ from singd_optax.optimizers._recipe import (
     shows_scaling_of,
 )
 from singd_optax.rules import (
-    ColumnFactor,
     Counter,
     DampingMode,
     Hyperparameter,
     MatrixView,
+    NoColumnFactor,
     RowFactor,
     RowMoment,
     Rule,
@@ -50,7 +50,7 @@ class FOOFState(NamedTuple):
     """
 
     K: RowFactor
-    C: ColumnFactor
+    C: NoColumnFactor
     S_K: RowMoment
     averaged: Counter
     inverted_at: Counter

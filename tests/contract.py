@@ -74,8 +74,12 @@ def _scaled(scale):
 #: Of the literature, which rest on a layer's inputs and output gradients.
 CURVATURE = (
     *("adafisher", "ekfac", "eva", "eva_f", "foof"),
-    *("kpsvd", "mkor", "tekfac", "tkfac"),
+    *("kpsvd", "mkor", "rs_kfac", "skfac", "tekfac", "tkfac"),
 )
+
+#: Those that keep vectors in the place of factors, and in which fields.
+VECTORS = {"eva": "mean_K", "eva_f": "mean_K", "adafisher": "values_K"}
+VECTORS |= {"rs_kfac": "vectors_K", "skfac": "vectors_K"}
 
 #: Name in the package -> an optimizer made with it, with a learning rate for the small problem.
 TRANSFORMATIONS = {

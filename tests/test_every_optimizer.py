@@ -8,7 +8,7 @@ import meshes
 import numpy as np
 import optax
 import pytest
-from contract import CURVATURE, assert_close, jit, loss_fn, make_step, problem
+from contract import CURVATURE, VECTORS, assert_close, jit, loss_fn, make_step, problem
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -29,9 +29,6 @@ DIRECTIONS = {
     "soft": {"direction": "polar", "softness": 0.5},
 }
 EPS = {"shampoo": {"eps": 0.03}, "caspr": {"eps": 0.03}}
-
-#: Those that keep vectors in the place of factors, and in the first of these fields.
-VECTORS = {"eva": "mean_K", "eva_f": "mean_K", "adafisher": "values_K"}
 
 everything = pytest.mark.parametrize("name", NAMES)
 

@@ -20,6 +20,7 @@ from singd_optax.layers._operation import (
     batch_and_shared,
     quadratic_of,
     safe_inverse,
+    sketch_of,
     sum_of_parts,
     turned,
 )
@@ -180,6 +181,14 @@ class PatchRows(Rows):
 
         most = 1 if exact else max(1, self.images.shape[0] // 8)
         return sum_of_parts(form, (self.images, gradients), most)
+
+    def sketch(
+        self, columns: jax.Array, weights: jax.Array | None, bias: bool, precision: Precision
+    ) -> jax.Array:
+        """Of parts of the images, one after the other."""
+        form = lambda rows: sketch_of(rows, columns, None, precision)
+        total: jax.Array = self._columns(weights, bias).accumulate(form)
+        return total
 
     def _columns(self, weights: jax.Array | None, bias: bool) -> "PatchColumns":
         images = self.images.reshape(-1, *self.images.shape[2:])

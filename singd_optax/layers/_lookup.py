@@ -14,7 +14,13 @@ from singd_optax.layers._operation import (
     batch_and_shared,
     safe_inverse,
 )
-from singd_optax.structures import Diagonal, DiagonalMatrix, Precision, StructuredMatrix
+from singd_optax.structures import (
+    Diagonal,
+    DiagonalMatrix,
+    Precision,
+    Projection,
+    StructuredMatrix,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +97,14 @@ class OneHotRows(Rows):
             share = 1 / same.sum(-1)[..., None]  # each of several equals has the sum of them all
         return _by_index(self.indices, gradients**2 * share, self.size, basis)
 
+    def sketch(
+        self, columns: jax.Array, weights: jax.Array | None, bias: bool, precision: Precision
+    ) -> jax.Array:
+        """The rows of Ω, times the diagonal of the moment."""
+        whole = Projection(Diagonal(), self.size)
+        moment, _ = self.gram(whole, weights, bias, precision)
+        return _diagonal_of(moment)[:, None] * columns
+
     def averaged(self, weights: jax.Array | None) -> "AveragedOneHotRows":
         """Frequencies of the indices in each example."""
         if weights is None:
@@ -149,6 +163,14 @@ class AveragedOneHotRows(Rows):
         equals = jnp.einsum("nst,nt->ns", _equals(self.indices, self.weights.dtype), self.weights)
         total = self.weights.sum(1, keepdims=True)
         return self.weights * equals * safe_inverse(total) ** 2
+
+    def sketch(
+        self, columns: jax.Array, weights: jax.Array | None, bias: bool, precision: Precision
+    ) -> jax.Array:
+        """The rows of Ω, times the diagonal of the moment."""
+        whole = Projection(Diagonal(), self.size)
+        moment, _ = self.gram(whole, weights, bias, precision)
+        return _diagonal_of(moment)[:, None] * columns
 
     def averaged(self, weights: jax.Array | None) -> "AveragedOneHotRows":
         """They are."""

@@ -73,6 +73,19 @@ class Rows(abc.ABC):
         """
 
     @abc.abstractmethod
+    def sketch(
+        self, columns: jax.Array, weights: jax.Array | None, bias: bool, precision: Precision
+    ) -> jax.Array:
+        """Σ w a aᵀ Ω over all positions, without the moment itself.
+
+        Args:
+          columns: Ω, (inputs, columns).
+          weights: w, (batch, shared), or None for ones.
+          bias: Whether a has a last entry that is 1.
+          precision: Of the products.
+        """
+
+    @abc.abstractmethod
     def averaged(self, weights: jax.Array | None) -> "Rows":
         """The inputs averaged over the shared axis, (batch, 1, inputs), as ``"reduce"`` wants."""
 
@@ -177,6 +190,13 @@ class PlainRows(Rows):
         most = LARGEST_PART // (rows.shape[-1] * gradients.shape[-1]) if exact else rows.shape[0]
         return sum_of_parts(form, (rows, gradients), most)
 
+    def sketch(
+        self, columns: jax.Array, weights: jax.Array | None, bias: bool, precision: Precision
+    ) -> jax.Array:
+        """Of all rows at once."""
+        rows = with_ones(self.rows, bias)
+        return sketch_of(rows, columns, weights, precision)
+
     def averaged(self, weights: jax.Array | None) -> "PlainRows":
         """The mean over the shared axis, with weights."""
         dtype = jnp.promote_types(jnp.float32, self.rows.dtype)
@@ -226,6 +246,17 @@ def quadratic_of(
         return contract("ni,ni->n", rows, rows, precision=precision)
     images = rows if matrix is None else matrix.matmul(rows.T, precision=precision).T
     return contract("ni,ni->n", rows, images, precision=precision)
+
+
+def sketch_of(
+    rows: jax.Array, columns: jax.Array, weights: jax.Array | None, precision: Precision
+) -> jax.Array:
+    """Σ w a aᵀ Ω of rows (..., inputs) with weights (...)."""
+    seen = contract("...i,ik->...k", rows, columns.astype(rows.dtype), precision=precision)
+    if weights is not None:
+        seen = seen * weights[..., None]
+    flat = rows.reshape(-1, rows.shape[-1]), seen.reshape(-1, seen.shape[-1])
+    return contract("ni,nk->ik", *flat, precision=precision)
 
 
 def safe_inverse(x: PyTree) -> jax.Array:

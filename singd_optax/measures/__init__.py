@@ -10,6 +10,7 @@ from singd_optax.measures._forming import layer_statistics
 from singd_optax.measures._mean import Mean
 from singd_optax.measures._measure import Measure, Measured, RowsOfSide, carried_fields
 from singd_optax.measures._moments import NO_MOMENTS, Moments, moments_of
+from singd_optax.measures._sketch import Sketch
 from singd_optax.measures._squares import Squares
 from singd_optax.measures._statistics import SIDES, Statistics, by_origin, is_stale
 
@@ -23,6 +24,7 @@ __all__ = [
     "Measured",
     "Moments",
     "RowsOfSide",
+    "Sketch",
     "Squares",
     "Statistics",
     "by_origin",

@@ -34,8 +34,8 @@ class Cross(Measure):
     plain moments have only where inputs and gradients are independent.
 
     Attributes:
-      weighted_by: The fields of the rule's state that are W_K and W_C, positive semi-definite, or
-        None for I.
+      weighted_by: The fields of the rule's state that, over their Frobenius norms, are W_K and W_C,
+        positive semi-definite; or None for I.
       whitened_by: Likewise those of K and C, with W_K = K Kᵀ and W_C = C Cᵀ, and Kᵀ a and Cᵀ g in
         place of a and g in the moments.
 
@@ -80,6 +80,9 @@ class Cross(Measure):
         for index, side in enumerate(sides):
             W = state[self.fields[index]] if self.fields else None
             assert not isinstance(W, jax.Array)
+            if W is not None and not is_root:
+                norm = norm_of(W)
+                W = W * (1 / jnp.where(norm > 0, norm, 1))
             size = side.rows.quadratic(W, is_root, side.bias, precision).astype(dtype)
             sizes.append(jnp.maximum(size, 0))  # rounding may leave it below
         found = []
@@ -93,3 +96,10 @@ class Cross(Measure):
             moment, _ = side.rows.gram(whitening, weights, side.bias, precision)
             found.append(moment.astype(dtype) * (largest * scale))
         return CrossMoments(found[0], found[1], jnp.sum(sizes[0] * sizes[1]) * scale)
+
+
+def norm_of(matrix: StructuredMatrix) -> jax.Array:
+    """The Frobenius norm, whatever the size of entries: squares of moments may be out of range."""
+    largest = matrix.max_abs()
+    scale = jnp.where(largest > 0, largest, 1)
+    return (matrix * (1 / scale)).frobenius_norm() * largest

@@ -18,6 +18,14 @@ from singd_optax.optimizers._kfac import KFAC, kfac, scale_by_kfac
 from singd_optax.optimizers._kpsvd import KPSVD, kpsvd, scale_by_kpsvd
 from singd_optax.optimizers._mkor import MKOR, mkor, scale_by_mkor
 from singd_optax.optimizers._recipe import optimizer
+from singd_optax.optimizers._rs_kfac import (
+    RSKFAC,
+    SKFAC,
+    rs_kfac,
+    scale_by_rs_kfac,
+    scale_by_skfac,
+    skfac,
+)
 from singd_optax.optimizers._shampoo import Shampoo, scale_by_shampoo, shampoo
 from singd_optax.optimizers._singd import SINGD, ingd, scale_by_singd, singd
 from singd_optax.optimizers._tekfac import TEKFAC, scale_by_tekfac, tekfac
@@ -31,7 +39,9 @@ __all__ = [
     "KFAC",
     "KPSVD",
     "MKOR",
+    "RSKFAC",
     "SINGD",
+    "SKFAC",
     "TEKFAC",
     "TKFAC",
     "AdaFisher",
@@ -52,6 +62,7 @@ __all__ = [
     "kpsvd",
     "mkor",
     "optimizer",
+    "rs_kfac",
     "scale_by_adafisher",
     "scale_by_caspr",
     "scale_by_ekfac",
@@ -63,12 +74,15 @@ __all__ = [
     "scale_by_kfac",
     "scale_by_kpsvd",
     "scale_by_mkor",
+    "scale_by_rs_kfac",
     "scale_by_shampoo",
     "scale_by_singd",
+    "scale_by_skfac",
     "scale_by_tekfac",
     "scale_by_tkfac",
     "shampoo",
     "singd",
+    "skfac",
     "tekfac",
     "tkfac",
 ]

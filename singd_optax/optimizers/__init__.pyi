@@ -30,7 +30,9 @@ from singd_optax.optimizers._ikfac import IKFAC as IKFAC
 from singd_optax.optimizers._kfac import KFAC as KFAC
 from singd_optax.optimizers._kpsvd import KPSVD as KPSVD
 from singd_optax.optimizers._mkor import MKOR as MKOR
+from singd_optax.optimizers._rs_kfac import RSKFAC as RSKFAC
 from singd_optax.optimizers._singd import SINGD as SINGD
+from singd_optax.optimizers._rs_kfac import SKFAC as SKFAC
 from singd_optax.optimizers._tekfac import TEKFAC as TEKFAC
 from singd_optax.optimizers._tkfac import TKFAC as TKFAC
 from singd_optax.optimizers._adafisher import AdaFisher as AdaFisher
@@ -995,7 +997,8 @@ def mkor(
         to: "absolute", as they are (the paper's), or "relative", of length √d, so that the scale of
         loss and activations drops out.
       largest: Of the entries of an inverse, > 1.
-      stabilizer: 1 - ζ, in (0, 1]: how far an inverse that is too large is drawn back to I.
+      stabilizer: 1 - ζ, in (0, 1]: how far an inverse that is too large is drawn back to I; more
+        than b1, or it grows faster than it is drawn back.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
@@ -1121,6 +1124,94 @@ def optimizer(
       >>> tx = singd_optax.optimizer(1e-2, Shampoo(b2=0.9), momentum=0.8)
       >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
       >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    """
+    ...
+
+def rs_kfac(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    rank: int = 220,
+    power_iterations: int = 3,
+    sketched: bool = False,
+    continued: bool = True,
+    use_pi: bool = True,
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """RS-KFAC, KFAC by leading eigenvectors, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
+        loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      rank: How many eigenvectors, at most the dim of a side.
+      power_iterations: How often random columns are multiplied with S before the last time.
+      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
+        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
+        approximation; exact where S has no more than this rank.
+      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
+        for 0.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_every: At least this many steps from one decomposition to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
     """
     ...
 
@@ -1997,7 +2088,8 @@ def scale_by_mkor(
         to: "absolute", as they are (the paper's), or "relative", of length √d, so that the scale of
         loss and activations drops out.
       largest: Of the entries of an inverse, > 1.
-      stabilizer: 1 - ζ, in (0, 1]: how far an inverse that is too large is drawn back to I.
+      stabilizer: 1 - ζ, in (0, 1]: how far an inverse that is too large is drawn back to I; more
+        than b1, or it grows faster than it is drawn back.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
@@ -2032,6 +2124,91 @@ def scale_by_mkor(
     References:
       Mozaffari et al., MKOR: Momentum-Enabled Kronecker-Factor-Based Optimizer Using Rank-1
       Updates, NeurIPS 2023, arXiv 2306.01685.
+    """
+    ...
+
+def scale_by_rs_kfac(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    rank: int = 220,
+    power_iterations: int = 3,
+    sketched: bool = False,
+    continued: bool = True,
+    use_pi: bool = True,
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by RS-KFAC's preconditioner: KFAC by leading eigenvectors.
+
+    For layers with sides of thousands, where whole inverses are dear. The equations are in
+    ``singd_optax.optimizers.RSKFAC``; parameters outside ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
+        loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      rank: How many eigenvectors, at most the dim of a side.
+      power_iterations: How often random columns are multiplied with S before the last time.
+      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
+        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
+        approximation; exact where S has no more than this rank.
+      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
+        for 0.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_every: At least this many steps from one decomposition to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Puiu, Randomized K-FACs: Speeding up K-FAC with Randomized Numerical Linear Algebra, 2022,
+      arXiv 2206.15397.
     """
     ...
 
@@ -2246,6 +2423,91 @@ def scale_by_singd(
       >>> value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
       >>> updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
       >>> params = optax.apply_updates(params, updates)
+    """
+    ...
+
+def scale_by_skfac(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 1.0,
+    rank: int = 220,
+    power_iterations: int = 3,
+    sketched: bool = True,
+    continued: bool = False,
+    use_pi: bool = True,
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by SKFAC's preconditioner: KFAC of one batch, by products with its rows.
+
+    The equations are in ``singd_optax.optimizers.SKFAC``; parameters outside ``layers`` pass
+    through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
+        loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      rank: How many eigenvectors, at most the dim of a side.
+      power_iterations: How often random columns are multiplied with S before the last time.
+      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
+        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
+        approximation; exact where S has no more than this rank.
+      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
+        for 0.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_every: At least this many steps from one decomposition to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Tang et al., SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate
+      Curvature, CVPR 2021.
     """
     ...
 
@@ -2636,6 +2898,94 @@ def singd(
       ...   params, opt_state, value = step(params, opt_state, x)
       >>> bool(value < 0.02)
       True
+    """
+    ...
+
+def skfac(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 1.0,
+    rank: int = 220,
+    power_iterations: int = 3,
+    sketched: bool = True,
+    continued: bool = False,
+    use_pi: bool = True,
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """SKFAC, KFAC of one batch, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
+        loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      rank: How many eigenvectors, at most the dim of a side.
+      power_iterations: How often random columns are multiplied with S before the last time.
+      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
+        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
+        approximation; exact where S has no more than this rank.
+      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
+        for 0.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_every: At least this many steps from one decomposition to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
     """
     ...
 

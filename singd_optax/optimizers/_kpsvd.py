@@ -7,6 +7,7 @@ import optax
 
 from singd_optax.layers import Layers
 from singd_optax.measures import NO_MOMENTS, Cross, Measure, Statistics
+from singd_optax.measures._cross import norm_of
 from singd_optax.optimizers._kfac import KFAC, AnyState
 from singd_optax.optimizers._recipe import (
     optimizer_of,
@@ -62,14 +63,10 @@ class KPSVD(KFAC):
         """As KFAC's, with weighted cross moments."""
         assert statistics is not None
         cross = statistics.value_of(CROSS)
-        H_K, H_C = (
-            moment * (1 / other.frobenius_norm())
-            for moment, other in ((cross.K, state.S_C), (cross.C, state.S_K))
-        )
         if self.bias_correction:  # then averages start at 0, and weights at I
             started = (state.averaged > 0).astype(view.statistics_dtype)
             state = state._replace(S_K=state.S_K * started, S_C=state.S_C * started)
-        own = statistics._replace(H_K=H_K, H_C=H_C)
+        own = statistics._replace(H_K=cross.K, H_C=cross.C)
         return super().refresh(view, state, own, gradient, count, key)
 
     def _inverted(
@@ -81,7 +78,7 @@ class KPSVD(KFAC):
         count: jax.Array,
     ) -> AnyState:
         # The root of each norm by itself: their product may be out of range.
-        scale = S_K.frobenius_norm() ** -0.25 * S_C.frobenius_norm() ** -0.25
+        scale = norm_of(S_K) ** -0.25 * norm_of(S_C) ** -0.25
         return super()._inverted(view, state, S_K * scale, S_C * scale, count)
 
 

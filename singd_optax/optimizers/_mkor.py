@@ -75,7 +75,8 @@ class MKOR(Rule):
         to: "absolute", as they are (the paper's), or "relative", of length √d, so that the scale of
         loss and activations drops out.
       largest: Of the entries of an inverse, > 1.
-      stabilizer: 1 - ζ, in (0, 1]: how far an inverse that is too large is drawn back to I.
+      stabilizer: 1 - ζ, in (0, 1]: how far an inverse that is too large is drawn back to I; more
+        than b1, or it grows faster than it is drawn back.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
     """
 
@@ -100,6 +101,13 @@ class MKOR(Rule):
         check_number("largest", self.largest, minimum=1, strict=True, schedule=False)
         check_number("stabilizer", self.stabilizer, strict=True, maximum=1, schedule=False)
         check_precision("precision", self.precision)
+        rate = self.factor_learning_rate
+        if isinstance(rate, int | float) and self.stabilizer <= rate:
+            raise ValueError(
+                f"`stabilizer` must be larger than `factor_learning_rate`, got {self.stabilizer} "
+                f"and {rate}: an inverse grows by 1 / (1 - factor_learning_rate) a refresh, and is "
+                "drawn back by 1 - stabilizer. Raise the one, or lower the other."
+            )
 
     @property
     def measures(self) -> tuple[Measure, ...]:

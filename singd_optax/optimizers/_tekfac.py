@@ -48,8 +48,8 @@ class TEKFAC(EKFAC):
         self, S_K: StructuredMatrix, values_K: jax.Array, values_C: jax.Array
     ) -> jax.Array:
         """Those of TKFAC: the products of eigenvalues over the trace, which both sides have."""
-        total = (S_K.average_trace() * S_K.dim)[..., None, None]
-        return super().scales_of_values(S_K, values_K, values_C) / total
+        total = (S_K.average_trace() * S_K.dim)[..., None]
+        return super().scales_of_values(S_K, values_K / total, values_C)
 
 
 @shows_scaling_of(TEKFAC)

@@ -27,7 +27,7 @@ from singd_optax.layers._roles import (
     RowValues,
 )
 from singd_optax.layers._view import MatrixView
-from singd_optax.measures import Cross, Mean, Measure, Moments, Squares, Statistics
+from singd_optax.measures import Cross, Mean, Measure, Moments, Sketch, Squares, Statistics
 from singd_optax.rules._averages import new_weight
 from singd_optax.rules._inverse import eigen, inverse
 from singd_optax.rules._inverse_free import FactorStepNorm, InverseFree
@@ -72,6 +72,7 @@ __all__ = [
     "RowProduct",
     "RowValues",
     "Rule",
+    "Sketch",
     "Squares",
     "Statistics",
     "choose",

@@ -18,7 +18,9 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         h = nn.LayerNorm(dtype=self.dtype)(x)
         q, k, v = (
-            nn.Dense(self.width, dtype=self.dtype, name=name)(h).reshape(*h.shape[:2], self.heads, -1)
+            nn.Dense(self.width, dtype=self.dtype, name=name)(h).reshape(
+                *h.shape[:2], self.heads, -1
+            )
             for name in ("query", "key", "value")
         )
         mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True)

@@ -71,6 +71,16 @@ def _scaled(scale):
     return lambda layers: optax.chain(scale(layers), optax.sgd(0.05))
 
 
+#: Of the literature, which rest on a layer's inputs and output gradients.
+CURVATURE = (
+    *("adafisher", "ekfac", "eva", "eva_f", "foof"),
+    *("kpsvd", "mkor", "rs_kfac", "skfac", "tekfac", "tkfac"),
+)
+
+#: Those that keep vectors in the place of factors, and in which fields.
+VECTORS = {"eva": "mean_K", "eva_f": "mean_K", "adafisher": "values_K"}
+VECTORS |= {"rs_kfac": "vectors_K", "skfac": "vectors_K"}
+
 #: Name in the package -> an optimizer made with it, with a learning rate for the small problem.
 TRANSFORMATIONS = {
     "singd": lambda layers: singd_optax.singd(0.05, layers),
@@ -137,11 +147,27 @@ TRANSFORMATIONS = {
             Polar(InverseFreeShampoo(), softness=0.5), grafting="sgd"
         )
     ),
+    "singd with cross moments": lambda layers: singd_optax.singd(0.05, layers, cross_moments=True),
+    "scale_by_ekfac of gradients": _scaled(
+        lambda layers: singd_optax.scale_by_ekfac(layers, scale_source="gradients", update_rms=0.8)
+    ),
+    **{
+        name: lambda layers, name=name: getattr(singd_optax, name)(0.05, layers)
+        for name in CURVATURE
+    },
+    **{
+        f"scale_by_{name}": _scaled(
+            lambda layers, name=name: getattr(singd_optax, f"scale_by_{name}")(
+                layers, grafting="sgd"
+            )
+        )
+        for name in CURVATURE
+    },
     "shampoo on layers": lambda layers: singd_optax.shampoo(0.05, layers, eps=0.03),
 }
 
 #: What takes a learning rate: by layers and curvature, and by gradients alone.
-ALIASES = ("singd", "ingd", "ikfac", "kfac")
+ALIASES = ("singd", "ingd", "ikfac", "kfac", *CURVATURE)
 GRADIENT_ALIASES = (
     *("shampoo", "caspr", "inverse_free_shampoo"),
     *("soap", "kl_shampoo", "kl_soap", "psgd_kron", "normuon"),

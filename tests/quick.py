@@ -36,9 +36,12 @@ ROOMS = {
         "test_matrix_axes::test_matrices[*]",
         "test_matrix_axes::test_errors",
         "test_measures::test_another_measure",
+        "test_measure_kinds::test_every_kind[dense]",
     ],
     "placement": ["test_sharding::test_layers_without_devices"],
     "rules": [
+        "test_curvature_rules::test_rule[EvaF]",
+        "test_curvature_oracles::test_foof_is_ridge_regression",
         "test_rules::test_spectral_step_stays_bounded_and_invertible",
         "test_rules::test_fixed_point_of_dense_singd_is_the_inverse",
         "test_kfac::test_factored_damping",

@@ -14,6 +14,7 @@ from contract import (
     ALIASES,
     GRADIENT_ALIASES,
     TRANSFORMATIONS,
+    VECTORS,
     assert_close,
     assert_equal,
     describe,
@@ -106,10 +107,14 @@ def test_x64(name, dtype, x64):
     params, layers, x, y = problem.__wrapped__(dtype)
     schedule = lambda count: jnp.asarray(0.05 - 0.001 * count, jnp.float64)
     options = {"damping": schedule, "factor_learning_rate": schedule, "weight_decay": schedule}
-    tx = getattr(singd_optax, name)(schedule, layers, **options)
+    alias = getattr(singd_optax, name)
+    legal = inspect.signature(alias).parameters
+    tx = alias(schedule, layers, **{key: own for key, own in options.items() if key in legal})
     new_params, opt_state, values = run(tx, layers, params, x, y, 3)
     assert describe(new_params) == describe(params)
     assert values[-1] < values[0]
+    if name in VECTORS:
+        return
     K, C = singd_optax.factors(opt_state)["first"]
     assert K.dtype == C.dtype == dtype
 
@@ -235,7 +240,7 @@ def test_injected_hyperparameters_and_schedules(name):
     alias = getattr(singd_optax, name)
     own = {"layers": layers} if name in ALIASES else {}
     names = set(inspect.signature(alias).parameters)
-    static = {"root"} & names
+    static = {"root", "rank"} & names
     own |= {"eps": 0.03} if "eps" in names else {}
     tx = optax.inject_hyperparams(alias, static_args=static)(learning_rate=0.05, **own)
     step = make_step(tx, layers)

@@ -8,7 +8,7 @@ import meshes
 import numpy as np
 import optax
 import pytest
-from contract import assert_close, jit, loss_fn, make_step, problem
+from contract import CURVATURE, VECTORS, assert_close, jit, loss_fn, make_step, problem
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -21,6 +21,7 @@ from singd_optax.training import MultiSteps, check_opt_state, check_refreshes
 NAMES = (
     *("singd", "ikfac", "kfac", "shampoo", "caspr", "inverse_free_shampoo"),
     *("soap", "kl_shampoo", "kl_soap", "psgd_kron"),
+    *CURVATURE,
     *("polar singd", "soft ikfac", "polar kfac", "soft inverse_free_shampoo"),
 )
 DIRECTIONS = {
@@ -63,15 +64,21 @@ def trained(name):
 def test_looked_into(name):
     tx, params, grads, updates, opt_state = trained(name)
     layers = layers_of(name)
-    found = singd_optax.factors(opt_state)
-    assert set(found) == set(layers)
-    for path, (K, C) in found.items():
-        assert (K.dim, C.dim) == layers[path].dims
+    of_factors = {"norm_K", "condition_C"}
+    if name in VECTORS:
+        of_factors = {f"norm_{VECTORS[name]}"}
+        with pytest.raises(ValueError, match="keep vectors"):
+            singd_optax.factors(opt_state)
+    else:
+        found = singd_optax.factors(opt_state)
+        assert set(found) == set(layers)
+        for path, (K, C) in found.items():
+            assert (K.dim, C.dim) == layers[path].dims
     numbers = singd_optax.diagnostics.layer_diagnostics(
         layers, opt_state, grads=grads, updates=updates
     )
     for path in layers:
-        assert {"norm_K", "condition_C", "update_rms", "gradient_rms"} <= set(numbers[path])
+        assert of_factors | {"update_rms", "gradient_rms"} <= set(numbers[path])
         assert float(numbers[path]["alignment"]) > 0
         assert int(numbers[path]["skipped_refreshes"]) == 0
     flat = singd_optax.diagnostics.metrics(layers, opt_state)
@@ -89,14 +96,15 @@ def test_a_damaged_state_is_seen(name):
     def damage(node):
         path = next(iter(node.rule_states))
         own = node.rule_states[path]
-        broken = own._replace(K=own.K * jnp.nan)
+        field = VECTORS.get(name, "K")
+        broken = own._replace(**{field: getattr(own, field) * jnp.nan})
         return node._replace(rule_states=node.rule_states | {path: broken})
 
     is_state = lambda node: isinstance(node, singd_optax.layers.RuleState)
     damaged = jax.tree.map(
         lambda node: damage(node) if is_state(node) else node, opt_state, is_leaf=is_state
     )
-    with pytest.raises(ValueError, match="K is not finite"):
+    with pytest.raises(ValueError, match=r"_?K( beside the factors)? is not finite"):
         check_opt_state(damaged, tx, params)
     other = optimizer("singd" if "kfac" in name else "kfac", problem()[1])
     with pytest.raises(ValueError, match="not one of this optimizer"):
@@ -165,9 +173,10 @@ def test_on_a_mesh(name):
     of_state = state_shardings(tx.init, params, shardings, placed)
     opt_state = jax.jit(tx.init, out_shardings=of_state)(params)
     (state,) = rule_states(opt_state)
-    K = state.rule_states[next(iter(placed))].K
-    even = K.dim % 2 == 0
-    assert K.entries.sharding.is_fully_replicated != even
+    own = getattr(state.rule_states[next(iter(placed))], VECTORS.get(name, "K"))
+    own = own if name in VECTORS else own.entries
+    even = own.shape[-1] % 2 == 0
+    assert own.sharding.is_fully_replicated != even
     step = make_step(tx, measured, out_shardings=(shardings, of_state, None))
     got = step(jax.device_put(params, shardings), opt_state, x, y)
     alone = optimizer(name)

@@ -70,6 +70,7 @@ class Measuring:
         self._precision = precision
         self.specs = {path: layers[path] for path in self._states}
         check(self.specs)
+        self._check_fisher(fisher)
         self._program = program
         self._fisher = fisher
         self.sampling = self._sampling(seed)._replace(loss_scale=loss_scale)
@@ -165,6 +166,18 @@ class Measuring:
             path: measured._replace(measured_at=self._states[path].rule_count)
             for path, measured in statistics.items()
         }
+
+    def _check_fisher(self, fisher: Fisher) -> None:
+        """Raise where a rule wants means of gradients that have none."""
+        for path, state in self._states.items():
+            odd = [one for one in state.rule_tag.measures if one.degrees[1] % 2]
+            if odd and fisher != "empirical":
+                raise ValueError(
+                    f"The rule {state.rule_tag.name} of layer {path!r} rests on the mean of output "
+                    f"gradients, and those of fisher={fisher!r} have mean zero: labels are drawn "
+                    "from the model's own predictions. Use fisher='empirical', or an optimizer "
+                    "of second moments (singd, kfac, ekfac)."
+                )
 
     def _tap(self, path: str, slot: Statistics) -> Tap:
         spec, state = self.specs[path], self._states[path]

@@ -8,9 +8,10 @@ import numpy as np
 
 from singd_optax._types import PyTree
 from singd_optax.diagnostics._condition import condition_number
-from singd_optax.layers import Layers, LayerSpec, factors, rule_states
+from singd_optax.layers import Layers, LayerSpec
 from singd_optax.layers._check import check_layers, check_params
 from singd_optax.layers._roles import role_of_factors, roles_of
+from singd_optax.layers._states import known_rule_states
 from singd_optax.layers._tree import Leaves
 from singd_optax.structures import StructuredMatrix
 
@@ -28,7 +29,8 @@ def layer_diagnostics(
     For each layer that has factors (layers of a stack apart, kernel and bias together):
 
     - ``norm_K``, ``norm_C``: Frobenius norms of the factors (for KFAC, of the inverses or the
-      eigenvectors); √dim at the start.
+      eigenvectors); √dim at the start. Rules that keep vectors in their place (Eva, AdaFisher) have
+      neither these nor the next.
     - ``condition_K``, ``condition_C``: see ``condition_number``.
     - ``norm_m_K``, ``norm_S_C``, ...: norms of what the rule keeps beside the factors: momenta,
       averaged moments, products, by the names of the fields of its state.
@@ -52,7 +54,7 @@ def layer_diagnostics(
       Path of a layer -> name -> array, of shape () or that of the stack.
 
     Raises:
-      ValueError: The state has no factors, or the trees do not match ``layers``.
+      ValueError: The state is of another optimizer, or the trees do not match ``layers``.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
@@ -72,10 +74,10 @@ def layer_diagnostics(
       ['alignment', 'condition_C', 'condition_K', 'gradient_rms']
     """
     check_layers(layers)
-    factors(opt_state)
+    states = known_rule_states(opt_state)
     given = {name: Leaves(tree) for name, tree in _given(grads, updates)}
     numbers: dict[str, dict[str, jax.Array]] = {}
-    for state in rule_states(opt_state):
+    for state in states:
         specs = [layers[path] for path in state.rule_states if path in layers]
         for name, leaves in given.items():
             check_params(specs, leaves, name)
@@ -118,7 +120,7 @@ def metrics(
       ``"<prefix>/<path>/<name>"`` -> scalar; in a stack, ``"<path>[<index>]"``.
 
     Raises:
-      ValueError: The state has no factors, or the trees do not match ``layers``.
+      ValueError: The state is of another optimizer, or the trees do not match ``layers``.
     """
     numbers = layer_diagnostics(
         layers, opt_state, grads=grads, updates=updates, exact_dim=exact_dim

@@ -18,7 +18,11 @@ from singd_optax.layers._operation import (
     Rows,
     Whitening,
     batch_and_shared,
+    quadratic_of,
     safe_inverse,
+    sketch_of,
+    sum_of_parts,
+    turned,
 )
 from singd_optax.structures import Columns, Precision, StructuredMatrix, contract
 
@@ -131,16 +135,69 @@ class PatchRows(Rows):
         self, factor: Whitening, weights: jax.Array | None, bias: bool, precision: Precision
     ) -> tuple[StructuredMatrix, jax.Array]:
         """In the way that the factor's structure needs: see ``PatchColumns``."""
-        images = self.images.reshape(-1, *self.images.shape[2:])
-        columns = PatchColumns(images, self._pixel_weights(weights), bias, self.convolution)
+        columns = self._columns(weights, bias)
         squares = columns.squares(precision=precision).sum()
         return factor.gram_by_columns(columns, precision=precision), squares
+
+    def sums(self, weights: jax.Array | None, bias: bool, precision: Precision) -> jax.Array:
+        """One entry of the window after the other."""
+        del precision
+        columns = self._columns(weights, bias)
+        total = columns.sums().sum(0)
+        if not bias:
+            return total
+        return jnp.concatenate([total, columns.totals().sum(keepdims=True).astype(total.dtype)])
+
+    def quadratic(
+        self, matrix: StructuredMatrix | None, is_root: bool, bias: bool, precision: Precision
+    ) -> jax.Array:
+        """Of squares one entry of the window after the other; with a matrix, of parts of images."""
+        columns = self._columns(None, bias)
+        if matrix is None:
+            found = columns.row_squares(precision=precision)
+        else:
+            form = lambda rows: quadratic_of(rows, matrix, is_root, precision)
+            found = columns.map_parts(form)
+        return found.reshape(self.images.shape[0], -1)
+
+    def squared_products(
+        self,
+        basis: StructuredMatrix | None,
+        gradients: jax.Array,
+        bias: bool,
+        exact: bool,
+        precision: Precision,
+    ) -> jax.Array:
+        """Of parts of the examples, of which each is some images; exactly, one by one."""
+
+        def form(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+            own = PatchRows(part[0], self.convolution)._columns(None, bias)
+            rows = own._rows(0, own.shape[1]).astype(gradients.dtype)
+            rows = turned(rows, basis, precision)
+            flat = part[1].reshape(-1, part[1].shape[-1])
+            if exact:
+                return contract("ni,no->io", rows, flat, precision=precision) ** 2
+            return contract("ni,no->io", rows**2, flat**2, precision=precision)
+
+        most = 1 if exact else max(1, self.images.shape[0] // 8)
+        return sum_of_parts(form, (self.images, gradients), most)
+
+    def sketch(
+        self, columns: jax.Array, weights: jax.Array | None, bias: bool, precision: Precision
+    ) -> jax.Array:
+        """Of parts of the images, one after the other."""
+        form = lambda rows: sketch_of(rows, columns, None, precision)
+        total: jax.Array = self._columns(weights, bias).accumulate(form)
+        return total
+
+    def _columns(self, weights: jax.Array | None, bias: bool) -> "PatchColumns":
+        images = self.images.reshape(-1, *self.images.shape[2:])
+        return PatchColumns(images, self._pixel_weights(weights), bias, self.convolution)
 
     def averaged(self, weights: jax.Array | None) -> PlainRows:
         """Mean patches, by averaging once for each entry of the window."""
         batch, shared = self.images.shape[:2]
-        images = self.images.reshape(-1, *self.images.shape[2:])
-        columns = PatchColumns(images, self._pixel_weights(weights), False, self.convolution)
+        columns = self._columns(weights, False)
         sums = columns.sums().reshape(batch, shared, -1).sum(1)
         total = columns.totals().reshape(batch, shared).sum(1)
         return PlainRows((sums * safe_inverse(total)[:, None])[:, None])
@@ -211,6 +268,18 @@ class PatchColumns(Columns):
             return squares
         return jnp.concatenate([squares, self.totals().sum(keepdims=True).astype(squares.dtype)])
 
+    def row_squares(self, *, precision: Precision = "highest") -> jax.Array:
+        """The sum of squares of each row, without its weight, (images, output pixels)."""
+
+        def add(total: jax.Array, entry: jax.Array) -> tuple[jax.Array, None]:
+            view = self._view(self.images, entry)
+            return total + contract("npc,npc->np", view, view, precision=precision), None
+
+        offsets = jnp.asarray(self.convolution.offsets(), jnp.int32)
+        dtype = jnp.promote_types(jnp.float32, self.images.dtype)
+        start = jnp.full((self.images.shape[0], math.prod(self._sizes)), float(self.bias), dtype)
+        return jax.lax.scan(add, start, offsets)[0]
+
     def sums(self) -> jax.Array:
         """Weighted sums over pixels, (images, channels x window), at least float32."""
         weights = None if self.weights is None else self.weights.reshape(self.images.shape[0], -1)
@@ -236,9 +305,7 @@ class PatchColumns(Columns):
         size: int | None = None,
     ) -> PyTree:
         """Sums over parts of at most an eighth of the images, if there are as many."""
-        count = self.images.shape[0]
-        part = max(d for d in range(1, max(1, count // 8) + 1) if count % d == 0)
-        parts = jax.tree.map(lambda x: x.reshape(count // part, part, *x.shape[1:]), self)
+        parts = self._parts()
 
         def form_part(columns: PatchColumns) -> PyTree:
             return form(columns._rows(start, self.shape[1] if size is None else size))
@@ -249,6 +316,17 @@ class PatchColumns(Columns):
         one = jax.tree.map(lambda x: x[0], parts)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(form_part, one))
         return jax.lax.scan(step, zeros, parts)[0]
+
+    def map_parts(self, form: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """``form`` of all columns of the rows, (rows, ...), of one part after the other."""
+        found = jax.lax.map(lambda part: form(part._rows(0, self.shape[1])), self._parts())
+        return found.reshape(-1, *found.shape[2:])
+
+    def _parts(self) -> "PatchColumns":
+        """Parts of at most an eighth of the images, along one more axis."""
+        count = self.images.shape[0]
+        part = max(d for d in range(1, max(1, count // 8) + 1) if count % d == 0)
+        return jax.tree.map(lambda x: x.reshape(count // part, part, *x.shape[1:]), self)
 
     def _rows(self, start: jax.Array | int, size: int) -> jax.Array:
         """Columns ``start`` to ``start + size`` of all rows, from the channels they belong to."""

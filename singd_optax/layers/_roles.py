@@ -9,14 +9,14 @@ from typing import Annotated, Literal, NamedTuple
 
 import jax
 
-from singd_optax.structures import StructuredMatrix
+from singd_optax.structures import IdentityMatrix, StructuredMatrix
 
 #: "factor": multiplies gradients. "basis": likewise, and is orthogonal. "product": made of factors,
 #: multiplies gradients in their place. "factor_momentum": of steps on factors. "moment": of
 #: gradients, or of rows. "values": one number for each row or column. "number", "counter": one for
-#: each matrix of the stack.
+#: each matrix of the stack. "none": the identity, on a side that the rule has no factor of.
 Kind = Literal[
-    "factor", "basis", "product", "factor_momentum", "moment", "values", "number", "counter"
+    "factor", "basis", "product", "factor_momentum", "moment", "values", "number", "counter", "none"
 ]
 
 #: Kinds that are kept in the factors' dtypes; all others are in that of statistics, or int32.
@@ -49,6 +49,7 @@ class Role(NamedTuple):
 
 RowFactor = Annotated[StructuredMatrix, Role("factor", 0)]
 ColumnFactor = Annotated[StructuredMatrix, Role("factor", 1)]
+NoColumnFactor = Annotated[IdentityMatrix, Role("none", 1)]
 RowBasis = Annotated[StructuredMatrix, Role("basis", 0)]
 ColumnBasis = Annotated[StructuredMatrix, Role("basis", 1)]
 RowProduct = Annotated[StructuredMatrix | None, Role("product", 0)]
@@ -61,6 +62,7 @@ RowValues = Annotated[jax.Array, Role("values", 0)]
 ColumnValues = Annotated[jax.Array, Role("values", 1)]
 Entries = Annotated[jax.Array, Role("moment")]
 RowEntries = Annotated[jax.Array, Role("moment", 0)]
+ColumnEntries = Annotated[jax.Array, Role("moment", 1)]
 Number = Annotated[jax.Array, Role("number")]
 Counter = Annotated[jax.Array, Role("counter")]
 
@@ -77,8 +79,9 @@ def multiplying_sides(state: type) -> dict[str, int | None]:
 
 
 def role_of_factors(state: type) -> dict[str, Role]:
-    """The fields that multiply gradients, factors and bases, with their roles."""
-    return {n: role for n, role in roles_of(state).items() if role.kind in ("factor", "basis")}
+    """The fields that multiply gradients, factors and bases, with their roles; and identities."""
+    kinds = ("factor", "basis", "none")
+    return {n: role for n, role in roles_of(state).items() if role.kind in kinds}
 
 
 def roles_of(state: type) -> dict[str, Role]:

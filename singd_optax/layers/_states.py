@@ -180,13 +180,30 @@ def factors(opt_state: PyTree) -> dict[str, Factors]:
     Raises:
       ValueError: There are no factors in this state.
     """
-    states = rule_states(opt_state)
+    states = known_rule_states(opt_state)
     found = {path: factors_of(own) for state in states for path, own in state.rule_states.items()}
     pairs = {path: pair for path, pair in found.items() if pair is not None}
-    if not states or (found and not pairs):  # all layers may be masked out
-        raise ValueError(
-            "This optimizer state has no Kronecker factors: got a state of type "
-            f"{type(opt_state).__name__}. Pass the state that tx.init(params) of an optimizer of "
-            "singd_optax returned (also inside optax.chain, optax.partition, ...)."
-        )
+    if found and not pairs:  # all layers may be masked out
+        raise _no_factors(opt_state)
     return pairs
+
+
+def known_rule_states(opt_state: PyTree) -> list[RuleState]:
+    """The states of rules in an optimizer's, of which there must be one.
+
+    Raises:
+      ValueError: There are none.
+    """
+    states = rule_states(opt_state)
+    if not states:
+        raise _no_factors(opt_state)
+    return states
+
+
+def _no_factors(opt_state: PyTree) -> ValueError:
+    return ValueError(
+        "This optimizer state has no Kronecker factors: got a state of type "
+        f"{type(opt_state).__name__}. Pass the state that tx.init(params) of an optimizer of "
+        "singd_optax returned (also inside optax.chain, optax.partition, ...); those of eva, "
+        "eva_f and adafisher keep vectors in the place of factors."
+    )

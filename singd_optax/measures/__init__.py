@@ -5,17 +5,27 @@ a call's inputs or output gradients as [batch, shared, features]. What a measure
 state (factors that whiten, a basis) rides to the layer by the names of that state's fields.
 """
 
+from singd_optax.measures._cross import Cross, CrossMoments
 from singd_optax.measures._forming import layer_statistics
+from singd_optax.measures._mean import Mean
 from singd_optax.measures._measure import Measure, Measured, RowsOfSide, carried_fields
-from singd_optax.measures._moments import Moments, moments_of
+from singd_optax.measures._moments import NO_MOMENTS, Moments, moments_of
+from singd_optax.measures._sketch import Sketch
+from singd_optax.measures._squares import Squares
 from singd_optax.measures._statistics import SIDES, Statistics, by_origin, is_stale
 
 __all__ = [
+    "NO_MOMENTS",
     "SIDES",
+    "Cross",
+    "CrossMoments",
+    "Mean",
     "Measure",
     "Measured",
     "Moments",
     "RowsOfSide",
+    "Sketch",
+    "Squares",
     "Statistics",
     "by_origin",
     "carried_fields",

@@ -120,9 +120,11 @@ def _statistics(
         count = examples
     undo = {"batch": examples, "batch+sequence": positions, None: jnp.ones((), dtype)}
     bias = spec.bias_shape is not None
-    of_inputs = RowsOfSide(rows, weights, bias, safe_inverse(count) * times)
+    average = safe_inverse(count) * times
     scale = undo[spec.loss_average] * times
-    of_gradients = RowsOfSide(PlainRows(gradients), None, False, scale)
+    of_inputs = RowsOfSide(rows, weights, bias, average, average, scale)
+    as_they_are = jnp.asarray(times, dtype)
+    of_gradients = RowsOfSide(PlainRows(gradients), None, False, scale, as_they_are, scale)
     sides = (of_gradients, of_inputs) if transposed else (of_inputs, of_gradients)
     arrays = cast(Mapping[str, StructuredMatrix | jax.Array], state)
     moments = moments_of(measures).of_rows(spec, *sides, arrays, precision)

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -21,27 +21,36 @@ class RowsOfSide(NamedTuple):
       rows: Of the inputs, or of the output gradients.
       weights: (batch, shared), or None for ones.
       bias: Whether a row has a last entry that is 1.
-      scale: What the sum over rows is multiplied with: 1 over their number for inputs, what undoes
-        the average of the loss for gradients.
+      scale: What a sum of their squares is multiplied with: 1 over their number for inputs, what
+        undoes the average of the loss for gradients.
+      scale_of_sums: What their sum is multiplied with: likewise for inputs, 1 for gradients, which
+        are those of an average already.
+      scale_of_pairs: What a sum of squares of inputs times squares of gradients is multiplied
+        with: that of gradients, on both sides.
     """
 
     rows: Rows
     weights: jax.Array | None
     bias: bool
     scale: jax.Array
+    scale_of_sums: jax.Array
+    scale_of_pairs: jax.Array
 
 
 class Measure(abc.ABC):
     """What a rule wants to know of a layer; a frozen, hashable dataclass without arrays.
 
     Values add up over the calls of a layer, over micro-batches and over shards.
-
-    Attributes:
-      degrees: The powers of inputs and of output gradients in the value, by which it is scaled
-        where these have other units: (2, 2) for Σ a² g².
     """
 
-    degrees: ClassVar[tuple[int, int]]
+    @property
+    @abc.abstractmethod
+    def degrees(self) -> tuple[int, int]:
+        """The powers of inputs and of output gradients in the value: (2, 2) for Σ a² g².
+
+        By them it is scaled where these have other units. An odd power of gradients is that of a
+        mean, which is zero where labels are drawn from the model's predictions.
+        """
 
     @property
     @abc.abstractmethod
@@ -87,12 +96,16 @@ class Measured:
     def scaled(self, inputs: ArrayLike, gradients: ArrayLike) -> "Measured":
         """The value where squares of inputs, and of gradients, are this many times larger."""
         a, g = self.measure.degrees
-        factor = inputs ** (a / 2) * gradients ** (g / 2)
-        return self.times(factor)
+        return self.times(_power(inputs, a) * _power(gradients, g))
 
     def times(self, factor: ArrayLike) -> "Measured":
         """The value, multiplied."""
         return Measured(jax.tree.map(lambda leaf: leaf * factor, self.value), self.measure)
+
+
+def _power(squares: ArrayLike, degree: int) -> ArrayLike:
+    """Of units of squares; only odd powers need a root."""
+    return squares ** (degree // 2) if degree % 2 == 0 else squares ** (degree / 2)
 
 
 def carried_fields(

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,14 @@ import jax.numpy as jnp
 from singd_optax._types import PyTree
 from singd_optax.layers import MatrixView
 from singd_optax.measures._measure import Measure, RowsOfSide
-from singd_optax.structures import Precision, Projection, StructuredMatrix
+from singd_optax.structures import (
+    Diagonal,
+    Identity,
+    Precision,
+    Projection,
+    Structure,
+    StructuredMatrix,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,14 +25,23 @@ class Moments(Measure):
 
     Attributes:
       whitened_by: The fields of the rule's state that are K and C, or None for plain moments.
+      structures: What the two sides are projected onto, None for the layer's own structures;
+        ``Identity()`` turns a side off, so that its rows are not multiplied with each other. For
+        plain moments only.
 
+    >>> from singd_optax.structures import Identity
     >>> Moments(whitened_by=("K", "C")).fields
     ('K', 'C')
+    >>> of_inputs = Moments(structures=(None, Identity()))
     """
 
     whitened_by: tuple[str, str] | None = None
+    structures: tuple[Structure | None, Structure | None] = (None, None)
 
-    degrees: ClassVar[tuple[int, int]] = (2, 2)
+    @property
+    def degrees(self) -> tuple[int, int]:
+        """Of both sides; statistics scale each by its own."""
+        return 2, 2
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -41,8 +56,13 @@ class Moments(Measure):
         """Zero matrices in the structures of the layer."""
         K, C = (
             structure.zeros(dim, view.statistics_dtype, view.stack_shape)
-            for structure, dim in zip(view.structures, view.dims, strict=True)
+            for structure, dim in zip(self.structures_of(view), view.dims, strict=True)
         )
+        return K, C
+
+    def structures_of(self, view: MatrixView) -> tuple[Structure, Structure]:
+        """Those of the values of a layer."""
+        K, C = (own or given for own, given in zip(self.structures, view.structures, strict=True))
         return K, C
 
     def of_rows(
@@ -55,19 +75,26 @@ class Moments(Measure):
     ) -> tuple[tuple[StructuredMatrix, jax.Array], tuple[StructuredMatrix, jax.Array]]:
         """(H_K, mean_U) and (H_C, mean_G): the traces fall out of the same rows."""
         sides = []
+        dtype = view.statistics_dtype
         for index, side in enumerate((inputs, gradients)):
             name = self.fields[index] if self.fields else ""
-            plain = Projection(view.structures[index], view.dims[index])
+            structure = self.structures_of(view)[index]
+            is_off = self.structures[index] == Identity()
+            # The trace of a side that is off falls out of squares, which any kind of rows has.
+            plain = Projection(Diagonal() if is_off else structure, view.dims[index])
             whitening = state.get(name, plain)  # late whitening leaves them out
             assert not isinstance(whitening, jax.Array)
             moment, squares = side.rows.gram(whitening, side.weights, side.bias, precision)
-            dtype = view.statistics_dtype
+            if is_off:
+                moment = structure.zeros(view.dims[index], dtype)
             mean = squares.astype(dtype) * (side.scale / view.dims[index])
             sides.append((moment.astype(dtype) * side.scale, mean))
         return sides[0], sides[1]
 
 
 PLAIN = Moments()
+#: For rules that want other measures alone: statistics have their mean traces then.
+NO_MOMENTS = Moments(structures=(Identity(), Identity()))
 
 
 def moments_of(measures: tuple[Measure, ...]) -> Moments:

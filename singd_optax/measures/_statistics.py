@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from singd_optax._types import PyTree
 from singd_optax.layers import MatrixView
 from singd_optax.measures._measure import Measure, Measured
 from singd_optax.measures._moments import Moments, moments_of, zero_mean
@@ -70,6 +71,14 @@ class Statistics(NamedTuple):
         )
         zeros = cls(H_K, H_C, zero_mean(view), zero_mean(view), others=others)
         return zeros._replace(transposed=zeros) if getattr(view, "tied", False) else zeros
+
+    def value_of(self, measure: Measure) -> PyTree:
+        """The value of one of the rule's measures beside moments.
+
+        Args:
+          measure: As the rule says it.
+        """
+        return next(other.value for other in self.others if other.measure == measure)
 
     def scaled(self, *, inputs: ArrayLike = 1, gradients: ArrayLike = 1) -> "Statistics":
         """The statistics in other units: squares of inputs, or of gradients, times a number."""

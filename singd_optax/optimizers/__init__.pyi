@@ -7,6 +7,7 @@ import optax
 from jax.typing import DTypeLike
 
 from singd_optax.layers import Layers, MatrixAxes
+from singd_optax.optimizers._ekfac import ScaleSource
 from singd_optax.optimizers._kfac import InverseMethod
 from singd_optax.optimizers._psgd_kron import Geometry
 from singd_optax.optimizers._recipe import Mask
@@ -27,16 +28,102 @@ from singd_optax.transforms import KLClip
 from singd_optax.transforms._direction_options import DirectionName
 from singd_optax.transforms._grafting import GraftedStep
 from singd_optax.optimizers._caspr import CASPR as CASPR
+from singd_optax.optimizers._ekfac import EKFAC as EKFAC
+from singd_optax.optimizers._foof import FOOF as FOOF
 from singd_optax.optimizers._ikfac import IKFAC as IKFAC
 from singd_optax.optimizers._kfac import KFAC as KFAC
 from singd_optax.optimizers._kl_soap import KLSOAP as KLSOAP
+from singd_optax.optimizers._kpsvd import KPSVD as KPSVD
+from singd_optax.optimizers._mkor import MKOR as MKOR
+from singd_optax.optimizers._rs_kfac import RSKFAC as RSKFAC
 from singd_optax.optimizers._singd import SINGD as SINGD
+from singd_optax.optimizers._rs_kfac import SKFAC as SKFAC
 from singd_optax.optimizers._soap import SOAP as SOAP
+from singd_optax.optimizers._tekfac import TEKFAC as TEKFAC
+from singd_optax.optimizers._tkfac import TKFAC as TKFAC
+from singd_optax.optimizers._adafisher import AdaFisher as AdaFisher
+from singd_optax.optimizers._eva import Eva as Eva
+from singd_optax.optimizers._eva import EvaF as EvaF
 from singd_optax.optimizers._inverse_free_shampoo import InverseFreeShampoo as InverseFreeShampoo
 from singd_optax.optimizers._kl_shampoo import KLShampoo as KLShampoo
 from singd_optax.optimizers._normuon import NorMuon as NorMuon
 from singd_optax.optimizers._psgd_kron import PSGDKron as PSGDKron
 from singd_optax.optimizers._shampoo import Shampoo as Shampoo
+
+def adafisher(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = 0.001,
+    damping_mode: DampingMode = 'absolute',
+    factor_learning_rate: Hyperparameter = 0.05,
+    normalized: bool = True,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """AdaFisher, diagonals of both Kronecker factors, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the paper's: entries of h are between 0 and 1), or "relative" to
+        the mean of h_K h_Cᵀ.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      normalized: Whether each side's diagonal is brought to [0, 1]; if not, the method is KFAC
+        with diagonal factors, and the damping better relative.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
 
 def caspr(
     learning_rate: Hyperparameter,
@@ -117,6 +204,307 @@ def caspr(
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def ekfac(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    scale_source: ScaleSource = 'rows',
+    exact_squares: bool = False,
+    basis_every: int = 1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """EKFAC, KFAC with the Fisher's own diagonal in its eigenbasis, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to the mean of s, so that the scale of
+        loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      scale_source: "rows", squares of each example's gradient, when statistics are formed; or
+        "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
+        batch, follow more closely, and need no statistic beside KFAC's.
+      exact_squares: Whether squares by "rows" are those of an example's gradient where it has
+        several positions (tokens, pixels), and not of each position's: as dear as the gradient.
+      basis_every: At least this many steps from one decomposition to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def eva(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = 0.1,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.95,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Eva, KFAC of rank one, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the paper's), or "relative" to the size of the term of rank one, so
+        that the scale of loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new mean in the averages, in (0, 1], or a schedule.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def eva_f(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = 0.1,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.95,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Eva-f, FOOF of rank one, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the paper's), or "relative" to the size of the term of rank one, so
+        that the scale of loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new mean in the averages, in (0, 1], or a schedule.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def foof(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """FOOF, gradient descent on neurons, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to Tr S_K / d_i, so that the scale of
+        activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
+        schedule.
+      inverse_every: At least this many steps from one inversion to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
 
     Raises:
       ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
@@ -225,6 +613,7 @@ def ingd(
     damping_mode: DampingMode | None = None,
     factor_momentum: Hyperparameter = 0.0,
     factor_init: FactorInit | None = None,
+    cross_moments: bool = False,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -265,6 +654,11 @@ def ingd(
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
         be learnt. None is "statistics" with a spectral step norm, else "identity".
+      cross_moments: Whether E[|Cᵀ g|² Kᵀ a aᵀ K] / d_o takes the place of (Tr H_C / d_o) H_K, and
+        likewise for C: each input counts by the size of its own gradient. K and C then approach
+        the matrix normal distribution of highest likelihood of the examples' gradients, that is
+        an inverse-free ``TKFAC``, in every structure; where inputs and gradients are independent
+        the two are the same.
       precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
@@ -689,6 +1083,166 @@ def kl_soap(
     """
     ...
 
+def kpsvd(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    bias_correction: bool = True,
+    use_pi: bool = True,
+    inverse_method: InverseMethod = 'cholesky',
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """KPSVD, the Kronecker product nearest to the Fisher, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
+        the scale of loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
+        not, they start at I.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
+        good in bfloat16, at twice the products, and what polar directions need, which make it of
+        "cholesky"; or "eigh", which damps the product and not the factors.
+      inverse_every: At least this many steps from one inversion to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def mkor(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    factor_learning_rate: Hyperparameter = 0.05,
+    damping_mode: DampingMode = 'relative',
+    largest: float = 10.0,
+    stabilizer: float = 0.1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 10,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """MKOR, inverses by updates of rank one, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      factor_learning_rate: b1, the weight of a new v vᵀ, in (0, 1), or a schedule.
+      damping_mode: How long the v are beside the I that the averages start at and are drawn back
+        to: "absolute", as they are (the paper's), or "relative", of length √d, so that the scale of
+        loss and activations drops out.
+      largest: Of the entries of an inverse, > 1.
+      stabilizer: 1 - ζ, in (0, 1]: how far an inverse that is too large is drawn back to I; more
+        than b1, or it grows faster than it is drawn back.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
 def normuon(
     learning_rate: Hyperparameter,
     layers: Layers | None = None,
@@ -977,6 +1531,168 @@ def psgd_kron(
     """
     ...
 
+def rs_kfac(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    rank: int = 220,
+    power_iterations: int = 3,
+    sketched: bool = False,
+    continued: bool = True,
+    use_pi: bool = True,
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """RS-KFAC, KFAC by leading eigenvectors, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
+        loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      rank: How many eigenvectors, at most the dim of a side.
+      power_iterations: How often random columns are multiplied with S before the last time.
+      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
+        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
+        approximation; exact where S has no more than this rank.
+      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
+        for 0.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_every: At least this many steps from one decomposition to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def scale_by_adafisher(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = 0.001,
+    damping_mode: DampingMode = 'absolute',
+    factor_learning_rate: Hyperparameter = 0.05,
+    normalized: bool = True,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by AdaFisher's preconditioner: diagonals of both Kronecker factors.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    G / (h_K h_Cᵀ + λ). Structures of layers are not used. The equations are in
+    ``singd_optax.optimizers.AdaFisher``; parameters outside ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the paper's: entries of h are between 0 and 1), or "relative" to
+        the mean of h_K h_Cᵀ.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      normalized: Whether each side's diagonal is brought to [0, 1]; if not, the method is KFAC
+        with diagonal factors, and the damping better relative.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Gomes et al., AdaFisher: Adaptive Second Order Optimization via Fisher Information, ICLR 2025,
+      arXiv 2405.16397.
+    """
+    ...
+
 def scale_by_caspr(
     layers: Layers | None = None,
     *,
@@ -1068,6 +1784,315 @@ def scale_by_caspr(
       >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(4)
       Array([[1., 0.],
              [0., 1.]], dtype=float32)
+    """
+    ...
+
+def scale_by_ekfac(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    scale_source: ScaleSource = 'rows',
+    exact_squares: bool = False,
+    basis_every: int = 1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by EKFAC's preconditioner: KFAC's eigenbases, the Fisher's own diagonal.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    K [ (Kᵀ G C) / (s + λ) ] Cᵀ, with K and C the eigenvectors of KFAC's second moments. The
+    equations are in ``singd_optax.optimizers.EKFAC``; parameters outside ``layers`` pass through
+    unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to the mean of s, so that the scale of
+        loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      scale_source: "rows", squares of each example's gradient, when statistics are formed; or
+        "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
+        batch, follow more closely, and need no statistic beside KFAC's.
+      exact_squares: Whether squares by "rows" are those of an example's gradient where it has
+        several positions (tokens, pixels), and not of each position's: as dear as the gradient.
+      basis_every: At least this many steps from one decomposition to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      George et al., Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis,
+      NeurIPS 2018, arXiv 1806.03884.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model = nn.Dense(3)
+      >>> x = jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = optax.chain(singd_optax.scale_by_ekfac(layers), optax.scale_by_learning_rate(0.1))
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      >>> updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      >>> params = optax.apply_updates(params, updates)
+    """
+    ...
+
+def scale_by_eva(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = 0.1,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.95,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Eva's preconditioner: KFAC of rank one, by vectors.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    [ G - (āᵀ G ḡ) / (λ + |ā|² |ḡ|²) ā ḡᵀ ] / λ. Structures of layers are not used. The equations
+    are in ``singd_optax.optimizers.Eva``; parameters outside ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the paper's), or "relative" to the size of the term of rank one, so
+        that the scale of loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new mean in the averages, in (0, 1], or a schedule.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Zhang et al., Eva: A General Vectorized Approximation Framework for Second-order
+      Optimization, ICLR 2023, arXiv 2308.02123.
+    """
+    ...
+
+def scale_by_eva_f(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = 0.1,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.95,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Eva-f's preconditioner: FOOF of rank one, by a vector.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    [ G - ā (āᵀ G) / (λ + |ā|²) ] / λ. Structures of layers are not used. The equations are in
+    ``singd_optax.optimizers.EvaF``; parameters outside ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the paper's), or "relative" to the size of the term of rank one, so
+        that the scale of loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new mean in the averages, in (0, 1], or a schedule.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Zhang et al., Eva: A General Vectorized Approximation Framework for Second-order
+      Optimization, ICLR 2023, arXiv 2308.02123.
+    """
+    ...
+
+def scale_by_foof(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by FOOF's preconditioner: gradient descent on neurons.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    (S_K + λ I)^-1 G, with S_K a moving average of the second moment of inputs. The structure of a
+    layer's C is not used. The equations are in ``singd_optax.optimizers.FOOF``; parameters outside
+    ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to Tr S_K / d_i, so that the scale of
+        activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
+        schedule.
+      inverse_every: At least this many steps from one inversion to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Benzing, Gradient Descent on Neurons and its Link to Approximate Second-Order Optimization,
+      ICML 2022, arXiv 2201.12250.
     """
     ...
 
@@ -1546,6 +2571,163 @@ def scale_by_kl_soap(
     """
     ...
 
+def scale_by_kpsvd(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    bias_correction: bool = True,
+    use_pi: bool = True,
+    inverse_method: InverseMethod = 'cholesky',
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by KPSVD's preconditioner: the Kronecker product nearest to the Fisher.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    (S_K / √σ + π √λ I)^-1 G (S_C / √σ + √λ / π I)^-1. The equations are in
+    ``singd_optax.optimizers.KPSVD``; parameters outside ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
+        the scale of loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
+        not, they start at I.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
+        good in bfloat16, at twice the products, and what polar directions need, which make it of
+        "cholesky"; or "eigh", which damps the product and not the factors.
+      inverse_every: At least this many steps from one inversion to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Koroko et al., Efficient Approximations of the Fisher Matrix in Neural Networks using
+      Kronecker Product Singular Value Decomposition, 2022, arXiv 2201.10285.
+    """
+    ...
+
+def scale_by_mkor(
+    layers: Layers,
+    *,
+    factor_learning_rate: Hyperparameter = 0.05,
+    damping_mode: DampingMode = 'relative',
+    largest: float = 10.0,
+    stabilizer: float = 0.1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by MKOR's preconditioner: inverses by updates of rank one.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes K G C,
+    with K and C the inverses of moving averages of ā āᵀ and ḡ ḡᵀ, which nothing is inverted for.
+    The equations are in ``singd_optax.optimizers.MKOR``; parameters outside ``layers`` pass through
+    unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      factor_learning_rate: b1, the weight of a new v vᵀ, in (0, 1), or a schedule.
+      damping_mode: How long the v are beside the I that the averages start at and are drawn back
+        to: "absolute", as they are (the paper's), or "relative", of length √d, so that the scale of
+        loss and activations drops out.
+      largest: Of the entries of an inverse, > 1.
+      stabilizer: 1 - ζ, in (0, 1]: how far an inverse that is too large is drawn back to I; more
+        than b1, or it grows faster than it is drawn back.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Mozaffari et al., MKOR: Momentum-Enabled Kronecker-Factor-Based Optimizer Using Rank-1
+      Updates, NeurIPS 2023, arXiv 2306.01685.
+    """
+    ...
+
 def scale_by_normuon(
     layers: Layers | None = None,
     *,
@@ -1740,6 +2922,92 @@ def scale_by_psgd_kron(
     """
     ...
 
+def scale_by_rs_kfac(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    rank: int = 220,
+    power_iterations: int = 3,
+    sketched: bool = False,
+    continued: bool = True,
+    use_pi: bool = True,
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by RS-KFAC's preconditioner: KFAC by leading eigenvectors.
+
+    For layers with sides of thousands, where whole inverses are dear. The equations are in
+    ``singd_optax.optimizers.RSKFAC``; parameters outside ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
+        loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      rank: How many eigenvectors, at most the dim of a side.
+      power_iterations: How often random columns are multiplied with S before the last time.
+      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
+        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
+        approximation; exact where S has no more than this rank.
+      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
+        for 0.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_every: At least this many steps from one decomposition to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Puiu, Randomized K-FACs: Speeding up K-FAC with Randomized Numerical Linear Algebra, 2022,
+      arXiv 2206.15397.
+    """
+    ...
+
 def scale_by_shampoo(
     layers: Layers | None = None,
     *,
@@ -1851,6 +3119,7 @@ def scale_by_singd(
     damping_mode: DampingMode | None = None,
     factor_momentum: Hyperparameter = 0.0,
     factor_init: FactorInit | None = None,
+    cross_moments: bool = False,
     precision: Precision = 'highest',
     direction: DirectionName = 'natural',
     softness: Hyperparameter = 0.0,
@@ -1897,6 +3166,11 @@ def scale_by_singd(
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
         be learnt. None is "statistics" with a spectral step norm, else "identity".
+      cross_moments: Whether E[|Cᵀ g|² Kᵀ a aᵀ K] / d_o takes the place of (Tr H_C / d_o) H_K, and
+        likewise for C: each input counts by the size of its own gradient. K and C then approach
+        the matrix normal distribution of highest likelihood of the examples' gradients, that is
+        an inverse-free ``TKFAC``, in every structure; where inputs and gradients are independent
+        the two are the same.
       precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
@@ -1947,6 +3221,92 @@ def scale_by_singd(
       >>> value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
       >>> updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
       >>> params = optax.apply_updates(params, updates)
+    """
+    ...
+
+def scale_by_skfac(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 1.0,
+    rank: int = 220,
+    power_iterations: int = 3,
+    sketched: bool = True,
+    continued: bool = False,
+    use_pi: bool = True,
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by SKFAC's preconditioner: KFAC of one batch, by products with its rows.
+
+    The equations are in ``singd_optax.optimizers.SKFAC``; parameters outside ``layers`` pass
+    through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
+        loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      rank: How many eigenvectors, at most the dim of a side.
+      power_iterations: How often random columns are multiplied with S before the last time.
+      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
+        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
+        approximation; exact where S has no more than this rank.
+      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
+        for 0.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_every: At least this many steps from one decomposition to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Tang et al., SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate
+      Curvature, CVPR 2021.
     """
     ...
 
@@ -2041,6 +3401,170 @@ def scale_by_soap(
       >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(4)
       Array([[1., 0.],
              [0., 1.]], dtype=float32)
+    """
+    ...
+
+def scale_by_tekfac(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    scale_source: ScaleSource = 'rows',
+    exact_squares: bool = False,
+    basis_every: int = 1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by TEKFAC's preconditioner: EKFAC in the eigenbases of TKFAC.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    K [ (Kᵀ G C) / (s + λ) ] Cᵀ. The equations are in ``singd_optax.optimizers.TEKFAC``; parameters
+    outside ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to the mean of s, so that the scale of
+        loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      scale_source: "rows", squares of each example's gradient, when statistics are formed; or
+        "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
+        batch, follow more closely, and need no statistic beside KFAC's.
+      exact_squares: Whether squares by "rows" are those of an example's gradient where it has
+        several positions (tokens, pixels), and not of each position's: as dear as the gradient.
+      basis_every: At least this many steps from one decomposition to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Gao et al., Eigenvalue-corrected Natural Gradient Based on a New Approximation, 2020,
+      arXiv 2011.13609.
+    """
+    ...
+
+def scale_by_tkfac(
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    bias_correction: bool = True,
+    use_pi: bool = True,
+    inverse_method: InverseMethod = 'cholesky',
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by TKFAC's preconditioner: a Kronecker product with the Fisher's own trace.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    (S_K / √t + π √λ I)^-1 G (S_C / √t + √λ / π I)^-1. The equations are in
+    ``singd_optax.optimizers.TKFAC``; parameters outside ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
+        the scale of loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
+        not, they start at I.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
+        good in bfloat16, at twice the products, and what polar directions need, which make it of
+        "cholesky"; or "eigh", which damps the product and not the factors.
+      inverse_every: At least this many steps from one inversion to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Gao et al., A Trace-restricted Kronecker-Factored Approximation to Natural Gradient,
+      AAAI 2021, arXiv 2011.10741.
     """
     ...
 
@@ -2164,6 +3688,7 @@ def singd(
     damping_mode: DampingMode | None = None,
     factor_momentum: Hyperparameter = 0.0,
     factor_init: FactorInit | None = None,
+    cross_moments: bool = False,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -2208,6 +3733,11 @@ def singd(
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
         be learnt. None is "statistics" with a spectral step norm, else "identity".
+      cross_moments: Whether E[|Cᵀ g|² Kᵀ a aᵀ K] / d_o takes the place of (Tr H_C / d_o) H_K, and
+        likewise for C: each input counts by the size of its own gradient. K and C then approach
+        the matrix normal distribution of highest likelihood of the examples' gradients, that is
+        an inverse-free ``TKFAC``, in every structure; where inputs and gradients are independent
+        the two are the same.
       precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
@@ -2265,6 +3795,95 @@ def singd(
       ...   params, opt_state, value = step(params, opt_state, x)
       >>> bool(value < 0.02)
       True
+    """
+    ...
+
+def skfac(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 1.0,
+    rank: int = 220,
+    power_iterations: int = 3,
+    sketched: bool = True,
+    continued: bool = False,
+    use_pi: bool = True,
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """SKFAC, KFAC of one batch, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
+        loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      rank: How many eigenvectors, at most the dim of a side.
+      power_iterations: How often random columns are multiplied with S before the last time.
+      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
+        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
+        approximation; exact where S has no more than this rank.
+      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
+        for 0.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_every: At least this many steps from one decomposition to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
     """
     ...
 
@@ -2374,5 +3993,173 @@ def soap(
       ...   params, opt_state = step(params, opt_state)
       >>> bool(loss_fn(params) < 0.02)
       True
+    """
+    ...
+
+def tekfac(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    scale_source: ScaleSource = 'rows',
+    exact_squares: bool = False,
+    basis_every: int = 1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """TEKFAC, EKFAC in the eigenbases of TKFAC, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to the mean of s, so that the scale of
+        loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      scale_source: "rows", squares of each example's gradient, when statistics are formed; or
+        "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
+        batch, follow more closely, and need no statistic beside KFAC's.
+      exact_squares: Whether squares by "rows" are those of an example's gradient where it has
+        several positions (tokens, pixels), and not of each position's: as dear as the gradient.
+      basis_every: At least this many steps from one decomposition to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def tkfac(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    damping: Hyperparameter = ...,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    bias_correction: bool = True,
+    use_pi: bool = True,
+    inverse_method: InverseMethod = 'cholesky',
+    inverse_every: int = 1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """TKFAC, KFAC with the Fisher's own trace, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
+        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
+        the scale of loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
+        schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
+        not, they start at I.
+      use_pi: Whether the damping is shared out by π, that is by the traces.
+      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
+        good in bfloat16, at twice the products, and what polar directions need, which make it of
+        "cholesky"; or "eigh", which damps the product and not the factors.
+      inverse_every: At least this many steps from one inversion to the next; they happen on
+        steps that refresh the statistics.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
     """
     ...

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from singd_optax._validate import check_choice, check_number
+from singd_optax._validate import check_choice, check_flag, check_number
 from singd_optax.layers import Layers
 from singd_optax.layers._check import check_layers
-from singd_optax.measures import Measure, Statistics
+from singd_optax.measures import NO_MOMENTS, Cross, Measure, Statistics
 from singd_optax.optimizers._recipe import (
     optimizer_of,
     scaling_of,
@@ -45,6 +45,9 @@ from singd_optax.transforms import damping_schedule
 
 #: Where K and C start: from I, or from multiples of I that fit the first statistics.
 FactorInit = Literal["identity", "statistics"]
+
+
+CROSS = Cross(whitened_by=("K", "C"))
 
 
 class SINGDState(NamedTuple):
@@ -94,12 +97,18 @@ class SINGD(InverseFree):
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
         identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
         be learnt. None is "statistics" with a spectral step norm, else "identity".
+      cross_moments: Whether E[|Cᵀ g|² Kᵀ a aᵀ K] / d_o takes the place of (Tr H_C / d_o) H_K, and
+        likewise for C: each input counts by the size of its own gradient. K and C then approach
+        the matrix normal distribution of highest likelihood of the examples' gradients, that is
+        an inverse-free ``TKFAC``, in every structure; where inputs and gradients are independent
+        the two are the same.
     """
 
     damping: Hyperparameter = damping_schedule()
     damping_mode: DampingMode | None = None
     factor_momentum: Hyperparameter = 0.0
     factor_init: FactorInit | None = None
+    cross_moments: bool = False
 
     State: ClassVar[type] = SINGDState
 
@@ -139,11 +148,12 @@ class SINGD(InverseFree):
         check_choice("damping_mode", self.damping_mode, ("absolute", "relative", None))
         check_number("factor_momentum", self.factor_momentum, maximum=1, strict_maximum=True)
         check_choice("factor_init", self.factor_init, ("identity", "statistics", None))
+        check_flag("cross_moments", self.cross_moments)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Moments, whitened by K and C."""
-        return WHITENED
+        """Moments, whitened by K and C; or cross moments alone."""
+        return (NO_MOMENTS, CROSS) if self.cross_moments else WHITENED
 
     def init(self, view: MatrixView) -> SINGDState:
         """K = C = I, and zero momenta."""
@@ -164,7 +174,7 @@ class SINGD(InverseFree):
     ) -> FactorStep:
         """The directions of the docstring."""
         assert statistics is not None
-        K, C, H_K, H_C = state.K, state.C, statistics.H_K, statistics.H_C
+        K, C = state.K, state.C
         mean_U, mean_G = statistics.mean_U, statistics.mean_G
         is_ours = self.factor_step_norm == "spectral"
         damping = hyperparameter_at(self.damping, count)
@@ -182,17 +192,21 @@ class SINGD(InverseFree):
 
         def bracket(
             factor: StructuredMatrix,
-            H: StructuredMatrix,
+            curvature: StructuredMatrix,
             other: StructuredMatrix,
-            other_trace: jax.Array,
         ) -> StructuredMatrix:
             other_gram = both * other.frobenius_norm() ** 2 / other.dim
-            curvature = H * (both * other_trace)
             damped = curvature + factor.gram(precision=self.precision) * (damping * other_gram)
             return damped.add_identity(-1.0) * fresh
 
-        m_K = bracket(K, H_K, C, trace_of(H_C, mean_G))
-        m_C = bracket(C, H_C, K, trace_of(H_K, mean_U))
+        if self.cross_moments:
+            cross = statistics.value_of(CROSS)
+            of_K, of_C = cross.K * (both / C.dim), cross.C * (both / K.dim)
+        else:
+            H_K, H_C = statistics.H_K, statistics.H_C
+            of_K = H_K * (both * trace_of(H_C, mean_G))
+            of_C = H_C * (both * trace_of(H_K, mean_U))
+        m_K, m_C = bracket(K, of_K, C), bracket(C, of_C, K)
         if state.m_K is not None and state.m_C is not None:
             m_K, m_C = state.m_K * momentum + m_K, state.m_C * momentum + m_C
         return FactorStep(K, C, m_K, m_C, scales)

@@ -7,6 +7,7 @@ the *direction* is what a momentum becomes by them. Rules of the library are in 
 
 from singd_optax.layers._roles import (
     ColumnBasis,
+    ColumnEntries,
     ColumnFactor,
     ColumnMoment,
     ColumnMomentum,
@@ -14,6 +15,7 @@ from singd_optax.layers._roles import (
     ColumnValues,
     Counter,
     Entries,
+    NoColumnFactor,
     Number,
     Role,
     RowBasis,
@@ -25,7 +27,8 @@ from singd_optax.layers._roles import (
     RowValues,
 )
 from singd_optax.layers._view import MatrixView
-from singd_optax.measures import Measure, Moments, Statistics
+from singd_optax.measures import Cross, Mean, Measure, Moments, Sketch, Squares, Statistics
+from singd_optax.rules._averages import new_weight
 from singd_optax.rules._inverse import eigen, inverse
 from singd_optax.rules._inverse_free import FactorStepNorm, InverseFree
 from singd_optax.rules._numbers import DampingMode, Hyperparameter, Interval, hyperparameter_at
@@ -36,12 +39,14 @@ from singd_optax.rules._rule import Recipe, Rule, choose
 
 __all__ = [
     "ColumnBasis",
+    "ColumnEntries",
     "ColumnFactor",
     "ColumnMoment",
     "ColumnMomentum",
     "ColumnProduct",
     "ColumnValues",
     "Counter",
+    "Cross",
     "DampingMode",
     "Entries",
     "FactorStepNorm",
@@ -50,8 +55,10 @@ __all__ = [
     "InverseFree",
     "Iteration",
     "MatrixView",
+    "Mean",
     "Measure",
     "Moments",
+    "NoColumnFactor",
     "Number",
     "Polar",
     "Recipe",
@@ -65,6 +72,8 @@ __all__ = [
     "RowProduct",
     "RowValues",
     "Rule",
+    "Sketch",
+    "Squares",
     "Statistics",
     "choose",
     "coefficients_of",
@@ -72,5 +81,6 @@ __all__ = [
     "hyperparameter_at",
     "inverse",
     "inverse_root",
+    "new_weight",
     "polar_factor",
 ]

@@ -1,0 +1,105 @@
+"""Second moments of each side, weighted by the size of the other."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from singd_optax.layers import MatrixView
+from singd_optax.measures._measure import Measure, RowsOfSide
+from singd_optax.structures import Precision, Projection, StructuredMatrix
+
+
+class CrossMoments(NamedTuple):
+    """The value of ``Cross``.
+
+    Attributes:
+      K: E[(gᵀ W_C g) a aᵀ], (fan_in, fan_in), in the layer's structure.
+      C: E[(aᵀ W_K a) g gᵀ], (fan_out, fan_out).
+      total: E[(aᵀ W_K a) (gᵀ W_C g)].
+    """
+
+    K: StructuredMatrix
+    C: StructuredMatrix
+    total: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Cross(Measure):
+    """Weighted second moments: the partial traces of the Fisher itself, not of its factors.
+
+    With W = I, ``K`` and ``C`` are the two partial traces of F = E[(a aᵀ) ⊗ (g gᵀ)], which the
+    plain moments have only where inputs and gradients are independent.
+
+    Attributes:
+      weighted_by: The fields of the rule's state that, over their Frobenius norms, are W_K and W_C,
+        positive semi-definite; or None for I.
+      whitened_by: Likewise those of K and C, with W_K = K Kᵀ and W_C = C Cᵀ, and Kᵀ a and Cᵀ g in
+        place of a and g in the moments.
+
+    >>> Cross(whitened_by=("K", "C")).fields
+    ('K', 'C')
+    """
+
+    weighted_by: tuple[str, str] | None = None
+    whitened_by: tuple[str, str] | None = None
+
+    @property
+    def degrees(self) -> tuple[int, int]:
+        """2 on both sides."""
+        return 2, 2
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The weights, or K and C."""
+        return self.weighted_by or self.whitened_by or ()
+
+    def zeros(self, view: MatrixView) -> CrossMoments:
+        """Zero matrices in the structures of the layer."""
+        dtype, stack = view.statistics_dtype, view.stack_shape
+        K, C = (
+            structure.zeros(dim, dtype, stack)
+            for structure, dim in zip(view.structures, view.dims, strict=True)
+        )
+        return CrossMoments(K, C, jnp.zeros(stack, dtype))
+
+    def of_rows(
+        self,
+        view: MatrixView,
+        inputs: RowsOfSide,
+        gradients: RowsOfSide,
+        state: Mapping[str, StructuredMatrix | jax.Array],
+        precision: Precision,
+    ) -> CrossMoments:
+        """As ``Measure`` says."""
+        dtype, scale = view.statistics_dtype, inputs.scale_of_pairs
+        is_root = self.whitened_by is not None
+        sides, sizes = (inputs, gradients), []
+        for index, side in enumerate(sides):
+            W = state[self.fields[index]] if self.fields else None
+            assert not isinstance(W, jax.Array)
+            if W is not None and not is_root:
+                norm = norm_of(W)
+                W = W * (1 / jnp.where(norm > 0, norm, 1))
+            size = side.rows.quadratic(W, is_root, side.bias, precision).astype(dtype)
+            sizes.append(jnp.maximum(size, 0))  # rounding may leave it below
+        found = []
+        for index, side in enumerate(sides):
+            weights = sizes[1 - index]
+            largest = weights.max()  # rows may have a narrow dtype
+            weights = weights / jnp.where(largest > 0, largest, 1)
+            whitening = Projection(view.structures[index], view.dims[index])
+            if self.whitened_by:
+                whitening = state[self.whitened_by[index]]  # type: ignore[assignment]
+            moment, _ = side.rows.gram(whitening, weights, side.bias, precision)
+            found.append(moment.astype(dtype) * (largest * scale))
+        return CrossMoments(found[0], found[1], jnp.sum(sizes[0] * sizes[1]) * scale)
+
+
+def norm_of(matrix: StructuredMatrix) -> jax.Array:
+    """The Frobenius norm, whatever the size of entries: squares of moments may be out of range."""
+    largest = matrix.max_abs()
+    scale = jnp.where(largest > 0, largest, 1)
+    return (matrix * (1 / scale)).frobenius_norm() * largest

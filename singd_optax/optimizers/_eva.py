@@ -1,0 +1,232 @@
+"""Eva: KFAC of rank one, by vectors; and Eva-f, with the inputs' vector alone."""
+
+import dataclasses
+from typing import ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from singd_optax._validate import check_choice, check_number, check_precision
+from singd_optax.layers import Layers
+from singd_optax.measures import NO_MOMENTS, Mean, Measure, Statistics
+from singd_optax.optimizers._recipe import (
+    optimizer_of,
+    scaling_of,
+    shows_recipe_of,
+    shows_scaling_of,
+)
+from singd_optax.rules import (
+    ColumnValues,
+    Counter,
+    DampingMode,
+    Hyperparameter,
+    MatrixView,
+    Recipe,
+    RowValues,
+    Rule,
+    hyperparameter_at,
+    new_weight,
+)
+from singd_optax.structures import Precision, contract
+
+INPUTS, GRADIENTS = Mean(0), Mean(1)
+
+
+class EvaState(NamedTuple):
+    """What Eva keeps of a layer.
+
+    Attributes:
+      mean_K: ā, moving average of the inputs' mean, (fan_in,).
+      mean_C: ḡ, moving average of the output gradients' mean, (fan_out,).
+      averaged: How many means are in them, int32.
+    """
+
+    mean_K: RowValues
+    mean_C: ColumnValues
+    averaged: Counter
+
+
+class EvaFState(NamedTuple):
+    """What Eva-f keeps of a layer.
+
+    Attributes:
+      mean_K: ā, moving average of the inputs' mean, (fan_in,).
+      averaged: How many means are in it, int32.
+    """
+
+    mean_K: RowValues
+    averaged: Counter
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaF(Rule):
+    """The update of Eva-f, vectorized FOOF (arXiv 2308.02123), which is MAC's, too.
+
+    With ā the moving average of the mean of inputs::
+
+        ā <- (1 - b1) ā + b1 E[a]
+        direction = (ā āᵀ + λ I)^-1 ∇ = [ ∇ - ā (āᵀ ∇) / (λ + |ā|²) ] / λ
+
+    Products with vectors only, and one vector kept. The average has its bias corrected as Adam's.
+
+    Attributes:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the paper's), or "relative" to the size of the term of rank one, so
+        that the scale of loss and activations drops out.
+      factor_learning_rate: b1, the weight of a new mean in the averages, in (0, 1], or a schedule.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+    """
+
+    damping: Hyperparameter = 0.1
+    damping_mode: DampingMode = "relative"
+    factor_learning_rate: Hyperparameter = 0.95
+    precision: Precision = "highest"
+
+    State: ClassVar[type] = EvaFState
+    #: Means cost next to nothing.
+    recipe: ClassVar[Recipe] = Recipe(refresh_every=1)
+
+    @classmethod
+    def paper(cls, damping: Hyperparameter = 0.03) -> Self:
+        """Absolute damping.
+
+        Args:
+          damping: λ.
+        """
+        return cls(damping=damping, damping_mode="absolute")
+
+    def __post_init__(self) -> None:
+        check_number("damping", self.damping, strict=True)
+        check_choice("damping_mode", self.damping_mode, ("absolute", "relative"))
+        check_number("factor_learning_rate", self.factor_learning_rate, strict=True, maximum=1)
+        check_precision("precision", self.precision)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The mean of inputs."""
+        return NO_MOMENTS, INPUTS
+
+    def init(self, view: MatrixView) -> EvaFState | EvaState:
+        """Means of nothing."""
+        return EvaFState(INPUTS.zeros(view), jnp.zeros(view.stack_shape, jnp.int32))
+
+    def refresh(
+        self,
+        view: MatrixView,
+        state: EvaFState | EvaState,
+        statistics: Statistics | None,
+        gradient: jax.Array,
+        count: jax.Array,
+        key: jax.Array,
+    ) -> tuple[EvaFState | EvaState, bool]:
+        """New averages."""
+        assert statistics is not None
+        rate = new_weight(self.factor_learning_rate, state.averaged, count)
+        rate = rate.astype(view.statistics_dtype)[..., None]
+        means = {
+            name: (1 - rate) * getattr(state, name) + rate * statistics.value_of(measure)
+            for name, measure in (("mean_K", INPUTS), ("mean_C", GRADIENTS))
+            if name in state._fields
+        }
+        return state._replace(averaged=state.averaged + 1, **means), True
+
+    def direction(
+        self,
+        view: MatrixView,
+        state: EvaFState | EvaState,
+        vector: jax.Array,
+        gradient: jax.Array,
+        count: jax.Array,
+    ) -> tuple[jax.Array, EvaFState | EvaState]:
+        """The natural gradient; the vector itself where there is neither damping nor a mean."""
+        a, precision = state.mean_K, self.precision
+        size = contract("...i,...i->...", a, a, precision=precision)
+        along = contract("...i,...io->...o", a, vector, precision=precision)
+        if isinstance(state, EvaState):
+            g = state.mean_C
+            size = size * contract("...o,...o->...", g, g, precision=precision)
+            along = contract("...o,...o->...", along, g, precision=precision)[..., None] * g
+        damping = hyperparameter_at(self.damping, count, size.dtype)
+        if self.damping_mode == "relative":
+            damping = damping * size
+        damping = jnp.broadcast_to(damping, size.shape)
+        nothing = damping == 0
+        total = jnp.where(nothing, 1, damping + size)
+        damping = jnp.where(nothing, 1, damping)
+        rest = vector - a[..., :, None] * (along / total[..., None])[..., None, :]
+        return rest / damping[..., None, None], state
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Eva(EvaF):
+    """The update of Eva (arXiv 2308.02123).
+
+    With ā and ḡ the moving averages of the means of inputs and output gradients::
+
+        ā <- (1 - b1) ā + b1 E[a],    ḡ <- (1 - b1) ḡ + b1 E[g]
+        direction = ((ā āᵀ) ⊗ (ḡ ḡᵀ) + λ I)^-1 ∇ = [ ∇ - (āᵀ ∇ ḡ) / (λ + |ā|² |ḡ|²) ā ḡᵀ ] / λ
+
+    Products with vectors only, and two vectors kept. It needs ``fisher="empirical"``: gradients at
+    labels that are drawn from the model's predictions have mean zero. The authors' code has the
+    mean of gradients that were divided by the size N of the batch already: its λ is N² times
+    smaller than this one.
+    """
+
+    State: ClassVar[type] = EvaState
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The means of both sides."""
+        return NO_MOMENTS, INPUTS, GRADIENTS
+
+    def init(self, view: MatrixView) -> EvaState:
+        """Means of nothing."""
+        averaged = jnp.zeros(view.stack_shape, jnp.int32)
+        return EvaState(INPUTS.zeros(view), GRADIENTS.zeros(view), averaged)
+
+
+@shows_scaling_of(Eva)
+def scale_by_eva(layers: Layers, **options: object) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Eva's preconditioner: KFAC of rank one, by vectors.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    [ G - (āᵀ G ḡ) / (λ + |ā|² |ḡ|²) ā ḡᵀ ] / λ. Structures of layers are not used. The equations
+    are in ``singd_optax.optimizers.Eva``; parameters outside ``layers`` pass through unchanged.
+
+    References:
+      Zhang et al., Eva: A General Vectorized Approximation Framework for Second-order
+      Optimization, ICLR 2023, arXiv 2308.02123.
+    """
+    return scaling_of(scale_by_eva, Eva, layers, options)
+
+
+@shows_recipe_of(Eva)
+def eva(
+    learning_rate: Hyperparameter, layers: Layers, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Eva, KFAC of rank one, as a drop-in for AdamW."""
+    return optimizer_of(eva, Eva, learning_rate, layers, options)
+
+
+@shows_scaling_of(EvaF)
+def scale_by_eva_f(layers: Layers, **options: object) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Eva-f's preconditioner: FOOF of rank one, by a vector.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    [ G - ā (āᵀ G) / (λ + |ā|²) ] / λ. Structures of layers are not used. The equations are in
+    ``singd_optax.optimizers.EvaF``; parameters outside ``layers`` pass through unchanged.
+
+    References:
+      Zhang et al., Eva: A General Vectorized Approximation Framework for Second-order
+      Optimization, ICLR 2023, arXiv 2308.02123.
+    """
+    return scaling_of(scale_by_eva_f, EvaF, layers, options)
+
+
+@shows_recipe_of(EvaF)
+def eva_f(
+    learning_rate: Hyperparameter, layers: Layers, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Eva-f, FOOF of rank one, as a drop-in for AdamW."""
+    return optimizer_of(eva_f, EvaF, learning_rate, layers, options)

@@ -1,0 +1,195 @@
+"""Measures beside moments, of every kind of layer, from explicit rows by plain autodiff."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracle import randomized
+from test_kinds import CASES, close, inputs_by_autodiff, loss_of, rows_of
+
+import singd_optax
+from singd_optax.layers import RuleState
+from singd_optax.measures import Cross, Mean, Moments, Sketch, Squares
+from singd_optax.optimizers import KFAC
+from singd_optax.structures import Diagonal, Identity
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+BASIS, WEIGHTS = ("K", "C"), ("S_K", "S_C")
+ALL = (
+    Moments(structures=(Diagonal(), Identity())),
+    Mean(0),
+    Mean(1),
+    Squares(),
+    Squares(BASIS),
+    Cross(),
+    Cross(weighted_by=WEIGHTS),
+    Cross(whitened_by=BASIS),
+    Sketch(0, 3),
+    Sketch(1, 2),
+)
+EXACT = Squares(BASIS, exact=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measuring(KFAC):
+    """KFAC with all that can be measured."""
+
+    wanted: tuple = ALL
+
+    @property
+    def measures(self):
+        return self.wanted
+
+
+def prepared(state):
+    """Random K and C, and S = K Kᵀ, positive semi-definite."""
+
+    def put(node):
+        if not isinstance(node, RuleState):
+            return node
+        own = {
+            path: one._replace(
+                S_K=one.S_K.structure.project(gram(one.K)),
+                S_C=one.S_C.structure.project(gram(one.C)),
+            )
+            for path, one in node.rule_states.items()
+        }
+        return node._replace(rule_states=own)
+
+    def gram(matrix):
+        dense = matrix.to_dense()
+        return dense @ jnp.swapaxes(dense, -1, -2)
+
+    return jax.tree.map(put, randomized(state), is_leaf=lambda x: isinstance(x, RuleState))
+
+
+def collapsed(spec, a, g, w):
+    """Rows (batch, shared, features) as the layer's approximation wants them, and their count."""
+    g = g * (w > 0)[..., None]
+    if spec.kfac_approx != "reduce":
+        return a, g, w, w.sum()
+    keep = (w > 0).any(1)
+    a = (np.einsum("ns,nsi->ni", w, a)[keep] / w.sum(1)[keep, None])[:, None]
+    return a, g[keep].sum(1, keepdims=True), np.ones((keep.sum(), 1)), keep.sum()
+
+
+def expected(measure, spec, a, g, w, own):
+    """One matrix; a and g are (batch, shared, features)."""
+    undo = {"batch": (w > 0).any(1).sum(), "batch+sequence": w.sum(), None: 1}[spec.loss_average]
+    a, g, w, count = collapsed(spec, a, g, w)
+    if isinstance(measure, Mean):
+        return [g.sum((0, 1)) if measure.side else np.einsum("ns,nsi->i", w, a) / count]
+    if isinstance(measure, Sketch):
+        rows, scale = (g, undo) if measure.side else (a * w[..., None] ** 0.5, 1 / count)
+        moment = np.einsum("nsi,nsj->ij", rows, rows) * scale
+        if spec.structures[measure.side] == Diagonal():
+            return [np.diag(moment)]
+        return [moment @ np.asarray(measure.columns(spec))]
+    if isinstance(measure, Squares):
+        K, C = (own[name] for name in measure.basis or ("I_K", "I_C"))
+        a, g = a @ K, g @ C
+        if measure.exact:
+            return [(np.einsum("nsi,nso->nio", a, g) ** 2).sum(0) * undo]
+        return [np.einsum("nsi,nso->io", a**2, g**2) * undo]
+    W_K, W_C = (own[name] for name in measure.weighted_by or ("I_K", "I_C"))
+    if measure.weighted_by:
+        W_K, W_C = (W / np.linalg.norm(W) for W in (W_K, W_C))
+    if measure.whitened_by:
+        a, g = a @ own["K"], g @ own["C"]
+    sizes = np.einsum("nsi,ij,nsj->ns", a, W_K, a), np.einsum("nsi,ij,nsj->ns", g, W_C, g)
+    return [
+        np.einsum("ns,nsi,nsj->ij", sizes[1], a, a) * undo,
+        np.einsum("ns,nsi,nsj->ij", sizes[0], g, g) * undo,
+        (sizes[0] * sizes[1]).sum() * undo,
+    ]
+
+
+def check(name, module, shape, measures=ALL, weights=None, **options):
+    key = jax.random.key(0)
+    embed = isinstance(module, nn.Embed)
+    x = jax.random.randint(key, shape, 0, 7) if embed else jax.random.normal(key, shape)
+    params = jax.tree.map(lambda p: p + 0.1, module.init(jax.random.key(1), x)["params"])
+
+    def loss_fn(params, x):
+        with singd_optax.position_weights(*([] if weights is None else [jnp.asarray(weights)])):
+            return loss_of(module.apply({"params": params["layer"]}, x))
+
+    tree = {"layer": params}
+    layers = singd_optax.find_layers(loss_fn, tree, x, strict=True, **options)
+    spec = layers["layer"]
+    tx = singd_optax.scale_by_rule(Measuring(wanted=measures), layers)
+    opt_state = prepared(tx.init(tree))
+    grad_fn = jax.jit(singd_optax.value_and_grad(loss_fn, layers))
+    statistics = grad_fn(tree, x, opt_state=opt_state)[2]["layer"]
+    flat = lambda leaf: leaf.reshape(-1, *leaf.shape[len(spec.stack_shape) :])
+    own = opt_state.rule_states["layer"]
+    fields = {n: np.asarray(flat(getattr(own, n).to_dense())) for n in (*BASIS, *WEIGHTS)}
+    a = inputs_by_autodiff(module, params, x, spec, name)
+    y = module.apply({"params": params}, x)
+    g = np.asarray(rows_of(jax.grad(loss_of)(y), name))
+    w = np.ones(g.shape[1:3])
+    if weights is not None:
+        w = w * np.reshape(weights, (*np.shape(weights), *[1] * (2 - np.ndim(weights))))
+    for i in range(len(a)):
+        mine = {n: field[i] for n, field in fields.items()}
+        mine |= {"I_K": np.eye(spec.fan_in), "I_C": np.eye(spec.fan_out)}
+        for measure in measures:
+            if isinstance(measure, Moments):
+                moment = jax.tree.map(flat, statistics.H_K).diagonal[i]
+                rows, _, ws, count = collapsed(spec, a[i], g[i], w)
+                close(moment, np.einsum("ns,nsi->i", ws, rows**2) / count)
+                assert not jax.tree.leaves(statistics.H_C)
+                continue
+            value = jax.tree.map(flat, statistics.value_of(measure))
+            want = expected(measure, spec, a[i], g[i], w, mine)
+            if isinstance(measure, Cross):
+                for matrix, full, structure in zip(
+                    value[:2], want[:2], spec.structures, strict=True
+                ):
+                    projected = structure.project(jnp.asarray(full)).to_dense()
+                    close(matrix.to_dense()[i], projected, np.abs(full).max())
+                close(value.total[i], want[2])
+            else:
+                close(jax.tree.leaves(value)[0][i], want[0])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_kind(name):
+    check(name, *CASES[name])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_exact_squares(name):
+    check(name, *CASES[name], measures=(EXACT,))
+
+
+@pytest.mark.parametrize("loss_average", ["batch", "batch+sequence", None])
+@pytest.mark.parametrize("name", ["conv2_strides", "transpose1", "einsum_batch", "embed"])
+def test_reduce_and_averages(name, loss_average):
+    check(name, *CASES[name], kfac_approx="reduce", loss_average=loss_average)
+
+
+@pytest.mark.parametrize("kfac_approx", ["expand", "reduce"])
+@pytest.mark.parametrize("name", ["dense", "conv2", "embed"])
+def test_position_weights(name, kfac_approx):
+    weights = np.ones((4, 5))
+    weights[0, 3:] = weights[2, 1:] = weights[3] = 0
+    if name == "conv2":
+        weights = np.array([1.0, 0.0, 1.0, 1.0])
+    check(
+        name,
+        *CASES[name],
+        weights=weights,
+        structures=("block_diagonal:4", "diagonal"),
+        kfac_approx=kfac_approx,
+        loss_average="batch+sequence",
+    )
+
+
+def test_exact_squares_of_collapsed_positions_are_refused():
+    with pytest.raises(ValueError, match="kfac_approx='expand'"):
+        check("dense", *CASES["dense"], measures=(EXACT,), kfac_approx="reduce")

@@ -265,9 +265,11 @@ RULES = {
     "PSGDKron by QUAD": Entry(
         PSGDKron(damping=0.0, geometry="QUAD"), symmetries=("scale", *ALL), tolerance=1e-8
     ),
-    "PSGDKron by QEQ": Entry(PSGDKron(geometry="QEQ", damping=0.0), structures=("dense", "diagonal")),
+    "PSGDKron by QEQ": Entry(
+        PSGDKron(geometry="QEQ", damping=0.0), structures=("dense", "diagonal")
+    ),
     "NorMuon": Entry(
-        NorMuon(eps=0.0), symmetries=("scale",), structures=("identity",), tolerance=1e-8
+        NorMuon(eps=0.0), symmetries=("scale",), structures=("dense",), tolerance=1e-8
     ),
     "polar InverseFreeShampoo": Entry(
         Polar(InverseFreeShampoo()), symmetries=("scale", "transpose")

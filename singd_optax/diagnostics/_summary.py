@@ -23,7 +23,7 @@ def summary(opt_state: PyTree) -> str:
       The table as text: print it.
 
     Raises:
-      ValueError: The state has no factors.
+      ValueError: There is no state of this package.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
@@ -39,18 +39,17 @@ def summary(opt_state: PyTree) -> str:
         rest of the state                                                   92 B
         whole state                                                        400 B
     """
-    factors(opt_state)
+    if not rule_states(opt_state):
+        factors(opt_state)  # which says what is wrong
     rows = [["layer", "K", "C", "K, C", "beside them"]]
     totals = [0, 0]
     for state in rule_states(opt_state):
         for path, own in state.rule_states.items():
             pair = factors_of(own)
-            if pair is None:
-                continue
             beside = _bytes(own) - _bytes(pair) + _bytes(state.size_states[path])
             sizes = [_bytes(pair), beside]
             totals = [total + size for total, size in zip(totals, sizes, strict=True)]
-            described = describe_factor(pair.K), describe_factor(pair.C)
+            described = ("", "") if pair is None else tuple(map(describe_factor, pair))
             rows.append([path or "(root)", *described, *map(format_bytes, sizes)])
     whole = _bytes(opt_state)
     rows.append(["all layers", "", "", *map(format_bytes, totals)])

@@ -72,7 +72,8 @@ def layer_diagnostics(
       ['alignment', 'condition_C', 'condition_K', 'gradient_rms']
     """
     check_layers(layers)
-    factors(opt_state)
+    if not rule_states(opt_state):
+        factors(opt_state)  # which says what is wrong
     given = {name: Leaves(tree) for name, tree in _given(grads, updates)}
     numbers: dict[str, dict[str, jax.Array]] = {}
     for state in rule_states(opt_state):

@@ -81,6 +81,10 @@ CURVATURE = (
 VECTORS = {"eva": "mean_K", "eva_f": "mean_K", "adafisher": "values_K"}
 VECTORS |= {"rs_kfac": "vectors_K", "skfac": "vectors_K"}
 
+#: One gradient of the small problem has less rank than rows: which eigenvectors its null space gets
+#: is up to roundings, and is not the same in two programs. Its columns leave nothing open.
+DEFINED = {"structures": ("identity", "dense")}
+
 #: Name in the package -> an optimizer made with it, with a learning rate for the small problem.
 TRANSFORMATIONS = {
     "singd": lambda layers: singd_optax.singd(0.05, layers),
@@ -113,14 +117,18 @@ TRANSFORMATIONS = {
     "shampoo": lambda layers: singd_optax.shampoo(0.05, eps=0.03),
     "caspr": lambda layers: singd_optax.caspr(0.05, eps=0.03),
     "inverse_free_shampoo": lambda layers: singd_optax.inverse_free_shampoo(0.05),
-    "soap": lambda layers: singd_optax.soap(0.05),
-    "kl_shampoo": lambda layers: singd_optax.kl_shampoo(0.05),
-    "kl_soap": lambda layers: singd_optax.kl_soap(0.05),
+    "soap": lambda layers: singd_optax.soap(0.05, **DEFINED, eps=0.03),
+    "kl_shampoo": lambda layers: singd_optax.kl_shampoo(0.05, **DEFINED, eps=0.03),
+    "kl_soap": lambda layers: singd_optax.kl_soap(0.05, **DEFINED, eps=0.03, adam_eps=0.1),
     "psgd_kron": lambda layers: singd_optax.psgd_kron(0.05),
-    "normuon": lambda layers: singd_optax.normuon(0.05),
-    "scale_by_soap": _scaled(lambda layers: singd_optax.scale_by_soap(second_moment="factored")),
-    "scale_by_kl_shampoo": _scaled(lambda layers: singd_optax.scale_by_kl_shampoo()),
-    "scale_by_kl_soap": _scaled(lambda layers: singd_optax.scale_by_kl_soap()),
+    "normuon": lambda layers: singd_optax.normuon(0.05, eps=0.03),
+    "scale_by_soap": _scaled(
+        lambda layers: singd_optax.scale_by_soap(**DEFINED, eps=0.1, second_moment="factored")
+    ),
+    "scale_by_kl_shampoo": _scaled(lambda layers: singd_optax.scale_by_kl_shampoo(**DEFINED)),
+    "scale_by_kl_soap": _scaled(
+        lambda layers: singd_optax.scale_by_kl_soap(**DEFINED, adam_eps=0.1)
+    ),
     "scale_by_psgd_kron": _scaled(lambda layers: singd_optax.scale_by_psgd_kron(geometry="QUAD")),
     "scale_by_normuon": _scaled(lambda layers: singd_optax.scale_by_normuon(grafting="adam")),
     "scale_by_shampoo": _scaled(

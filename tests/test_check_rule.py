@@ -269,7 +269,7 @@ RULES = {
         PSGDKron(geometry="QEQ", damping=0.0), structures=("dense", "diagonal")
     ),
     "NorMuon": Entry(
-        NorMuon(eps=0.0), symmetries=("scale",), structures=("identity",), tolerance=1e-8
+        NorMuon(eps=0.0), symmetries=("scale",), structures=("dense",), tolerance=1e-8
     ),
     "polar InverseFreeShampoo": Entry(
         Polar(InverseFreeShampoo()), symmetries=("scale", "transpose")

@@ -12,6 +12,7 @@ import optax
 import pytest
 from contract import (
     ALIASES,
+    DEFINED,
     GRADIENT_ALIASES,
     TRANSFORMATIONS,
     VECTORS,
@@ -240,8 +241,10 @@ def test_injected_hyperparameters_and_schedules(name):
     alias = getattr(singd_optax, name)
     own = {"layers": layers} if name in ALIASES else {}
     names = set(inspect.signature(alias).parameters)
-    static = {"root", "rank"} & names
+    static = {"root", "rank", "structures"} & names
     own |= {"eps": 0.03} if "eps" in names else {}
+    own |= {"adam_eps": 0.1} if "adam_eps" in names else {}
+    own |= DEFINED if name in ("soap", "kl_shampoo", "kl_soap") else {}
     tx = optax.inject_hyperparams(alias, static_args=static)(learning_rate=0.05, **own)
     step = make_step(tx, layers)
     opt_state = tx.init(params)

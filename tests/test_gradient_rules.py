@@ -229,9 +229,9 @@ def test_low_precision_parameters(name, problem):
     new_params, opt_state, first, last = train(TRANSFORMS[name](), low, x.astype(jnp.bfloat16), y)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(new_params))
     assert last < first
-    factors = singd_optax.factors(opt_state)
-    wide = set() if name == "normuon" else {jnp.dtype("float32")}  # which has no factors
-    assert {leaf.dtype for leaf in jax.tree.leaves(factors)} == wide
+    if name != "normuon":  # which has no factors
+        factors = singd_optax.factors(opt_state)
+        assert {leaf.dtype for leaf in jax.tree.leaves(factors)} == {jnp.dtype("float32")}
 
     grads = jax.grad(loss_fn)(params, x, y)
     tx = SCALES[name](grafting="sgd")

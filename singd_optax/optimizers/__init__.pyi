@@ -2753,9 +2753,10 @@ def scale_by_normuon(
 ) -> optax.GradientTransformationExtraArgs:
     """Orthogonalize momenta, and give all outputs one size, from gradients alone.
 
-    The equations are in ``singd_optax.optimizers.NorMuon``. A direction is about as long as Muon's,
-    √min(rows, columns). How arrays make matrices is said at ``scale_by_rule``; scalars and vectors
-    pass through. ``singd_optax.normuon`` is a complete optimizer.
+    The equations are in ``singd_optax.optimizers.NorMuon``. A direction is as large as the mean
+    singular value of the momentum: set its size by ``update_rms``. How arrays make matrices is said
+    at ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.normuon`` is a complete
+    optimizer.
 
     Args:
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
@@ -2815,11 +2816,11 @@ def scale_by_normuon(
 
     Example:
       >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.scale_by_normuon(iteration="quintic")
+      >>> tx = singd_optax.scale_by_normuon(iteration="quintic", update_rms=0.2)
       >>> grads = {"kernel": jnp.diag(jnp.array([4.0, 9.0]))}
-      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(3)
-      Array([[1., 0.],
-             [0., 1.]], dtype=float32)
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(2)
+      Array([[0.28, 0.  ],
+             [0.  , 0.28]], dtype=float32)
     """
     ...
 

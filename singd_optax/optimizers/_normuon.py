@@ -18,19 +18,17 @@ from singd_optax.optimizers._recipe import (
     shows_scaling_of,
 )
 from singd_optax.rules import (
-    ColumnFactor,
     ColumnValues,
     Hyperparameter,
     Iteration,
     MatrixView,
     Recipe,
-    RowFactor,
     Rule,
     coefficients_of,
     hyperparameter_at,
     polar_factor,
 )
-from singd_optax.structures import Identity, Precision
+from singd_optax.structures import Precision
 
 _DTYPES = (None, "float32", "bfloat16")
 
@@ -39,13 +37,9 @@ class NorMuonState(NamedTuple):
     """What NorMuon keeps of a parameter.
 
     Attributes:
-      K: I, without numbers: there is no factor.
-      C: I, likewise.
       values_C: v, the average of squares of the polar factor's columns.
     """
 
-    K: RowFactor
-    C: ColumnFactor
     values_C: ColumnValues
 
 
@@ -57,11 +51,12 @@ class NorMuon(Rule):
     each column::
 
         v <- b2 v + (1 - b2) mean_i O_ij²
-        M -> ‖O‖_F U / ‖U‖_F,    U = O diag(1 / (√v + ε))
+        M -> σ ‖O‖_F U / ‖U‖_F,    U = O diag(1 / (√v + ε)),    σ = <M, O> / <O, O>
 
     so that outputs whose columns are short in O, step after step, move as far as all others. With
-    columns of equal length it is Muon. There are no factors: structures must be ``Identity()``,
-    which is the default.
+    columns of equal length it is Muon. The mean singular value σ makes directions fade where
+    gradients do; the complete optimizer gives all others one size. There are no factors, and
+    structures are of no effect.
 
     Attributes:
       b2: Decay of v, in [0, 1), or a schedule.
@@ -81,7 +76,6 @@ class NorMuon(Rule):
     precision: Precision = "highest"
 
     State: ClassVar[type] = NorMuonState
-    structures: ClassVar = Identity()
     recipe: ClassVar[Recipe] = Recipe(momentum=0.95, nesterov=True, update_rms=0.2, refresh_every=1)
 
     def __post_init__(self) -> None:
@@ -96,21 +90,8 @@ class NorMuon(Rule):
 
     def init(self, view: MatrixView) -> NorMuonState:
         """A v of zero."""
-        for structure in view.structures:
-            if not isinstance(structure, Identity):
-                raise ValueError(
-                    f"NorMuon has no factors, got the structure {structure!r} for {view.path!r}. "
-                    "Use structures='identity'; layers.replace('', structures='identity'), if you "
-                    "pass layers."
-                )
-        K, C = (
-            structure.eye(dim, name, view.stack_shape)
-            for structure, dim, name in zip(
-                view.structures, view.dims, view.factor_dtype, strict=True
-            )
-        )
         values = jnp.zeros((*view.stack_shape, view.dims[1]), view.statistics_dtype)
-        return NorMuonState(K, C, values)
+        return NorMuonState(values)
 
     def refresh(
         self,
@@ -149,7 +130,8 @@ class NorMuon(Rule):
         root = jnp.sqrt(values) + eps
         scaled = factor / jnp.where(root > 0, root, 1)[..., None, :]
         total, own = (x.sum((-2, -1), keepdims=True) for x in (squares, scaled**2))
-        size = jnp.sqrt(total / jnp.where(own > 0, own, 1))
+        inner = (vector * factor).sum((-2, -1), keepdims=True)
+        size = inner / jnp.sqrt(jnp.where(total > 0, total, 1) * jnp.where(own > 0, own, 1))
         return scaled * size, state._replace(values_C=values)
 
 
@@ -159,9 +141,10 @@ def scale_by_normuon(
 ) -> optax.GradientTransformationExtraArgs:
     """Orthogonalize momenta, and give all outputs one size, from gradients alone.
 
-    The equations are in ``singd_optax.optimizers.NorMuon``. A direction is about as long as Muon's,
-    √min(rows, columns). How arrays make matrices is said at ``scale_by_rule``; scalars and vectors
-    pass through. ``singd_optax.normuon`` is a complete optimizer.
+    The equations are in ``singd_optax.optimizers.NorMuon``. A direction is as large as the mean
+    singular value of the momentum: set its size by ``update_rms``. How arrays make matrices is said
+    at ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.normuon`` is a complete
+    optimizer.
 
     References:
       Li, Liu, Liang, Chen and Zhao, NorMuon: Making Muon more efficient and scalable, arXiv
@@ -169,11 +152,11 @@ def scale_by_normuon(
 
     Example:
       >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.scale_by_normuon(iteration="quintic")
+      >>> tx = singd_optax.scale_by_normuon(iteration="quintic", update_rms=0.2)
       >>> grads = {"kernel": jnp.diag(jnp.array([4.0, 9.0]))}
-      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(3)
-      Array([[1., 0.],
-             [0., 1.]], dtype=float32)
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(2)
+      Array([[0.28, 0.  ],
+             [0.  , 0.28]], dtype=float32)
     """
     return scaling_of(scale_by_normuon, NorMuon, layers, options)
 

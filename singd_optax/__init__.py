@@ -69,6 +69,7 @@ from singd_optax.optimizers import (
     tekfac,
     tkfac,
 )
+from singd_optax.rules import sampling_damping
 from singd_optax.structures import parse_structure
 from singd_optax.transforms import damping_schedule, refresh_schedule, scale_by_rule
 
@@ -110,6 +111,7 @@ __all__ = [
     "register_layer",
     "rs_kfac",
     "rules",
+    "sampling_damping",
     "scale_by_adafisher",
     "scale_by_caspr",
     "scale_by_ekfac",

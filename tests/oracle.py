@@ -118,10 +118,11 @@ def check(loss_fn, params, args, weights, data, locate, rtol=1e-9, has_aux=False
             loss_average=spec.loss_average,
         )
         K, C = (np.asarray(f.to_dense(), np.float64)[index] for f in factors[path])
-        terms = (K.T @ U @ K, C.T @ G @ C, np.trace(U) / len(U), np.trace(G) / len(G))
-        old = expected.get((path, index), (0, 0, 0, 0))
+        rows = len(a) if spec.kfac_approx == "reduce" else np.prod(np.shape(a)[:-1])
+        terms = (K.T @ U @ K, C.T @ G @ C, np.trace(U) / len(U), np.trace(G) / len(G), rows)
+        old = expected.get((path, index), (0, 0, 0, 0, 0))
         expected[path, index] = tuple(x + y for x, y in zip(old, terms, strict=True))
-    for (path, index), (H_K, H_C, mean_U, mean_G) in expected.items():
+    for (path, index), (H_K, H_C, mean_U, mean_G, rows) in expected.items():
         got = curvature[path]
         for matrix, full, structure in zip(
             got[:2], (H_K, H_C), layers[path].structures, strict=True
@@ -133,6 +134,7 @@ def check(loss_fn, params, args, weights, data, locate, rtol=1e-9, has_aux=False
             )
         np.testing.assert_allclose(got.mean_U[index], mean_U, rtol=rtol * 10)
         np.testing.assert_allclose(got.mean_G[index], mean_G, rtol=rtol * 10)
+        np.testing.assert_allclose(got.rows[index], rows)
 
     # The next step is not due: no statistics, the same gradients, no second compilation.
     *_, grads_2, curvature, after = step(params, later)

@@ -31,6 +31,7 @@ from singd_optax.optimizers._psgd_kron import Geometry
 from singd_optax.optimizers._recipe import Mask
 from singd_optax.optimizers._singd import FactorInit
 from singd_optax.rules import (
+    Damping,
     DampingMode,
     FactorStepNorm,
     Hyperparameter,

@@ -200,6 +200,9 @@ def check(name, module, shape, weights=None, **options):
             close(matrix.to_dense()[i], projected, np.abs(full).max())
         close(got.mean_U[i], mean_U)
         close(got.mean_G[i], mean_G)
+        counts = np.ones(a[i].shape[:2]) if w is None else w
+        reduced = spec.kfac_approx == "reduce"
+        close(got.rows[i], (counts > 0).any(1).sum() if reduced else counts.sum())
 
     # The sum over positions of a gᵀ is the gradient of the kernel: to_matrix and rows agree.
     if "groups" not in name and "depthwise" not in name:

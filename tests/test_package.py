@@ -79,6 +79,7 @@ PUBLIC = [
     "register_layer",
     "rs_kfac",
     "rules",
+    "sampling_damping",
     "scale_by_adafisher",
     "scale_by_caspr",
     "scale_by_ekfac",

@@ -96,6 +96,9 @@ def measured(fraction, size):
     opt_state = singd_optax.scale_by_singd(layers).init(params)
     grad_fn = jax.jit(singd_optax.value_and_grad(loss_fn, layers))
     statistics = grad_fn(params, x, opt_state=opt_state)[2]["params"]
+    # Those at hand count, not those that they stand for.
+    thinned = fraction == "auto" and size >= 2 * LEAST_ROWS
+    assert int(statistics.rows) == (LEAST_ROWS if thinned else size)
     return np.asarray(statistics.H_K.to_dense()), np.asarray(statistics.H_C.to_dense())
 
 

@@ -113,7 +113,8 @@ def test_merged_uses_are_balanced():
         for use, part in zip(both, parts, strict=True):
             whole = np.kron(use.H_K.to_dense(), use.H_C.to_dense())
             np.testing.assert_allclose(part, whole, atol=1e-12 * scale**2)
-    small, large = merged
+    assert [int(one.rows) for one in merged] == [2 * BATCH * LENGTH] * 2  # of both uses
+    small, large = (one._replace(rows=None) for one in merged)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a * 1e3, b, rtol=1e-9), small, large)
 
 

@@ -134,4 +134,4 @@ def _statistics(
         for measure in measures
         if not isinstance(measure, Moments)
     )
-    return Statistics(H_K, H_C, mean_U, mean_G, others=others)
+    return Statistics(H_K, H_C, mean_U, mean_G, others=others, rows=count / times)

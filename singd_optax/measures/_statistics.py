@@ -21,6 +21,7 @@ _OF_ONE_USE: dict[str, int | None] = {
     "transposed": None,
     "measured_at": None,
     "others": None,
+    "rows": None,
 }
 #: Which side each field of ``Statistics`` is of, as placements want it.
 SIDES: Sides = _OF_ONE_USE | {"transposed": _OF_ONE_USE}
@@ -45,6 +46,8 @@ class Statistics(NamedTuple):
         another step than the one whose gradients they come with are seen by it. None while they
         are being formed.
       others: The values of the rule's measures beside moments.
+      rows: How many rows the moments are of: those at hand, each as often as it counts. Of calls,
+        micro-batches and shards they add up.
     """
 
     H_K: StructuredMatrix
@@ -54,6 +57,7 @@ class Statistics(NamedTuple):
     transposed: "Statistics | None" = None
     measured_at: jax.Array | None = None
     others: tuple[Measured, ...] = ()
+    rows: jax.Array | None = None
 
     @classmethod
     def zeros(cls, view: MatrixView, measures: tuple[Measure, ...] = ()) -> "Statistics":
@@ -69,7 +73,8 @@ class Statistics(NamedTuple):
             for measure in measures
             if not isinstance(measure, Moments)
         )
-        zeros = cls(H_K, H_C, zero_mean(view), zero_mean(view), others=others)
+        zero = zero_mean(view)
+        zeros = cls(H_K, H_C, zero, zero, others=others, rows=zero)
         return zeros._replace(transposed=zeros) if getattr(view, "tied", False) else zeros
 
     def value_of(self, measure: Measure) -> PyTree:
@@ -101,9 +106,12 @@ class Statistics(NamedTuple):
         return self._replace(
             H_K=self.H_K * inputs,
             mean_U=self.mean_U * inputs,
+            rows=None if self.rows is None else self.rows * inputs,
             transposed=self.transposed
             and self.transposed._replace(
-                H_C=self.transposed.H_C * inputs, mean_G=self.transposed.mean_G * inputs
+                rows=None if self.transposed.rows is None else self.transposed.rows * inputs,
+                H_C=self.transposed.H_C * inputs,
+                mean_G=self.transposed.mean_G * inputs,
             ),
             others=tuple(
                 other if other.measure.degrees[1] else other.times(inputs) for other in self.others
@@ -157,7 +165,11 @@ def is_stale(statistics: Statistics, count: jax.Array) -> jax.Array:
 
 
 def by_origin(
-    view: MatrixView, measures: tuple[Measure, ...], inputs: object, gradients: object
+    view: MatrixView,
+    measures: tuple[Measure, ...],
+    inputs: object,
+    gradients: object,
+    rows: object,
 ) -> Statistics:
     """Statistics with one thing for all that is made of inputs, another for that of gradients.
 
@@ -166,6 +178,7 @@ def by_origin(
       measures: Of the rule.
       inputs: For U.
       gradients: For G, and for what has both.
+      rows: For the number of rows.
 
     Returns:
       A prefix of the layer's statistics.
@@ -177,7 +190,8 @@ def by_origin(
             for measure in measures
             if not isinstance(measure, Moments)
         )
-        return Statistics(*(first, second) * 2, others=others)  # type: ignore[arg-type]
+        both = (first, second) * 2
+        return Statistics(*both, others=others, rows=rows)  # type: ignore[arg-type]
 
     plain = use(inputs, gradients)
     if not getattr(view, "tied", False):

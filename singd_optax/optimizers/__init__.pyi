@@ -13,6 +13,7 @@ from singd_optax.optimizers._psgd_kron import Geometry
 from singd_optax.optimizers._recipe import Mask
 from singd_optax.optimizers._singd import FactorInit
 from singd_optax.rules import (
+    Damping,
     DampingMode,
     FactorStepNorm,
     Hyperparameter,
@@ -609,7 +610,7 @@ def ingd(
     factor_step_norm: FactorStepNorm = 'spectral',
     cache_products: bool = True,
     direction_precision: Precision = 'default',
-    damping: Hyperparameter = ...,
+    damping: Damping = ...,
     damping_mode: DampingMode | None = None,
     factor_momentum: Hyperparameter = 0.0,
     factor_init: FactorInit | None = None,
@@ -644,8 +645,8 @@ def ingd(
       direction_precision: Of the products with a gradient in each step, likewise; None for
         ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
         ended where they did without (``benchmarks/precision.py``).
-      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping: λ, a number >= 0, a schedule, or ``sampling_damping()``, in the units of
+        ``damping_mode``; the default is 0.03, and more where moments are of few rows.
       damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
         layer's statistics, so that the scale of loss and activations drops out. None is "relative"
         with a spectral step norm, and "absolute" with the steps of the paper and its package.
@@ -3116,7 +3117,7 @@ def scale_by_singd(
     factor_step_norm: FactorStepNorm = 'spectral',
     cache_products: bool = True,
     direction_precision: Precision = 'default',
-    damping: Hyperparameter = ...,
+    damping: Damping = ...,
     damping_mode: DampingMode | None = None,
     factor_momentum: Hyperparameter = 0.0,
     factor_init: FactorInit | None = None,
@@ -3157,8 +3158,8 @@ def scale_by_singd(
       direction_precision: Of the products with a gradient in each step, likewise; None for
         ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
         ended where they did without (``benchmarks/precision.py``).
-      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping: λ, a number >= 0, a schedule, or ``sampling_damping()``, in the units of
+        ``damping_mode``; the default is 0.03, and more where moments are of few rows.
       damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
         layer's statistics, so that the scale of loss and activations drops out. None is "relative"
         with a spectral step norm, and "absolute" with the steps of the paper and its package.
@@ -3685,7 +3686,7 @@ def singd(
     factor_step_norm: FactorStepNorm = 'spectral',
     cache_products: bool = True,
     direction_precision: Precision = 'default',
-    damping: Hyperparameter = ...,
+    damping: Damping = ...,
     damping_mode: DampingMode | None = None,
     factor_momentum: Hyperparameter = 0.0,
     factor_init: FactorInit | None = None,
@@ -3724,8 +3725,8 @@ def singd(
       direction_precision: Of the products with a gradient in each step, likewise; None for
         ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
         ended where they did without (``benchmarks/precision.py``).
-      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping: λ, a number >= 0, a schedule, or ``sampling_damping()``, in the units of
+        ``damping_mode``; the default is 0.03, and more where moments are of few rows.
       damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
         layer's statistics, so that the scale of loss and activations drops out. None is "relative"
         with a spectral step norm, and "absolute" with the steps of the paper and its package.

@@ -22,6 +22,7 @@ from singd_optax.rules import (
     ColumnMomentum,
     ColumnProduct,
     Counter,
+    Damping,
     DampingMode,
     FactorStepNorm,
     Hyperparameter,
@@ -30,7 +31,10 @@ from singd_optax.rules import (
     RowFactor,
     RowMomentum,
     RowProduct,
+    check_damping,
+    damping_at,
     hyperparameter_at,
+    sampling_damping,
 )
 from singd_optax.rules._inverse_free import (
     WHITENED,
@@ -41,7 +45,6 @@ from singd_optax.rules._inverse_free import (
     zero_pair,
 )
 from singd_optax.structures import Dense, IdentityMatrix, StructuredMatrix
-from singd_optax.transforms import damping_schedule
 
 #: Where K and C start: from I, or from multiples of I that fit the first statistics.
 FactorInit = Literal["identity", "statistics"]
@@ -87,8 +90,8 @@ class SINGD(InverseFree):
     bracket) is scaled by 1 - a1, and b1 divided by max(1, ‖m‖), for each factor.
 
     Attributes:
-      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
+      damping: λ, a number >= 0, a schedule, or ``sampling_damping()``, in the units of
+        ``damping_mode``; the default is 0.03, and more where moments are of few rows.
       damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
         layer's statistics, so that the scale of loss and activations drops out. None is "relative"
         with a spectral step norm, and "absolute" with the steps of the paper and its package.
@@ -104,7 +107,7 @@ class SINGD(InverseFree):
         the two are the same.
     """
 
-    damping: Hyperparameter = damping_schedule()
+    damping: Damping = sampling_damping()
     damping_mode: DampingMode | None = None
     factor_momentum: Hyperparameter = 0.0
     factor_init: FactorInit | None = None
@@ -144,7 +147,7 @@ class SINGD(InverseFree):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("damping", self.damping)
+        check_damping(self.damping)
         check_choice("damping_mode", self.damping_mode, ("absolute", "relative", None))
         check_number("factor_momentum", self.factor_momentum, maximum=1, strict_maximum=True)
         check_choice("factor_init", self.factor_init, ("identity", "statistics", None))
@@ -177,9 +180,8 @@ class SINGD(InverseFree):
         K, C = state.K, state.C
         mean_U, mean_G = statistics.mean_U, statistics.mean_G
         is_ours = self.factor_step_norm == "spectral"
-        damping = hyperparameter_at(self.damping, count)
-        if (self.damping_mode or ("relative" if is_ours else "absolute")) == "relative":
-            damping = damping * mean_U * mean_G
+        is_relative = (self.damping_mode or ("relative" if is_ours else "absolute")) == "relative"
+        damping = damping_at(self.damping, count, statistics, is_relative=is_relative)
         from_statistics = (self.factor_init or ("statistics" if is_ours else "")) == "statistics"
         scales = first_scales(from_statistics, statistics, state.started)
         if isinstance(C, IdentityMatrix):  # K alone makes up for both sides

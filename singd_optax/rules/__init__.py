@@ -29,6 +29,13 @@ from singd_optax.layers._roles import (
 from singd_optax.layers._view import MatrixView
 from singd_optax.measures import Cross, Mean, Measure, Moments, Sketch, Squares, Statistics
 from singd_optax.rules._averages import new_weight
+from singd_optax.rules._damping import (
+    Damping,
+    SamplingDamping,
+    check_damping,
+    damping_at,
+    sampling_damping,
+)
 from singd_optax.rules._inverse import eigen, inverse
 from singd_optax.rules._inverse_free import FactorStepNorm, InverseFree
 from singd_optax.rules._numbers import DampingMode, Hyperparameter, Interval, hyperparameter_at
@@ -47,6 +54,7 @@ __all__ = [
     "ColumnValues",
     "Counter",
     "Cross",
+    "Damping",
     "DampingMode",
     "Entries",
     "FactorStepNorm",
@@ -72,15 +80,19 @@ __all__ = [
     "RowProduct",
     "RowValues",
     "Rule",
+    "SamplingDamping",
     "Sketch",
     "Squares",
     "Statistics",
+    "check_damping",
     "choose",
     "coefficients_of",
+    "damping_at",
     "eigen",
     "hyperparameter_at",
     "inverse",
     "inverse_root",
     "new_weight",
     "polar_factor",
+    "sampling_damping",
 ]

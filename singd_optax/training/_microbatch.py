@@ -100,7 +100,11 @@ def microbatch(
                 total,
                 {
                     path: by_origin(
-                        layers[path], states[path].rule_tag.measures, Accumulation.MEAN, total
+                        layers[path],
+                        states[path].rule_tag.measures,
+                        Accumulation.MEAN,
+                        total,
+                        Accumulation.SUM,
                     )
                     for path in sorted(states)
                 },

@@ -172,6 +172,7 @@ class MultiSteps:
                 tuple(other.measure for other in one.others),
                 mean,
                 total if self._is_sum else mean,
+                total,
             )
             for path, one in old.items()
         }

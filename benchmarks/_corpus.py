@@ -104,8 +104,13 @@ def _tokens(parts: tuple[bytes, bytes], kind: str, text: bytes) -> np.ndarray:
 
 def _pairs(text: str) -> object:
     """A byte-level tokenizer, trained on the text."""
-    from tokenizers import ByteLevelBPETokenizer  # an option: bytes need no package
-
+    try:
+        from tokenizers import ByteLevelBPETokenizer  # an option: bytes need no package
+    except ImportError as error:
+        raise SystemExit(
+            "The text of the size `base` is in pairs of bytes, which the package tokenizers makes: "
+            "`pip install -e '.[gpt]'`, or take the size `medium`, which needs no package."
+        ) from error
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(
         text.splitlines(keepends=True), vocab_size=VOCABULARIES["bpe"], show_progress=False

@@ -1,11 +1,11 @@
-"""Train a transformer on the CPython standard library's source: SINGD beside AdamW.
+"""Train a transformer on the CPython standard library's source: SINGD beside AdamW and Muon.
 
-    python benchmarks/quickstart.py             # about two minutes on two CPU cores
+    python benchmarks/quickstart.py             # about three minutes on two CPU cores
     python benchmarks/quickstart.py --optimizers adamw muon singd kfac shampoo  # any of them
     python benchmarks/quickstart.py --search    # the search behind LEARNING_RATES
 
-Both optimizers see the same initial parameters and the same batches. They train in turns, a few
-steps each, so that a change of the machine's speed hits both.
+All optimizers see the same initial parameters and the same batches. They train in turns, a few
+steps each, so that a change of the machine's speed hits all.
 """
 
 import argparse
@@ -228,7 +228,10 @@ def search(names: list[str], grid: list[float], steps: int, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--optimizers", nargs="+", choices=list(LEARNING_RATES), default=["adamw", "singd"]
+        "--optimizers",
+        nargs="+",
+        choices=list(LEARNING_RATES),
+        default=["adamw", "muon", "singd"],
     )
     parser.add_argument("--grid", nargs="+", type=float, default=GRID, help="for --search")
     parser.add_argument("--steps", type=int, default=400)

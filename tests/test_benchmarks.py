@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 from _command import main
+from _corpus import corpus
 from _harness import best_of, draws, load
 from _optimizers import OPTIMIZERS, compiled
 from _price_report import write_between_markers
@@ -85,6 +86,41 @@ def test_price(tmp_path, monkeypatch):
     document.write_text("no place")
     with pytest.raises(ValueError, match="0 places for the table"):
         write_between_markers(document, table)
+
+
+def test_gpt(tmp_path, monkeypatch):
+    """The command of the larger language models, at its smallest size."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    optimizers = ("adamw", "muon", "singd diagonal polar@0.03 refresh=0")
+    here = ("--output", str(tmp_path))
+    options = ("--steps", "4", "--rates", "4e-3", "--optimizers", *optimizers)
+    printed = run_script("gpt.py", "tiny", *options, *here)
+    rows = [json.loads(line) for line in (tmp_path / "gpt_tiny.jsonl").read_text().splitlines()]
+    assert [row["optimizer"] for row in rows] == list(optimizers)
+    assert len({row["text"] for row in rows}) == 1
+    for row in rows:
+        (first, _, start), (last, seconds, end) = row["curve"]
+        assert (first, last) == (0, 4)
+        assert seconds > 0
+        assert end < start
+        assert row["conditionals"] == 0
+        assert row["state_bytes"] + row["params_bytes"] < row["peak_bytes"]
+    assert all(f"| {name} | 0.004 |" in printed for name in optimizers)
+    assert run_script("gpt.py", "tiny", "--table", *here) in printed
+
+
+def test_corpus(tmp_path):
+    """No file is in both parts, what was kept is used again, and pairs are fewer than bytes."""
+    pytest.importorskip("tokenizers")
+    text = corpus("bytes", tmp_path, 1.0)
+    assert 0.02 < text.held_out.size / text.training.size < 0.5
+    (kept,) = tmp_path.glob("*.npz")
+    before = kept.stat().st_mtime_ns
+    assert corpus("bytes", tmp_path, 1.0).name == text.name
+    assert kept.stat().st_mtime_ns == before
+    pairs = corpus("bpe", tmp_path, 1.0)
+    assert pairs.name == text.name
+    assert 2 < text.held_out.size / pairs.held_out.size == pytest.approx(pairs.bytes_per_token)
 
 
 def test_soap():

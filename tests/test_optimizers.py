@@ -34,12 +34,15 @@ from singd_optax.optimizers import (
     KFAC,
     KLSOAP,
     SINGD,
+    SM3,
     SOAP,
+    InverseFreeKLShampoo,
     InverseFreeShampoo,
     KLShampoo,
     NorMuon,
     PSGDKron,
     Shampoo,
+    SPlus,
     optimizer,
 )
 from singd_optax.rules import Entries, Rule
@@ -61,6 +64,9 @@ RULES = {
     "kl_soap": KLSOAP,
     "psgd_kron": PSGDKron,
     "normuon": NorMuon,
+    "inverse_free_kl_shampoo": InverseFreeKLShampoo,
+    "splus": SPlus,
+    "sm3": SM3,
 }
 SCALES = [name for name in singd_optax.__all__ if name.startswith("scale_by_")]
 FUNCTIONS = [*RULES, *SCALES, "optimizer"]

@@ -5,6 +5,11 @@ To write another, see ``singd_optax.rules.Rule`` and ``singd_optax.testing.check
 
 from singd_optax.optimizers._caspr import CASPR, caspr, scale_by_caspr
 from singd_optax.optimizers._ikfac import IKFAC, ikfac, scale_by_ikfac
+from singd_optax.optimizers._inverse_free_kl_shampoo import (
+    InverseFreeKLShampoo,
+    inverse_free_kl_shampoo,
+    scale_by_inverse_free_kl_shampoo,
+)
 from singd_optax.optimizers._inverse_free_shampoo import (
     InverseFreeShampoo,
     inverse_free_shampoo,
@@ -18,7 +23,9 @@ from singd_optax.optimizers._psgd_kron import PSGDKron, psgd_kron, scale_by_psgd
 from singd_optax.optimizers._recipe import optimizer
 from singd_optax.optimizers._shampoo import Shampoo, scale_by_shampoo, shampoo
 from singd_optax.optimizers._singd import SINGD, ingd, scale_by_singd, singd
+from singd_optax.optimizers._sm3 import SM3, scale_by_sm3, sm3
 from singd_optax.optimizers._soap import SOAP, scale_by_soap, soap
+from singd_optax.optimizers._splus import SPlus, scale_by_splus, splus
 
 __all__ = [
     "CASPR",
@@ -26,15 +33,19 @@ __all__ = [
     "KFAC",
     "KLSOAP",
     "SINGD",
+    "SM3",
     "SOAP",
+    "InverseFreeKLShampoo",
     "InverseFreeShampoo",
     "KLShampoo",
     "NorMuon",
     "PSGDKron",
+    "SPlus",
     "Shampoo",
     "caspr",
     "ikfac",
     "ingd",
+    "inverse_free_kl_shampoo",
     "inverse_free_shampoo",
     "kfac",
     "kl_shampoo",
@@ -44,6 +55,7 @@ __all__ = [
     "psgd_kron",
     "scale_by_caspr",
     "scale_by_ikfac",
+    "scale_by_inverse_free_kl_shampoo",
     "scale_by_inverse_free_shampoo",
     "scale_by_kfac",
     "scale_by_kl_shampoo",
@@ -52,8 +64,12 @@ __all__ = [
     "scale_by_psgd_kron",
     "scale_by_shampoo",
     "scale_by_singd",
+    "scale_by_sm3",
     "scale_by_soap",
+    "scale_by_splus",
     "shampoo",
     "singd",
+    "sm3",
     "soap",
+    "splus",
 ]

@@ -114,13 +114,11 @@ TRANSFORMATIONS = {
     "normuon": lambda layers: singd_optax.normuon(0.05, eps=0.03),
     "inverse_free_kl_shampoo": lambda layers: singd_optax.inverse_free_kl_shampoo(0.05),
     "splus": lambda layers: singd_optax.splus(0.05, **DEFINED),
-    "sm3": lambda layers: singd_optax.sm3(0.05),
+    "sm3": lambda layers: singd_optax.sm3(0.05, eps=0.03),
     "scale_by_inverse_free_kl_shampoo": _scaled(
         lambda layers: singd_optax.scale_by_inverse_free_kl_shampoo(structures="dense")
     ),
-    "scale_by_splus": _scaled(
-        lambda layers: singd_optax.scale_by_splus(structures="identity", grafting="sgd")
-    ),
+    "scale_by_splus": _scaled(lambda layers: singd_optax.scale_by_splus(**DEFINED, grafting="sgd")),
     "scale_by_sm3": _scaled(lambda layers: singd_optax.scale_by_sm3(b2=0.9)),
     "scale_by_soap": _scaled(
         lambda layers: singd_optax.scale_by_soap(**DEFINED, eps=0.1, second_moment="factored")

@@ -60,6 +60,8 @@ class InverseFreeKLShampooState(NamedTuple):
 #: The bound on b ‖m‖: a step takes half of a direction at most.
 _LARGEST_STEP = 0.5
 
+_POLAR_STEPS = 10
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InverseFreeKLShampoo(Rule):
@@ -86,7 +88,8 @@ class InverseFreeKLShampoo(Rule):
     Attributes:
       factor_learning_rate: b, a number >= 0 or a schedule: the weight of one gradient.
       damping: λ, a number >= 0 or a schedule, relative to mean(G²).
-      polar_steps: How many steps the iteration "polar_express" takes at a refresh.
+      polar_steps: How many steps the iteration "polar_express" takes at a refresh; None for 10,
+        which are enough for singular values 1 to 20,000 apart.
       clip_rms: The largest root mean square of directions, > 0, or None: while factors are learnt,
         they may be far larger than 1.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
@@ -94,7 +97,7 @@ class InverseFreeKLShampoo(Rule):
 
     factor_learning_rate: Hyperparameter = 0.05
     damping: Hyperparameter = 1e-5
-    polar_steps: int = 10
+    polar_steps: int | None = None
     clip_rms: float | None = 1.1
     precision: Precision = "highest"
 
@@ -108,7 +111,8 @@ class InverseFreeKLShampoo(Rule):
     def __post_init__(self) -> None:
         check_number("factor_learning_rate", self.factor_learning_rate)
         check_number("damping", self.damping)
-        check_size("polar_steps", self.polar_steps)
+        if self.polar_steps is not None:
+            check_size("polar_steps", self.polar_steps)
         if self.clip_rms is not None:
             check_number("clip_rms", self.clip_rms, strict=True, schedule=False)
         check_precision("precision", self.precision)
@@ -177,7 +181,8 @@ class InverseFreeKLShampoo(Rule):
     ) -> tuple[InverseFreeKLShampooState, jax.Array]:
         """K and C, made symmetric by a rotation."""
         K, C = (self._symmetric(view, factor) for factor in (state.K, state.C))
-        return state._replace(K=K, C=C), jnp.mean(gradient**2, axis=(-2, -1)) > 0
+        good = jnp.mean(gradient**2, axis=(-2, -1)) > 0
+        return choose(good, state._replace(K=K, C=C), state), good
 
     def _symmetric(self, view: MatrixView, factor: StructuredMatrix) -> StructuredMatrix:
         if isinstance(factor, DiagonalMatrix | IdentityMatrix):
@@ -187,7 +192,7 @@ class InverseFreeKLShampoo(Rule):
             rotation = polar_factor(
                 blocks,
                 iteration="polar_express",
-                steps=self.polar_steps,
+                steps=_POLAR_STEPS if self.polar_steps is None else self.polar_steps,
                 precision=self.precision,
                 split=view.placement.divided if isinstance(factor, DenseMatrix) else whole,
             )

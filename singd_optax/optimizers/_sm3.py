@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from singd_optax._validate import check_number
+from singd_optax._validate import check_number, check_precision
 from singd_optax.layers import Layers
 from singd_optax.measures import Statistics
 from singd_optax.optimizers._recipe import (
@@ -70,6 +70,7 @@ class SM3(Rule):
         if self.b2 is not None:
             check_number("b2", self.b2, maximum=1, strict_maximum=True)
         check_number("eps", self.eps)
+        check_precision("precision", self.precision)
 
     def init(self, view: MatrixView) -> SM3State:
         """Zeros."""

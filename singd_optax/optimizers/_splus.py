@@ -37,7 +37,11 @@ from singd_optax.rules._eigenbasis import (
     into_bases,
     out_of_bases,
 )
+from singd_optax.rules._second_moment import rounding_of
 from singd_optax.structures import Auto, Identity, Precision
+
+#: Gradients are rounded before they are turned, and a sign makes much of little.
+_ROUNDINGS = 16
 
 
 class SPlusState(NamedTuple):
@@ -70,9 +74,10 @@ class SPlus(Rule):
 
     All directions of the basis move equally far, so that nothing goes wrong with stale eigenvalues,
     and bases may be old. c makes it the multiple that is nearest to M, and so fade where gradients
-    do. The complete optimizer gives it one size in place of the paper's 2 / (rows + columns); the
-    paper evaluates at an average of the weights, ``optax.ema`` of parameters with decay 0.999. With
-    Q = P = I it is the sign of the momentum, as Lion's.
+    do; a coefficient that is not above the rounding of all has no sign, but 0. The complete
+    optimizer gives it one size in place of the paper's 2 / (rows + columns); the paper evaluates at
+    an average of the weights, ``optax.ema`` of parameters with decay 0.999. With Q = P = I it is
+    the sign of the momentum, as Lion's.
 
     Attributes:
       b2: Decay of L and R, in [0, 1), or a schedule.
@@ -169,8 +174,10 @@ class SPlus(Rule):
         """Signs in the bases, at the mean absolute coefficient."""
         pair = state.K, state.C
         turned = into_bases(pair, vector, self.precision)
-        mean = jnp.abs(turned).mean((-2, -1), keepdims=True)
-        return out_of_bases(pair, jnp.sign(turned) * mean, self.precision), state
+        size = jnp.abs(turned)
+        signs = jnp.where(size > _ROUNDINGS * rounding_of(turned), jnp.sign(turned), 0)
+        made = signs * size.mean((-2, -1), keepdims=True)
+        return out_of_bases(pair, made, self.precision), state
 
 
 @shows_scaling_of(SPlus)

@@ -212,6 +212,7 @@ class KLShampoo(Rule):
         """New bases of all parameters, those of equal blocks in one batch."""
         # What has seen nothing counts as if it had its basis, I: there is nothing to begin with.
         bases = grouped_bases(
+            views,
             {path: (states[path].S_K, states[path].S_C) for path in views},
             {path: (states[path].K, states[path].C) for path in views},
             {path: jnp.abs(states[path].started - 1) for path in views},

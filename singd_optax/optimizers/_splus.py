@@ -150,6 +150,7 @@ class SPlus(Rule):
     ) -> dict[str, tuple[SPlusState, jax.Array | bool]]:
         """New bases of all parameters, those of equal blocks in one batch."""
         bases = grouped_bases(
+            views,
             {path: (states[path].L, states[path].R) for path in views},
             {path: (states[path].K, states[path].C) for path in views},
             {path: states[path].started for path in views},

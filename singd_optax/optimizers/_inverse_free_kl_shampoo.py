@@ -102,6 +102,7 @@ class InverseFreeKLShampoo(Rule):
     precision: Precision = "highest"
 
     State: ClassVar[type] = InverseFreeKLShampooState
+    is_of_whole: ClassVar[bool] = True
     momentum_of: ClassVar = "average"
     structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Diagonal())
     recipe: ClassVar[Recipe] = Recipe(

@@ -112,6 +112,7 @@ class KLShampoo(Rule):
 
     State: ClassVar[type] = KLShampooState
     refresh_first: ClassVar[bool] = False
+    is_of_whole: ClassVar[bool] = True
     momentum_of: ClassVar = "average"
     structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Diagonal())
     recipe: ClassVar[Recipe] = Recipe(

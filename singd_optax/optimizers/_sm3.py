@@ -61,6 +61,7 @@ class SM3(Rule):
     eps: Hyperparameter = 1e-30
 
     State: ClassVar[type] = SM3State
+    is_of_whole: ClassVar[bool] = True
     momentum_of: ClassVar = "update"
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.9, nesterov=False, update_rms=None, refresh_every=1

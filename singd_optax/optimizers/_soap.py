@@ -143,6 +143,7 @@ class SOAP(Rule):
 
     State: ClassVar[type] = SOAPState
     refresh_first: ClassVar[bool] = False
+    is_of_whole: ClassVar[bool] = True
     momentum_of: ClassVar = "average"
     structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Identity())
     recipe: ClassVar[Recipe] = Recipe(

@@ -91,6 +91,7 @@ class SPlus(Rule):
 
     State: ClassVar[type] = SPlusState
     refresh_first: ClassVar[bool] = False
+    is_of_whole: ClassVar[bool] = True
     momentum_of: ClassVar = "average"
     structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Identity())
     recipe: ClassVar[Recipe] = Recipe(

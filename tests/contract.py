@@ -122,6 +122,14 @@ TRANSFORMATIONS = {
     "kl_soap": lambda layers: singd_optax.kl_soap(0.05, **DEFINED, eps=0.03, adam_eps=0.1),
     "psgd_kron": lambda layers: singd_optax.psgd_kron(0.05),
     "normuon": lambda layers: singd_optax.normuon(0.05, eps=0.03),
+    "inverse_free_kl_shampoo": lambda layers: singd_optax.inverse_free_kl_shampoo(0.05),
+    "splus": lambda layers: singd_optax.splus(0.05, **DEFINED),
+    "sm3": lambda layers: singd_optax.sm3(0.05, eps=0.03),
+    "scale_by_inverse_free_kl_shampoo": _scaled(
+        lambda layers: singd_optax.scale_by_inverse_free_kl_shampoo(structures="dense")
+    ),
+    "scale_by_splus": _scaled(lambda layers: singd_optax.scale_by_splus(**DEFINED, grafting="sgd")),
+    "scale_by_sm3": _scaled(lambda layers: singd_optax.scale_by_sm3(b2=0.9)),
     "scale_by_soap": _scaled(
         lambda layers: singd_optax.scale_by_soap(**DEFINED, eps=0.1, second_moment="factored")
     ),
@@ -179,6 +187,7 @@ ALIASES = ("singd", "ingd", "ikfac", "kfac", *CURVATURE)
 GRADIENT_ALIASES = (
     *("shampoo", "caspr", "inverse_free_shampoo"),
     *("soap", "kl_shampoo", "kl_soap", "psgd_kron", "normuon"),
+    *("inverse_free_kl_shampoo", "splus", "sm3"),
 )
 
 

@@ -15,12 +15,15 @@ from singd_optax.optimizers import (
     KFAC,
     KLSOAP,
     SINGD,
+    SM3,
     SOAP,
+    InverseFreeKLShampoo,
     InverseFreeShampoo,
     KLShampoo,
     NorMuon,
     PSGDKron,
     Shampoo,
+    SPlus,
 )
 from singd_optax.rules import (
     Moments,
@@ -271,6 +274,14 @@ RULES = {
     "NorMuon": Entry(
         NorMuon(eps=0.0), symmetries=("scale",), structures=("dense",), tolerance=1e-8
     ),
+    "InverseFreeKLShampoo": Entry(
+        InverseFreeKLShampoo(),
+        symmetries=("scale", "transpose", *ALL),
+        structures=("dense", ("block_diagonal:2", "diagonal"), ("identity", "dense")),
+        tolerance=1e-6,
+    ),
+    "SPlus": Entry(SPlus(), symmetries=("scale",), structures=(("dense", "identity"),)),
+    "SM3": Entry(SM3(), symmetries=("scale", "transpose")),
     "polar InverseFreeShampoo": Entry(
         Polar(InverseFreeShampoo()), symmetries=("scale", "transpose")
     ),

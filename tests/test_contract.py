@@ -244,7 +244,7 @@ def test_injected_hyperparameters_and_schedules(name):
     static = {"root", "rank", "structures"} & names
     own |= {"eps": 0.03} if "eps" in names else {}
     own |= {"adam_eps": 0.1} if "adam_eps" in names else {}
-    own |= DEFINED if name in ("soap", "kl_shampoo", "kl_soap") else {}
+    own |= DEFINED if name in ("soap", "kl_shampoo", "kl_soap", "splus") else {}
     tx = optax.inject_hyperparams(alias, static_args=static)(learning_rate=0.05, **own)
     step = make_step(tx, layers)
     opt_state = tx.init(params)

@@ -143,6 +143,9 @@ BESIDE = {
     "kl_soap": {"norm_S_C", "norm_second_moment"},
     "psgd_kron": {"norm_curvature_K"},
     "normuon": {"norm_values_C"},
+    "inverse_free_kl_shampoo": set(),
+    "splus": {"norm_L", "norm_R"},
+    "sm3": {"norm_values_K", "norm_values_C"},
 }
 
 
@@ -161,7 +164,7 @@ def test_rules_of_gradients_alone(name, whole):
     assert set(numbers) == set(layers)
     assert all(BESIDE[name] <= set(numbers[path]) for path in layers)
     assert all(path in diagnostics.summary(state) for path in layers)
-    if name == "normuon":  # which has no factors
+    if name in ("normuon", "sm3"):  # which have no factors
         return
     for path, (K, C) in singd_optax.factors(state).items():
         np.testing.assert_allclose(numbers[path]["norm_K"], np.linalg.norm(K.to_dense()), rtol=1e-5)

@@ -20,8 +20,8 @@ from singd_optax.training import MultiSteps, check_opt_state, check_refreshes
 #: Names of the package, and those with options.
 NAMES = (
     *("singd", "ikfac", "kfac", "shampoo", "caspr", "inverse_free_shampoo"),
-    *("soap", "kl_shampoo", "kl_soap", "psgd_kron"),
     *CURVATURE,
+    *("soap", "kl_shampoo", "kl_soap", "psgd_kron", "inverse_free_kl_shampoo", "splus"),
     *("polar singd", "soft ikfac", "polar kfac", "soft inverse_free_shampoo"),
 )
 DIRECTIONS = {

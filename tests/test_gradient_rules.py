@@ -23,6 +23,9 @@ SCALES = {
     "kl_soap": singd_optax.scale_by_kl_soap,
     "psgd_kron": singd_optax.scale_by_psgd_kron,
     "normuon": singd_optax.scale_by_normuon,
+    "inverse_free_kl_shampoo": singd_optax.scale_by_inverse_free_kl_shampoo,
+    "splus": singd_optax.scale_by_splus,
+    "sm3": singd_optax.scale_by_sm3,
 }
 ALIASES = {name: getattr(singd_optax, name) for name in SCALES}
 TRANSFORMS = {name: lambda make=make: make(0.03) for name, make in ALIASES.items()} | {
@@ -120,6 +123,7 @@ def test_ensemble_of_training_runs_under_vmap(name, problem):
     params, x, y = problem
     # The first gradient leaves some eigenvectors open, in whose place Adam's root is not the same.
     linear = {"soap": {"eps": 0.1}, "kl_soap": {"adam_eps": 0.1}}
+    linear["splus"] = {"structures": "identity"}
     tx = ALIASES[name](0.03, **linear.get(name, {}))
     members = [jax.tree.map(lambda p, s=s: p * s, params) for s in (0.5, 1.5)]
     stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
@@ -183,8 +187,8 @@ def test_schedules_and_injected_hyperparameters(name, problem):
     params, x, y = problem
     decay = optax.linear_schedule(0.05, 0.01, 10)
     options = {"weight_decay": decay, "refresh_every": lambda count: 1 + count // 5}
-    is_damped = name in ("inverse_free_shampoo", "psgd_kron")
-    options |= {"damping": decay} if is_damped else {"eps": decay}
+    is_damped = name in ("inverse_free_shampoo", "psgd_kron", "inverse_free_kl_shampoo")
+    options |= {"damping" if is_damped else "b2" if name == "splus" else "eps": decay}
     _, _, first, last = train(ALIASES[name](decay, **options), params, x, y, steps=10)
     assert last < first
 
@@ -229,7 +233,7 @@ def test_low_precision_parameters(name, problem):
     new_params, opt_state, first, last = train(TRANSFORMS[name](), low, x.astype(jnp.bfloat16), y)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(new_params))
     assert last < first
-    if name != "normuon":  # which has no factors
+    if name not in ("normuon", "sm3"):  # which have no factors
         factors = singd_optax.factors(opt_state)
         assert {leaf.dtype for leaf in jax.tree.leaves(factors)} == {jnp.dtype("float32")}
 

@@ -95,6 +95,23 @@ def test_complete_optimizers(name, axes):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(got))
 
 
+@pytest.mark.parametrize("name", ["soap", "kl_shampoo", "psgd_kron", "normuon", "sm3"])
+@pytest.mark.parametrize("axes", ["each", Merged(9)], ids=str)
+def test_axes_one_after_the_other_are_of_rules_without_a_size(name, axes):
+    tree = gradients()
+    make = getattr(singd_optax, f"scale_by_{name}")
+    found = singd_optax.find_matrices(tree, matrix_axes={"conv": axes})
+    for tx in (make(matrix_axes={"conv": axes}), make(found)):
+        with pytest.raises(ValueError, match=r"of 'conv', one for each axis.*or 'cut'"):
+            tx.init(tree)
+
+
+def test_what_is_left_out_says_so():
+    found = singd_optax.find_matrices(gradients(), matrix_axes={"q.*": None})
+    reasons = {other.path: other.reason for other in found.others}
+    assert reasons == {"bias": "no matrix", "qkv": "left out by `matrix_axes`"}
+
+
 def test_errors():
     tree = gradients()
     with pytest.raises(ValueError, match="name each axis once"):

@@ -40,17 +40,20 @@ from singd_optax.optimizers import (
     RSKFAC,
     SINGD,
     SKFAC,
+    SM3,
     SOAP,
     TEKFAC,
     TKFAC,
     AdaFisher,
     Eva,
     EvaF,
+    InverseFreeKLShampoo,
     InverseFreeShampoo,
     KLShampoo,
     NorMuon,
     PSGDKron,
     Shampoo,
+    SPlus,
     optimizer,
 )
 from singd_optax.rules import Entries, Rule
@@ -83,6 +86,9 @@ RULES = {
     "kl_soap": KLSOAP,
     "psgd_kron": PSGDKron,
     "normuon": NorMuon,
+    "inverse_free_kl_shampoo": InverseFreeKLShampoo,
+    "splus": SPlus,
+    "sm3": SM3,
 }
 SCALES = [name for name in singd_optax.__all__ if name.startswith("scale_by_")]
 FUNCTIONS = [*RULES, *SCALES, "optimizer"]

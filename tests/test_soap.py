@@ -1,14 +1,20 @@
 """SOAP against a short restatement, AdamW, and what follows from its definition."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import singd_optax
 from singd_optax.optimizers import SOAP
 from singd_optax.rules._eigenbasis import grouped_bases, values_in
+from singd_optax.sharding import spread, state_shardings
 from singd_optax.structures import BlockDiagonal, Dense
 from singd_optax.testing._compile import quick_jit
 
@@ -170,9 +176,11 @@ def test_bases_become_eigenvectors_and_keep_their_places(structure, method):
     moment = structure.project_gram(jnp.asarray(rows))
     eye = structure.eye(6, "float64")
     started = jnp.ones([], jnp.int32)
+    view = singd_optax.find_matrices({"w": eye.to_dense()}).specs[0]
 
     def refreshed(moment, basis):
         found = grouped_bases(
+            {"w": view},
             {"w": (moment, moment)},
             {"w": (basis, basis)},
             {"w": started},
@@ -194,6 +202,39 @@ def test_bases_become_eigenvectors_and_keep_their_places(structure, method):
     nudged = structure.project_gram(jnp.asarray(rows + 0.01 * rng.normal(size=rows.shape)))
     moved = np.asarray(refreshed(nudged, basis).to_dense())
     assert np.abs(np.diag(moved.T @ Q)).min() > 0.9
+
+
+@pytest.mark.parametrize("method", ["qr", "eigh"])
+def test_no_decomposition_is_made_on_two_devices(method):
+    """Of six matrices on four devices: two on each, of which two are idle work."""
+    mesh = jax.make_mesh((2, 2), ("data", "model"), (AxisType.Auto,) * 2, devices=jax.devices()[:4])
+    everywhere = NamedSharding(mesh, P())
+    params = {name: jnp.zeros((6, 6)) for name in "abc"}
+    shardings = jax.tree.map(lambda _: everywhere, params)
+    gradients = {
+        name: jnp.asarray(random_gradients((6, 6), 2, seed), jnp.float32)
+        for seed, name in enumerate(params)
+    }
+    found = singd_optax.find_matrices(params, structures="dense")
+    layers = spread(found, shardings)
+    tx, alone = (
+        singd_optax.scale_by_soap(own, basis_method=method, eps=1e-2) for own in (layers, found)
+    )
+    of_state = state_shardings(tx.init, params, shardings, layers)
+    first, second = ({n: g[i] for n, g in gradients.items()} for i in (0, 1))
+    step = jax.jit(functools.partial(tx.update, refresh=True), out_shardings=(shardings, of_state))
+    state = jax.device_put(tx.init(params), of_state)
+    text = step.lower(first, state).compile().as_text()
+    calls = re.findall(r"= \(?f32\[([\d,]+)\][^=]*custom-call\(.*lapack_s(?:syevd|geqrf)", text)
+    assert calls
+    assert {int(np.prod([int(n) for n in call.split(",")])) for call in calls} == {36}
+    trips = re.findall(r'known_trip_count":{"n":"(\d+)"', text)
+    assert set(trips) <= {"2"}  # of six
+    _, state = step(jax.device_put(first, everywhere), state)
+    got, _ = step(jax.device_put(second, everywhere), state)
+    _, own = quick_jit(alone.update)(first, alone.init(params))
+    want, _ = quick_jit(alone.update)(second, own)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), got, want)
 
 
 def test_zeros_keep_the_basis():

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import cast
 
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from singd_optax._types import PyTree
 from singd_optax.layers._layers import Layers, OtherParameter
 from singd_optax.layers._matrices import matrix_specs
-from singd_optax.layers._matrix_axes import MatrixAxes, check_matrix_axes
+from singd_optax.layers._matrix_axes import MatrixAxes, check_matrix_axes, cut
 from singd_optax.layers._spec import LayerSpec
 from singd_optax.layers._tree import Leaves
 from singd_optax.structures import Structure
@@ -61,8 +62,14 @@ def find_matrices(
         )
     inside = {path for spec in specs.values() for path in spec.shapes}
     others = tuple(
-        OtherParameter(path, tuple(leaves[path].shape), "no matrix")
+        OtherParameter(path, tuple(leaves[path].shape), _reason(leaves[path]))
         for path in leaves
         if path not in inside
     )
     return Layers(cast(tuple[LayerSpec, ...], tuple(specs.values())), others)
+
+
+def _reason(leaf: PyTree) -> str:
+    """Why a parameter makes no matrix: it may have been left out, as an embedding is."""
+    could = jnp.issubdtype(leaf.dtype, jnp.floating) and cut(tuple(leaf.shape)) is not None
+    return "left out by `matrix_axes`" if could else "no matrix"

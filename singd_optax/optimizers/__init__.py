@@ -9,6 +9,11 @@ from singd_optax.optimizers._ekfac import EKFAC, ekfac, scale_by_ekfac
 from singd_optax.optimizers._eva import Eva, EvaF, eva, eva_f, scale_by_eva, scale_by_eva_f
 from singd_optax.optimizers._foof import FOOF, foof, scale_by_foof
 from singd_optax.optimizers._ikfac import IKFAC, ikfac, scale_by_ikfac
+from singd_optax.optimizers._inverse_free_kl_shampoo import (
+    InverseFreeKLShampoo,
+    inverse_free_kl_shampoo,
+    scale_by_inverse_free_kl_shampoo,
+)
 from singd_optax.optimizers._inverse_free_shampoo import (
     InverseFreeShampoo,
     inverse_free_shampoo,
@@ -32,7 +37,9 @@ from singd_optax.optimizers._rs_kfac import (
 )
 from singd_optax.optimizers._shampoo import Shampoo, scale_by_shampoo, shampoo
 from singd_optax.optimizers._singd import SINGD, ingd, scale_by_singd, singd
+from singd_optax.optimizers._sm3 import SM3, scale_by_sm3, sm3
 from singd_optax.optimizers._soap import SOAP, scale_by_soap, soap
+from singd_optax.optimizers._splus import SPlus, scale_by_splus, splus
 from singd_optax.optimizers._tekfac import TEKFAC, scale_by_tekfac, tekfac
 from singd_optax.optimizers._tkfac import TKFAC, scale_by_tkfac, tkfac
 
@@ -48,16 +55,19 @@ __all__ = [
     "RSKFAC",
     "SINGD",
     "SKFAC",
+    "SM3",
     "SOAP",
     "TEKFAC",
     "TKFAC",
     "AdaFisher",
     "Eva",
     "EvaF",
+    "InverseFreeKLShampoo",
     "InverseFreeShampoo",
     "KLShampoo",
     "NorMuon",
     "PSGDKron",
+    "SPlus",
     "Shampoo",
     "adafisher",
     "caspr",
@@ -67,6 +77,7 @@ __all__ = [
     "foof",
     "ikfac",
     "ingd",
+    "inverse_free_kl_shampoo",
     "inverse_free_shampoo",
     "kfac",
     "kl_shampoo",
@@ -84,6 +95,7 @@ __all__ = [
     "scale_by_eva_f",
     "scale_by_foof",
     "scale_by_ikfac",
+    "scale_by_inverse_free_kl_shampoo",
     "scale_by_inverse_free_shampoo",
     "scale_by_kfac",
     "scale_by_kl_shampoo",
@@ -96,13 +108,17 @@ __all__ = [
     "scale_by_shampoo",
     "scale_by_singd",
     "scale_by_skfac",
+    "scale_by_sm3",
     "scale_by_soap",
+    "scale_by_splus",
     "scale_by_tekfac",
     "scale_by_tkfac",
     "shampoo",
     "singd",
     "skfac",
+    "sm3",
     "soap",
+    "splus",
     "tekfac",
     "tkfac",
 ]

@@ -39,16 +39,19 @@ from singd_optax.optimizers._mkor import MKOR as MKOR
 from singd_optax.optimizers._rs_kfac import RSKFAC as RSKFAC
 from singd_optax.optimizers._singd import SINGD as SINGD
 from singd_optax.optimizers._rs_kfac import SKFAC as SKFAC
+from singd_optax.optimizers._sm3 import SM3 as SM3
 from singd_optax.optimizers._soap import SOAP as SOAP
 from singd_optax.optimizers._tekfac import TEKFAC as TEKFAC
 from singd_optax.optimizers._tkfac import TKFAC as TKFAC
 from singd_optax.optimizers._adafisher import AdaFisher as AdaFisher
 from singd_optax.optimizers._eva import Eva as Eva
 from singd_optax.optimizers._eva import EvaF as EvaF
+from singd_optax.optimizers._inverse_free_kl_shampoo import InverseFreeKLShampoo as InverseFreeKLShampoo
 from singd_optax.optimizers._inverse_free_shampoo import InverseFreeShampoo as InverseFreeShampoo
 from singd_optax.optimizers._kl_shampoo import KLShampoo as KLShampoo
 from singd_optax.optimizers._normuon import NorMuon as NorMuon
 from singd_optax.optimizers._psgd_kron import PSGDKron as PSGDKron
+from singd_optax.optimizers._splus import SPlus as SPlus
 from singd_optax.optimizers._shampoo import Shampoo as Shampoo
 
 def adafisher(
@@ -696,6 +699,103 @@ def ingd(
       ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
         cannot have a structure.
       TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def inverse_free_kl_shampoo(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    factor_learning_rate: Hyperparameter = 0.05,
+    damping: Hyperparameter = 1e-05,
+    polar_steps: int | None = None,
+    clip_rms: float | None = 1.1,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.95,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 10,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """KL-Shampoo by matrix products alone, as a drop-in for AdamW, without layers.
+
+    Matrix-shaped parameters: the average of gradients, whitened from both sides, and decoupled
+    weight decay. All other parameters go to ``fallback``. Learning rates are AdamW's.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      factor_learning_rate: b, a number >= 0 or a schedule: the weight of one gradient.
+      damping: λ, a number >= 0 or a schedule, relative to mean(G²).
+      polar_steps: How many steps the iteration "polar_express" takes at a refresh; None for 10,
+        which are enough for singular values 1 to 20,000 apart.
+      clip_rms: The largest root mean square of directions, > 0, or None: while factors are learnt,
+        they may be far larger than 1.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.inverse_free_kl_shampoo(1e-3, structures=("dense", "diagonal"))
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> updates, opt_state = tx.update(params, tx.init(params), params)
     """
     ...
 
@@ -2182,6 +2282,102 @@ def scale_by_ikfac(
     """
     ...
 
+def scale_by_inverse_free_kl_shampoo(
+    layers: Layers | None = None,
+    *,
+    factor_learning_rate: Hyperparameter = 0.05,
+    damping: Hyperparameter = 1e-05,
+    polar_steps: int | None = None,
+    clip_rms: float | None = 1.1,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by KL-Shampoo's preconditioner, by matrix products alone.
+
+    The equations are in ``singd_optax.optimizers.InverseFreeKLShampoo``. Factors may be kept in
+    bfloat16. How arrays make matrices is said at ``scale_by_rule``; scalars and vectors pass
+    through. ``singd_optax.inverse_free_kl_shampoo`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      factor_learning_rate: b, a number >= 0 or a schedule: the weight of one gradient.
+      damping: λ, a number >= 0 or a schedule, relative to mean(G²).
+      polar_steps: How many steps the iteration "polar_express" takes at a refresh; None for 10,
+        which are enough for singular values 1 to 20,000 apart.
+      clip_rms: The largest root mean square of directions, > 0, or None: while factors are learnt,
+        they may be far larger than 1.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Lin et al., arXiv 2509.03378 (KL-Shampoo); Lin et al., arXiv 2312.05705 (steps on factors).
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_inverse_free_kl_shampoo()
+      >>> grads = {"kernel": 5 * jnp.eye(2)}
+      >>> state = tx.init(grads)
+      >>> for _ in range(200):
+      ...   updates, state = tx.update(grads, state)
+      >>> updates["kernel"].round(1)
+      Array([[1.4, 0. ],
+             [0. , 1.4]], dtype=float32)
+    """
+    ...
+
 def scale_by_inverse_free_shampoo(
     layers: Layers | None = None,
     *,
@@ -3312,6 +3508,95 @@ def scale_by_skfac(
     """
     ...
 
+def scale_by_sm3(
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter | None = None,
+    eps: Hyperparameter = 1e-30,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Adagrad's root, kept as one number for each row and each column.
+
+    The equations are in ``singd_optax.optimizers.SM3``. ``optax.scale_by_sm3`` has one number for
+    each index of each axis of an array, and no decay; here rows and columns are those of a matrix,
+    see ``scale_by_rule``. ``singd_optax.sm3`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of ν, in [0, 1), or a schedule; None for the plain sums of the paper, with which
+        steps get smaller and smaller.
+      eps: ε >= 0, or a schedule.
+      precision: Of the products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Anil, Gupta, Koren and Singer, Memory-Efficient Adaptive Optimization, NeurIPS 2019, arXiv
+      1901.11150.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_sm3()
+      >>> grads = {"kernel": jnp.array([[4.0, -9.0], [0.1, 2.0]])}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(2)
+      Array([[ 1., -1.],
+             [ 1.,  1.]], dtype=float32)
+    """
+    ...
+
 def scale_by_soap(
     layers: Layers | None = None,
     *,
@@ -3403,6 +3688,94 @@ def scale_by_soap(
       >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(4)
       Array([[1., 0.],
              [0., 1.]], dtype=float32)
+    """
+    ...
+
+def scale_by_splus(
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.999,
+    basis_method: BasisMethod = 'eigh',
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Take signs of momenta in the basis of Shampoo's eigenvectors, from gradients alone.
+
+    The equations are in ``singd_optax.optimizers.SPlus``; set the size by ``update_rms``. How
+    arrays make matrices is said at ``scale_by_rule``; scalars and vectors pass through.
+    ``singd_optax.splus`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of L and R, in [0, 1), or a schedule.
+      basis_method: "eigh", eigenvectors, or "qr", one step of orthogonal iteration a refresh.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Frans, Levine and Abbeel, A Stable Whitening Optimizer for Efficient Neural Network Training,
+      2025, arXiv 2506.07254.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_splus(update_rms=1.0)
+      >>> grads = {"kernel": jnp.array([[4.0, -9.0], [0.1, 2.0]])}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(2)
+      Array([[ 1., -1.],
+             [ 1.,  1.]], dtype=float32)
     """
     ...
 
@@ -3889,6 +4262,92 @@ def skfac(
     """
     ...
 
+def sm3(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter | None = None,
+    eps: Hyperparameter = 1e-30,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.9,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """SM3 as a drop-in for AdamW with next to no memory beside the momentum.
+
+    Matrix-shaped parameters: ``scale_by_sm3``, an average of its updates, decoupled weight decay.
+    All other parameters go to ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of ν, in [0, 1), or a schedule; None for the plain sums of the paper, with which
+        steps get smaller and smaller.
+      eps: ε >= 0, or a schedule.
+      precision: Of the products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
 def soap(
     learning_rate: Hyperparameter,
     layers: Layers | None = None,
@@ -3995,6 +4454,91 @@ def soap(
       ...   params, opt_state = step(params, opt_state)
       >>> bool(loss_fn(params) < 0.02)
       True
+    """
+    ...
+
+def splus(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.999,
+    basis_method: BasisMethod = 'eigh',
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.9,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 100,
+    update_rms: float | None = 0.2,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """SPlus as a drop-in for AdamW: any model, gradients only, a basis every hundred steps.
+
+    Matrix-shaped parameters: ``scale_by_splus`` of an average of gradients, scaled to a root mean
+    square as AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of L and R, in [0, 1), or a schedule.
+      basis_method: "eigh", eigenvectors, or "qr", one step of orthogonal iteration a refresh.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
     """
     ...
 

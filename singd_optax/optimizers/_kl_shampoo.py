@@ -112,6 +112,7 @@ class KLShampoo(Rule):
 
     State: ClassVar[type] = KLShampooState
     refresh_first: ClassVar[bool] = False
+    is_of_whole: ClassVar[bool] = True
     momentum_of: ClassVar = "average"
     structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Diagonal())
     recipe: ClassVar[Recipe] = Recipe(
@@ -212,6 +213,7 @@ class KLShampoo(Rule):
         """New bases of all parameters, those of equal blocks in one batch."""
         # What has seen nothing counts as if it had its basis, I: there is nothing to begin with.
         bases = grouped_bases(
+            views,
             {path: (states[path].S_K, states[path].S_C) for path in views},
             {path: (states[path].K, states[path].C) for path in views},
             {path: jnp.abs(states[path].started - 1) for path in views},

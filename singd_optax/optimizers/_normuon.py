@@ -76,6 +76,7 @@ class NorMuon(Rule):
     precision: Precision = "highest"
 
     State: ClassVar[type] = NorMuonState
+    is_of_whole: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = Recipe(momentum=0.95, nesterov=True, update_rms=0.2, refresh_every=1)
 
     def __post_init__(self) -> None:

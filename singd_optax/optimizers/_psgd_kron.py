@@ -109,6 +109,7 @@ class PSGDKron(Rule):
 
     State: ClassVar[type] = PSGDKronState
     is_random: ClassVar[bool] = True
+    is_of_whole: ClassVar[bool] = True
     momentum_of: ClassVar = "average"
     structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Diagonal())
     recipe: ClassVar[Recipe] = Recipe(

@@ -143,6 +143,7 @@ class SOAP(Rule):
 
     State: ClassVar[type] = SOAPState
     refresh_first: ClassVar[bool] = False
+    is_of_whole: ClassVar[bool] = True
     momentum_of: ClassVar = "average"
     structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Identity())
     recipe: ClassVar[Recipe] = Recipe(
@@ -219,6 +220,7 @@ class SOAP(Rule):
     ) -> dict[str, tuple[AnyState, jax.Array | bool]]:
         """New bases of all parameters, those of equal blocks in one batch."""
         bases = grouped_bases(
+            views,
             {path: (states[path].L, states[path].R) for path in views},
             {path: (states[path].K, states[path].C) for path in views},
             {path: states[path].started for path in views},

@@ -111,6 +111,15 @@ class MeshPlacement(MeshPartitions, Placement):
         split = fitted(matrix.shape, [*self.stack, *sides], self.mesh.shape)
         return self.constrain(matrix, partition_of(split))
 
+    @property
+    def device_count(self) -> int:
+        """Those of the mesh."""
+        return self.mesh.size
+
+    def dealt(self, batch: jax.Array) -> jax.Array:
+        """As ``Placement`` says."""
+        return self.constrain(batch, partition_of((self.mesh.axis_names,)))
+
     def _away(self, gradient: jax.Array, placed: object, sides: Sides, side: int) -> Split:
         """The split of gradients at the factor of a side; of no factor, as of a whole one."""
         factor = matrix_of(placed, sides, side)

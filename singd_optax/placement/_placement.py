@@ -66,6 +66,21 @@ class Placement:
         del axis
         return matrix
 
+    @property
+    def device_count(self) -> int:
+        """How many devices there are to deal work to."""
+        return 1
+
+    def dealt(self, batch: jax.Array) -> jax.Array:
+        """A batch whose first axis is as long as there are devices, each with its own part.
+
+        What is done to each matrix of it, a decomposition for one, is then done on one device.
+
+        Args:
+          batch: (device_count, ...).
+        """
+        return batch
+
     def whitens_late(self, factors: Sequence[StructuredMatrix]) -> bool:
         """Whether statistics stay plain where they are formed, and are whitened at the refresh.
 

@@ -1,7 +1,8 @@
 """Orthogonal bases near the eigenvectors of second moments, and what is done in them."""
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -9,7 +10,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from singd_optax.layers import MatrixView
-from singd_optax.rules._roots import eigh
 from singd_optax.structures import (
     BlockDiagonal,
     Dense,
@@ -124,6 +124,7 @@ def _values(moment: jax.Array, basis: jax.Array, precision: Precision) -> jax.Ar
 
 
 def grouped_bases(
+    views: Mapping[str, MatrixView],
     moments: Mapping[str, Pair],
     old: Mapping[str, Pair],
     started: Mapping[str, jax.Array],
@@ -138,8 +139,11 @@ def grouped_bases(
     of Qᵀ M Q's diagonal. Either way each new vector stands in the place of the old one that has its
     rank by that diagonal, so that what is known of a direction goes on to be known of it.
 
+    On a mesh the batch is dealt to the devices, so that no decomposition is made on two of them.
+
     Args:
-      moments: By path, of rows and columns; those of ``Diagonal`` and ``Identity`` have no basis.
+      views: By path; they say where.
+      moments: Likewise, of rows and columns; those of ``Diagonal`` and ``Identity`` have no basis.
       old: The last bases, likewise.
       started: Whether a view has a basis: numbers above 0, of shape ``stack_shape``.
       method: "qr" or "eigh".
@@ -162,13 +166,15 @@ def grouped_bases(
     groups: dict[tuple[int, str], list[int]] = {}
     for index, leaf in enumerate(leaves):
         groups.setdefault((leaf.blocks.shape[-1], leaf.blocks.dtype.name), []).append(index)
+    deal = _Deal.of(views)
+    make = functools.partial(_new_bases, method=method, precision=precision)
     found: dict[int, tuple[jax.Array, jax.Array, jax.Array]] = {}
     for (size, _), members in groups.items():
         own = [leaves[index] for index in members]
         M = jnp.concatenate([leaf.blocks.reshape(-1, size, size) for leaf in own])
         Q = jnp.concatenate([leaf.vectors.reshape(-1, size, size) for leaf in own])
         flags = jnp.concatenate([leaf.started.reshape(-1) for leaf in own])
-        parts = _new_bases(M, Q, flags, method, precision)
+        parts = deal.apply(make, M, Q, flags)
         start = 0
         for index, leaf in zip(members, own, strict=True):
             shape = leaf.blocks.shape
@@ -195,6 +201,37 @@ def grouped_bases(
     return result
 
 
+class _Deal(NamedTuple):
+    """Who does what of a batch: (n, ...) becomes (devices, share, ...), filled up by the first."""
+
+    devices: int
+    placed: Callable[[jax.Array], jax.Array]
+
+    @classmethod
+    def of(cls, views: Mapping[str, MatrixView]) -> "_Deal":
+        """By the placement of views, which are on one mesh."""
+        placements = [view.placement for view in views.values()]
+        largest = max(placements, key=lambda placement: placement.device_count)
+        return cls(largest.device_count, largest.dealt)
+
+    def apply(
+        self, function: Callable[..., tuple[jax.Array, ...]], *batch: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """The function of arrays (devices, share, ...), and (n, ...) of what it returns."""
+        count = batch[0].shape[0]
+        share = -(-count // self.devices)
+        rest = share * self.devices - count
+
+        def dealt(array: jax.Array) -> jax.Array:
+            if rest:
+                filling = jnp.broadcast_to(array[:1], (rest, *array.shape[1:]))
+                array = jnp.concatenate([array, filling])
+            return self.placed(array.reshape(self.devices, share, *array.shape[1:]))
+
+        results = function(*map(dealt, batch))
+        return tuple(x.reshape(-1, *x.shape[2:])[:count] for x in results)
+
+
 def _new_bases(
     moment: jax.Array,
     basis: jax.Array,
@@ -202,7 +239,7 @@ def _new_bases(
     method: BasisMethod,
     precision: Precision,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of a batch: the bases, whether there was a moment, and whether nothing failed."""
+    """Of (devices, share, k, k): bases, whether there was a moment, and whether nothing failed."""
     scale = jnp.abs(moment).max((-2, -1))
     is_zero = scale == 0
     usable = jnp.isfinite(scale) & ~is_zero
@@ -213,11 +250,12 @@ def _new_bases(
     order = jnp.argsort(-values, axis=-1)
 
     def by_eigh(M: jax.Array, Q: jax.Array) -> jax.Array:
-        return eigh((M + jnp.swapaxes(M, -1, -2)) / 2)[1][..., ::-1]
+        return _in_turn(_eigenvectors, (M + jnp.swapaxes(M, -1, -2)) / 2)
 
     def by_qr(M: jax.Array, Q: jax.Array) -> jax.Array:
         sorted_basis = jnp.take_along_axis(Q, order[..., None, :], -1)
-        return orthonormal(contract("...ij,...jk->...ik", M, sorted_basis, precision=precision))
+        image = contract("...ij,...jk->...ik", M, sorted_basis, precision=precision)
+        return _in_turn(_orthonormal, image)
 
     if method == "eigh":
         new = by_eigh(M, basis)
@@ -228,10 +266,23 @@ def _new_bases(
     return jnp.where(right[..., None, None], new, basis), right, right | is_zero
 
 
-def orthonormal(matrix: jax.Array) -> jax.Array:
-    """Q of the QR decompositions of a batch (n, dim, dim); on a CPU in turn, as by ``eigh``."""
-    return lax.platform_dependent(
-        matrix,
-        cpu=lambda batch: lax.map(lambda one: jnp.linalg.qr(one)[0], batch),
-        default=lambda batch: jnp.linalg.qr(batch)[0],
-    )
+def _eigenvectors(symmetric: jax.Array) -> jax.Array:
+    """Of the largest eigenvalue first."""
+    return jnp.linalg.eigh(symmetric, symmetrize_input=False)[1][..., ::-1]
+
+
+def _orthonormal(matrix: jax.Array) -> jax.Array:
+    return jnp.linalg.qr(matrix)[0]
+
+
+def _in_turn(function: Callable[[jax.Array], jax.Array], matrix: jax.Array) -> jax.Array:
+    """A function of matrices (devices, share, k, k), on CPUs of one after the other.
+
+    There XLA hands a batch to the threads on which it runs the program itself, see ``_roots.eigh``.
+    """
+
+    def each(batch: jax.Array) -> jax.Array:
+        return jnp.moveaxis(lax.map(function, jnp.moveaxis(batch, 1, 0)), 0, 1)
+
+    result: jax.Array = lax.platform_dependent(matrix, cpu=each, default=function)
+    return result

@@ -60,6 +60,9 @@ class Rule(abc.ABC):
     #: Of what the momentum is: the heavy ball of gradients, which is preconditioned ("gradient");
     #: their average with corrected bias, likewise ("average"); or that of updates ("update").
     momentum_of: ClassVar[Literal["gradient", "average", "update"]] = "gradient"
+    #: Whether a direction is one of all of a matrix: what has a size, as Adam's steps have, cannot
+    #: be preconditioned along one axis after the other (``matrix_axes="each"``).
+    is_of_whole: ClassVar[bool] = False
     #: The structures of factors where neither layers nor the user say any.
     structures: ClassVar[str | Structure] = "auto"
     #: The recipe's options that suit the rule.

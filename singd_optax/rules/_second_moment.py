@@ -37,11 +37,18 @@ def adam_scaled(
     unbiased = second_moment / jnp.where(weight > 0, weight, 1)[..., None, None]
     denominator = jnp.sqrt(unbiased) + eps
     if is_turned:
-        norm = jnp.sqrt(unbiased.sum((-2, -1), keepdims=True))
-        denominator = denominator + jnp.finfo(vector.dtype).eps * norm
+        denominator = denominator + rounding_of(jnp.sqrt(unbiased))
     scaled = vector / jnp.where(denominator > 0, denominator, 1)
     bound = (1 - decay) ** -0.5
     return jnp.clip(scaled, -bound, bound)
+
+
+def rounding_of(coefficients: jax.Array) -> jax.Array:
+    """By how much coefficients in a basis are rounded, (*stack, 1, 1): unit times norm."""
+    largest = jnp.abs(coefficients).max((-2, -1), keepdims=True)
+    scale = jnp.where(largest > 0, largest, 1)
+    norm = scale * jnp.sqrt(((coefficients / scale) ** 2).sum((-2, -1), keepdims=True))
+    return jnp.finfo(coefficients.dtype).eps * norm
 
 
 def rms_at_most(matrix: jax.Array, bound: float | None) -> jax.Array:

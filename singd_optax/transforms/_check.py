@@ -14,6 +14,8 @@ from singd_optax.layers._check_state import check_stacks
 from singd_optax.layers._groups import grouped
 from singd_optax.layers._rule_tag import RuleTag
 from singd_optax.measures import Measure, Statistics, is_stale
+from singd_optax.rules import Rule
+from singd_optax.transforms._directions import chains_of
 
 
 def checked_layers(layers: Layers, state: RuleState) -> dict[str, MatrixView]:
@@ -165,3 +167,24 @@ def check_tag(own: RuleTag, tag: RuleTag) -> None:
             f"`opt_state` is of the rule {written!r}, this optimizer has {own.name!r}. Use the "
             "optimizer that the state is of, or a new state from tx.init(params)."
         )
+
+
+def check_axes(rule: Rule, views: Mapping[str, MatrixView]) -> None:
+    """Raise if a rule of whole matrices is to take the axes of a parameter one after the other.
+
+    Args:
+      rule: The rule.
+      views: The parameters, by path.
+
+    Raises:
+      ValueError: It is.
+    """
+    for names in chains_of(views).values():
+        if rule.is_of_whole and len(names) > 1:
+            parameter = next(iter(views[names[0]].shapes))
+            raise ValueError(
+                f"{rule.state_name} gives a matrix as a whole its size, got {len(names)} matrices "
+                f"of {parameter!r}, one for each axis. Say which axes are rows and columns, as "
+                f"matrix_axes={{{parameter!r}: ((0,), (1, 2))}}, or 'cut'; Shampoo and "
+                "InverseFreeShampoo take axes one after the other."
+            )

@@ -23,6 +23,7 @@ from singd_optax.placement import laid_out_like, partitions_of
 from singd_optax.rules import Hyperparameter, Interval, Rule
 from singd_optax.structures import Structure
 from singd_optax.transforms._check import (
+    check_axes,
     check_matrices,
     check_states,
     check_tag,
@@ -163,9 +164,12 @@ def scale_by_rule(
         if layers is not None:
             views = {view.path: view for view in present_layers(layers, params)}
             warn_of_params(layers, params)
+            check_axes(rule, views)
             return step.init(views, params)
         if not leaves.is_placeholder:
-            return step.init(matrices(leaves), params)
+            found = matrices(leaves)
+            check_axes(rule, found)
+            return step.init(found, params)
         # optax inits with a placeholder to find what is shaped like parameters: the momentum, and
         # of the rest nothing; one leaf for each field says so whatever the parameters are.
         nothing: PyTree = jnp.zeros([])

@@ -1,0 +1,269 @@
+"""Inverse-free KL-Shampoo: its roots by matrix products alone, without QR."""
+
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from singd_optax._validate import check_number, check_precision, check_size
+from singd_optax.layers import Layers
+from singd_optax.measures import Statistics
+from singd_optax.optimizers._recipe import (
+    optimizer_of,
+    scaling_of,
+    shows_recipe_of,
+    shows_scaling_of,
+)
+from singd_optax.rules import (
+    ColumnFactor,
+    Counter,
+    Hyperparameter,
+    MatrixView,
+    Recipe,
+    RowFactor,
+    Rule,
+    choose,
+    hyperparameter_at,
+    polar_factor,
+)
+from singd_optax.rules._eigenbasis import check_bases
+from singd_optax.rules._inverse_free import identity_pair
+from singd_optax.rules._second_moment import rms_at_most
+from singd_optax.structures import (
+    Auto,
+    DenseMatrix,
+    Diagonal,
+    DiagonalMatrix,
+    IdentityMatrix,
+    Precision,
+    StructuredMatrix,
+    contract,
+)
+
+
+class InverseFreeKLShampooState(NamedTuple):
+    """What inverse-free KL-Shampoo keeps of a parameter.
+
+    Attributes:
+      K: The inverse root of the rows' factor, S_K^-1/2, but for a rotation since the last refresh.
+      C: That of the columns' factor.
+      started: Whether a gradient was seen: int32, 0 or 1.
+    """
+
+    K: RowFactor
+    C: ColumnFactor
+    started: Counter
+
+
+#: The bound on b ‖m‖: a step takes half of a direction at most.
+_LARGEST_STEP = 0.5
+
+_POLAR_STEPS = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InverseFreeKLShampoo(Rule):
+    """KL-Shampoo by steps as SINGD's: no inverse, no root, no QR, no eigenvectors.
+
+    K and C go to S_K^-1/2 and S_C^-1/2, with S_K = E[G S_C^-1 Gᵀ] / d_C and S_C likewise, the
+    factors of ``KLShampoo``. For gradients G (rows x columns, d_K x d_C), with W = Kᵀ G C and the
+    old K and C in all right-hand sides::
+
+        m_K <- ½ [ W Wᵀ / d_C + λ (Tr CᵀC / d_C) KᵀK - I ],    K <- K (I - b m_K)      on every step
+        K   <- K polar(K)ᵀ                                     on refresh steps
+        M   -> K M Cᵀ
+
+    and C alike. The first line is the step of ``InverseFreeShampoo`` without its momentum: it moves
+    S_K = (K Kᵀ)^-1 as an average with weight b does, to first order, with noise of one size in all
+    directions. It leaves K a little off symmetric, which the polar factor, found by Newton-Schulz,
+    puts right without a change of K Kᵀ: then K is the root itself, and is applied once. b ‖m‖ is at
+    most 1/2, and so a larger covariance is followed about as fast as by an average.
+
+    Structures are those in which the root is exact: dense, block-diagonal, diagonal (the default
+    for sides with more than 4096 rows), and none, ``Identity()``. A gradient of zeros changes
+    nothing, and is counted as a failure on refresh steps.
+
+    Attributes:
+      factor_learning_rate: b, a number >= 0 or a schedule: the weight of one gradient.
+      damping: λ, a number >= 0 or a schedule, relative to mean(G²).
+      polar_steps: How many steps the iteration "polar_express" takes at a refresh; None for 10,
+        which are enough for singular values 1 to 20,000 apart.
+      clip_rms: The largest root mean square of directions, > 0, or None: while factors are learnt,
+        they may be far larger than 1.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+    """
+
+    factor_learning_rate: Hyperparameter = 0.05
+    damping: Hyperparameter = 1e-5
+    polar_steps: int | None = None
+    clip_rms: float | None = 1.1
+    precision: Precision = "highest"
+
+    State: ClassVar[type] = InverseFreeKLShampooState
+    is_of_whole: ClassVar[bool] = True
+    momentum_of: ClassVar = "average"
+    structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Diagonal())
+    recipe: ClassVar[Recipe] = Recipe(
+        momentum=0.95, nesterov=False, update_rms=None, refresh_every=10
+    )
+
+    def __post_init__(self) -> None:
+        check_number("factor_learning_rate", self.factor_learning_rate)
+        check_number("damping", self.damping)
+        if self.polar_steps is not None:
+            check_size("polar_steps", self.polar_steps)
+        if self.clip_rms is not None:
+            check_number("clip_rms", self.clip_rms, strict=True, schedule=False)
+        check_precision("precision", self.precision)
+
+    def init(self, view: MatrixView) -> InverseFreeKLShampooState:
+        """K = C = I."""
+        check_bases(
+            view.structures,
+            "InverseFreeKLShampoo",
+            "For others use inverse_free_shampoo, which takes no root.",
+        )
+        started = jnp.zeros(view.stack_shape, jnp.int32)
+        return InverseFreeKLShampooState(*identity_pair(view), started)
+
+    def observe(
+        self,
+        view: MatrixView,
+        state: InverseFreeKLShampooState,
+        gradient: jax.Array,
+        count: jax.Array,
+    ) -> InverseFreeKLShampooState:
+        """One step on K and C."""
+        dtype, precision = view.statistics_dtype, self.precision
+        mean_square = jnp.mean(gradient**2, axis=(-2, -1))
+        good = mean_square > 0
+        K, C = state.K, state.C
+        sides = sum(not isinstance(factor, IdentityMatrix) for factor in (K, C))
+        size = jnp.where(good, mean_square, 1) ** (-0.5 / max(sides, 1))
+        first = jnp.where(state.started > 0, 1, size)
+        K, C = K * first, C * first
+        rate = hyperparameter_at(self.factor_learning_rate, count, dtype)
+        damping = hyperparameter_at(self.damping, count, dtype) * mean_square
+        left = K.transpose_matmul(gradient, precision=precision)
+        turned = C.transpose_matmul(jnp.swapaxes(left, -1, -2), precision=precision)
+
+        def moved(
+            factor: StructuredMatrix, other: StructuredMatrix, rows: jax.Array
+        ) -> StructuredMatrix:
+            if isinstance(factor, IdentityMatrix):
+                return factor
+            curvature = factor.structure.project_gram(rows, precision=precision) * (1 / other.dim)
+            size = other.frobenius_norm() ** 2 / other.dim
+            damped = curvature + factor.gram(precision=precision) * (damping * size)
+            m = damped.add_identity(-1.0) * 0.5
+            norm = rate * m.spectral_norm_bound(precision=precision)
+            # A norm that is not finite must not make the step 0: then it is refused.
+            step = rate * jnp.where(norm > _LARGEST_STEP, _LARGEST_STEP / norm, 1)
+            step = jnp.where(jnp.isfinite(norm), step, jnp.nan)
+            return factor - factor.multiply(m, precision=precision) * step
+
+        new = InverseFreeKLShampooState(
+            moved(K, C, turned),
+            moved(C, K, jnp.swapaxes(turned, -1, -2)),
+            jnp.ones_like(state.started),
+        )
+        return choose(good, new, state)
+
+    def refresh(
+        self,
+        view: MatrixView,
+        state: InverseFreeKLShampooState,
+        statistics: Statistics | None,
+        gradient: jax.Array,
+        count: jax.Array,
+        key: jax.Array,
+    ) -> tuple[InverseFreeKLShampooState, jax.Array]:
+        """K and C, made symmetric by a rotation."""
+        K, C = (self._symmetric(view, factor) for factor in (state.K, state.C))
+        good = jnp.mean(gradient**2, axis=(-2, -1)) > 0
+        return choose(good, state._replace(K=K, C=C), state), good
+
+    def _symmetric(self, view: MatrixView, factor: StructuredMatrix) -> StructuredMatrix:
+        if isinstance(factor, DiagonalMatrix | IdentityMatrix):
+            return factor
+
+        def turned(blocks: jax.Array) -> jax.Array:
+            rotation = polar_factor(
+                blocks,
+                iteration="polar_express",
+                steps=_POLAR_STEPS if self.polar_steps is None else self.polar_steps,
+                precision=self.precision,
+                split=view.placement.divided if isinstance(factor, DenseMatrix) else whole,
+            )
+            root = contract("...ij,...kj->...ik", blocks, rotation, precision=self.precision)
+            return (root + jnp.swapaxes(root, -1, -2)) / 2
+
+        return jax.tree.map(turned, factor)
+
+    def direction(
+        self,
+        view: MatrixView,
+        state: InverseFreeKLShampooState,
+        vector: jax.Array,
+        gradient: jax.Array,
+        count: jax.Array,
+    ) -> tuple[jax.Array, InverseFreeKLShampooState]:
+        """K M Cᵀ."""
+        left = jnp.swapaxes(state.K.matmul(vector, precision=self.precision), -1, -2)
+        direction = jnp.swapaxes(state.C.matmul(left, precision=self.precision), -1, -2)
+        return rms_at_most(direction, self.clip_rms), state
+
+
+def whole(array: jax.Array, axis: int) -> jax.Array:
+    """The array as it is: blocks are split by blocks."""
+    del axis
+    return array
+
+
+@shows_scaling_of(InverseFreeKLShampoo)
+def scale_by_inverse_free_kl_shampoo(
+    layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by KL-Shampoo's preconditioner, by matrix products alone.
+
+    The equations are in ``singd_optax.optimizers.InverseFreeKLShampoo``. Factors may be kept in
+    bfloat16. How arrays make matrices is said at ``scale_by_rule``; scalars and vectors pass
+    through. ``singd_optax.inverse_free_kl_shampoo`` is a complete optimizer.
+
+    References:
+      Lin et al., arXiv 2509.03378 (KL-Shampoo); Lin et al., arXiv 2312.05705 (steps on factors).
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_inverse_free_kl_shampoo()
+      >>> grads = {"kernel": 5 * jnp.eye(2)}
+      >>> state = tx.init(grads)
+      >>> for _ in range(200):
+      ...   updates, state = tx.update(grads, state)
+      >>> updates["kernel"].round(1)
+      Array([[1.4, 0. ],
+             [0. , 1.4]], dtype=float32)
+    """
+    return scaling_of(scale_by_inverse_free_kl_shampoo, InverseFreeKLShampoo, layers, options)
+
+
+@shows_recipe_of(InverseFreeKLShampoo)
+def inverse_free_kl_shampoo(
+    learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """KL-Shampoo by matrix products alone, as a drop-in for AdamW, without layers.
+
+    Matrix-shaped parameters: the average of gradients, whitened from both sides, and decoupled
+    weight decay. All other parameters go to ``fallback``. Learning rates are AdamW's.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.inverse_free_kl_shampoo(1e-3, structures=("dense", "diagonal"))
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    """
+    return optimizer_of(
+        inverse_free_kl_shampoo, InverseFreeKLShampoo, learning_rate, layers, options
+    )

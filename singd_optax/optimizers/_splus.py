@@ -1,0 +1,219 @@
+"""SPlus: signs in the basis of Shampoo's eigenvectors."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from singd_optax._validate import check_choice, check_number, check_precision
+from singd_optax.layers import Layers
+from singd_optax.measures import Statistics
+from singd_optax.optimizers._recipe import (
+    optimizer_of,
+    scaling_of,
+    shows_recipe_of,
+    shows_scaling_of,
+)
+from singd_optax.rules import (
+    ColumnBasis,
+    ColumnMoment,
+    Counter,
+    Hyperparameter,
+    MatrixView,
+    Recipe,
+    RowBasis,
+    RowMoment,
+    Rule,
+    hyperparameter_at,
+)
+from singd_optax.rules._eigenbasis import (
+    BASIS_METHODS,
+    BasisMethod,
+    check_bases,
+    grouped_bases,
+    into_bases,
+    out_of_bases,
+)
+from singd_optax.rules._second_moment import rounding_of
+from singd_optax.structures import Auto, Identity, Precision
+
+#: Gradients are rounded before they are turned, and a sign makes much of little.
+_ROUNDINGS = 16
+
+
+class SPlusState(NamedTuple):
+    """What SPlus keeps of a parameter.
+
+    Attributes:
+      K: The basis of the rows.
+      C: The basis of the columns.
+      L: The second moment of the rows, the average of G Gᵀ.
+      R: Of the columns, of Gᵀ G.
+      started: Whether there is a basis yet: int32, 0 or 1.
+    """
+
+    K: RowBasis
+    C: ColumnBasis
+    L: RowMoment
+    R: ColumnMoment
+    started: Counter
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SPlus(Rule):
+    """SPlus (arXiv 2506.07254): the sign of the momentum in Shampoo's slowly moving eigenbasis.
+
+    With gradients G (rows x columns), M their average, and bases Q of the rows, P of the columns::
+
+        L <- b2 L + (1 - b2) G Gᵀ,    R <- b2 R + (1 - b2) Gᵀ G
+        M -> c Q sign(Qᵀ M P) Pᵀ,     c = mean |Qᵀ M P|
+        Q, P <- eigenvectors of L, R                      on refresh steps, after the rest
+
+    All directions of the basis move equally far, so that nothing goes wrong with stale eigenvalues,
+    and bases may be old. c makes it the multiple that is nearest to M, and so fade where gradients
+    do; a coefficient that is not above the rounding of all has no sign, but 0. The complete
+    optimizer gives it one size in place of the paper's 2 / (rows + columns); the paper evaluates at
+    an average of the weights, ``optax.ema`` of parameters with decay 0.999. With Q = P = I it is
+    the sign of the momentum, as Lion's.
+
+    Attributes:
+      b2: Decay of L and R, in [0, 1), or a schedule.
+      basis_method: "eigh", eigenvectors, or "qr", one step of orthogonal iteration a refresh.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+    """
+
+    b2: Hyperparameter = 0.999
+    basis_method: BasisMethod = "eigh"
+    precision: Precision = "highest"
+
+    State: ClassVar[type] = SPlusState
+    refresh_first: ClassVar[bool] = False
+    is_of_whole: ClassVar[bool] = True
+    momentum_of: ClassVar = "average"
+    structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Identity())
+    recipe: ClassVar[Recipe] = Recipe(
+        momentum=0.9, nesterov=False, update_rms=0.2, refresh_every=100
+    )
+
+    def __post_init__(self) -> None:
+        check_number("b2", self.b2, maximum=1, strict_maximum=True)
+        check_choice("basis_method", self.basis_method, BASIS_METHODS)
+        check_precision("precision", self.precision)
+
+    def init(self, view: MatrixView) -> SPlusState:
+        """Bases of I, and moments of zero."""
+        check_bases(view.structures, "SPlus", "For other structures use inverse_free_shampoo.")
+        stack, dtype = view.stack_shape, view.statistics_dtype
+        sides = list(zip(view.structures, view.dims, view.factor_dtype, strict=True))
+        K, C = (structure.eye(dim, name, stack) for structure, dim, name in sides)
+        L, R = (structure.zeros(dim, dtype, stack) for structure, dim, _ in sides)
+        return SPlusState(K, C, L, R, jnp.zeros(stack, jnp.int32))
+
+    def observe(
+        self, view: MatrixView, state: SPlusState, gradient: jax.Array, count: jax.Array
+    ) -> SPlusState:
+        """Add this gradient to the moments."""
+        b2 = hyperparameter_at(self.b2, count, view.statistics_dtype)
+        rows, columns = view.structures
+        turned = jnp.swapaxes(gradient, -1, -2)
+        gram_K = rows.project_gram(turned, precision=self.precision)
+        gram_C = columns.project_gram(gradient, precision=self.precision)
+        return state._replace(
+            L=state.L * b2 + gram_K * (1 - b2), R=state.R * b2 + gram_C * (1 - b2)
+        )
+
+    def refresh(
+        self,
+        view: MatrixView,
+        state: SPlusState,
+        statistics: Statistics | None,
+        gradient: jax.Array,
+        count: jax.Array,
+        key: jax.Array,
+    ) -> tuple[SPlusState, jax.Array | bool]:
+        """New bases."""
+        path = view.path
+        return self.refresh_all(
+            {path: view}, {path: state}, {path: statistics}, {path: gradient}, count, key
+        )[path]
+
+    def refresh_all(
+        self,
+        views: Mapping[str, MatrixView],
+        states: Mapping[str, SPlusState],
+        statistics: Mapping[str, Statistics | None],
+        gradients: Mapping[str, jax.Array],
+        count: jax.Array,
+        key: jax.Array,
+    ) -> dict[str, tuple[SPlusState, jax.Array | bool]]:
+        """New bases of all parameters, those of equal blocks in one batch."""
+        bases = grouped_bases(
+            views,
+            {path: (states[path].L, states[path].R) for path in views},
+            {path: (states[path].K, states[path].C) for path in views},
+            {path: states[path].started for path in views},
+            method=self.basis_method,
+            precision=self.precision,
+        )
+        result: dict[str, tuple[SPlusState, jax.Array | bool]] = {}
+        for path, own in bases.items():
+            started = jnp.maximum(states[path].started, own.is_basis.astype(jnp.int32))
+            new = states[path]._replace(K=own.pair[0], C=own.pair[1], started=started)
+            result[path] = new, own.went_well
+        return result
+
+    def direction(
+        self,
+        view: MatrixView,
+        state: SPlusState,
+        vector: jax.Array,
+        gradient: jax.Array,
+        count: jax.Array,
+    ) -> tuple[jax.Array, SPlusState]:
+        """Signs in the bases, at the mean absolute coefficient."""
+        pair = state.K, state.C
+        turned = into_bases(pair, vector, self.precision)
+        size = jnp.abs(turned)
+        signs = jnp.where(size > _ROUNDINGS * rounding_of(turned), jnp.sign(turned), 0)
+        made = signs * size.mean((-2, -1), keepdims=True)
+        return out_of_bases(pair, made, self.precision), state
+
+
+@shows_scaling_of(SPlus)
+def scale_by_splus(
+    layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Take signs of momenta in the basis of Shampoo's eigenvectors, from gradients alone.
+
+    The equations are in ``singd_optax.optimizers.SPlus``; set the size by ``update_rms``. How
+    arrays make matrices is said at ``scale_by_rule``; scalars and vectors pass through.
+    ``singd_optax.splus`` is a complete optimizer.
+
+    References:
+      Frans, Levine and Abbeel, A Stable Whitening Optimizer for Efficient Neural Network Training,
+      2025, arXiv 2506.07254.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_splus(update_rms=1.0)
+      >>> grads = {"kernel": jnp.array([[4.0, -9.0], [0.1, 2.0]])}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(2)
+      Array([[ 1., -1.],
+             [ 1.,  1.]], dtype=float32)
+    """
+    return scaling_of(scale_by_splus, SPlus, layers, options)
+
+
+@shows_recipe_of(SPlus)
+def splus(
+    learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """SPlus as a drop-in for AdamW: any model, gradients only, a basis every hundred steps.
+
+    Matrix-shaped parameters: ``scale_by_splus`` of an average of gradients, scaled to a root mean
+    square as AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+    """
+    return optimizer_of(splus, SPlus, learning_rate, layers, options)

@@ -112,6 +112,13 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "inverse_free_shampoo": _alone(singd_optax.inverse_free_shampoo, 1e-3, 3e-2),
     "shampoo": _alone(singd_optax.shampoo, 1e-3, 3e-2),
     "caspr": _alone(singd_optax.caspr, 1e-3, 3e-2),
+    "soap": _alone(singd_optax.soap, 1e-3, 3e-2),
+    "kl_shampoo": _alone(singd_optax.kl_shampoo, 1e-3, 3e-2),
+    "kl_soap": _alone(singd_optax.kl_soap, 1e-3, 3e-2),
+    "inverse_free_kl_shampoo": _alone(singd_optax.inverse_free_kl_shampoo, 1e-3, 3e-2),
+    "psgd_kron": _alone(singd_optax.psgd_kron, 1e-3, 3e-2),
+    "normuon": _alone(singd_optax.normuon, 2e-3, 6e-2),
+    "splus": _alone(singd_optax.splus, 1e-3, 3e-2),
 }
 
 

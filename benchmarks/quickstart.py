@@ -47,6 +47,11 @@ LEARNING_RATES |= {
     "caspr": 8e-3,
     "muon": 1.6e-2,
 }
+#: Of this package, optimizers that need no layers.
+WITHOUT_LAYERS = ("shampoo", "caspr", "inverse_free_shampoo")
+WITHOUT_LAYERS += ("soap", "kl_shampoo", "kl_soap", "inverse_free_kl_shampoo")
+WITHOUT_LAYERS += ("psgd_kron", "normuon", "splus")
+LEARNING_RATES |= {name: 1.6e-2 for name in WITHOUT_LAYERS[3:]}
 GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)
 BATCH, CONTEXT, WEIGHT_DECAY = 16, 64, 1e-2
 TURN = 20  # steps between validations
@@ -81,9 +86,7 @@ def make_run(name: str, learning_rate: float, steps: int, params: Any, tokens: j
     alone = {
         "adamw": optax.adamw,
         "muon": functools.partial(optax.contrib.muon, consistent_rms=0.2),
-        "shampoo": singd_optax.shampoo,
-        "caspr": singd_optax.caspr,
-        "inverse_free_shampoo": singd_optax.inverse_free_shampoo,
+        **{name: getattr(singd_optax, name) for name in WITHOUT_LAYERS},
     }
     if name in alone:
         tx = optax.with_extra_args_support(alone[name](schedule, **options))

@@ -41,6 +41,7 @@ ROOMS = {
     "placement": ["test_sharding::test_layers_without_devices"],
     "rules": [
         "test_curvature_rules::test_rule[EvaF]",
+        "test_combinators::test_errors",
         "test_curvature_oracles::test_foof_is_ridge_regression",
         "test_rules::test_spectral_step_stays_bounded_and_invertible",
         "test_rules::test_fixed_point_of_dense_singd_is_the_inverse",

@@ -45,7 +45,7 @@ def adafisher(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
-    damping: Hyperparameter = 0.001,
+    damping: Hyperparameter = 0.01,
     damping_mode: DampingMode = 'absolute',
     factor_learning_rate: Hyperparameter = 0.05,
     normalized: bool = True,
@@ -70,7 +70,7 @@ def adafisher(
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``.
       **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; the paper's is 1e-3.
       damping_mode: "absolute" (the paper's: entries of h are between 0 and 1), or "relative" to
         the mean of h_K h_Cᵀ.
       factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
@@ -209,6 +209,7 @@ def ekfac(
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
     scale_source: ScaleSource = 'rows',
+    exponent: float = 1.0,
     exact_squares: bool = False,
     basis_every: int = 1,
     precision: Precision = 'highest',
@@ -241,6 +242,8 @@ def ekfac(
       scale_source: "rows", squares of each example's gradient, when statistics are formed; or
         "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
         batch, follow more closely, and need no statistic beside KFAC's.
+      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
+        gradient; a number from 0 to 1.
       exact_squares: Whether squares by "rows" are those of an example's gradient where it has
         several positions (tokens, pixels), and not of each position's: as dear as the gradient.
       basis_every: At least this many steps from one decomposition to the next; they happen on
@@ -287,9 +290,9 @@ def eva(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
-    damping: Hyperparameter = 0.1,
+    damping: Hyperparameter = 1.0,
     damping_mode: DampingMode = 'relative',
-    factor_learning_rate: Hyperparameter = 0.95,
+    factor_learning_rate: Hyperparameter = 0.05,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -357,9 +360,9 @@ def eva_f(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
-    damping: Hyperparameter = 0.1,
+    damping: Hyperparameter = 1.0,
     damping_mode: DampingMode = 'relative',
-    factor_learning_rate: Hyperparameter = 0.95,
+    factor_learning_rate: Hyperparameter = 0.05,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -980,7 +983,7 @@ def mkor(
     momentum: Hyperparameter = 0.85,
     nesterov: bool = True,
     accumulator_dtype: DTypeLike | None = None,
-    refresh_every: Interval = 10,
+    refresh_every: Interval = 1,
     update_rms: float | None = 0.8,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -1218,7 +1221,7 @@ def rs_kfac(
 def scale_by_adafisher(
     layers: Layers,
     *,
-    damping: Hyperparameter = 0.001,
+    damping: Hyperparameter = 0.01,
     damping_mode: DampingMode = 'absolute',
     factor_learning_rate: Hyperparameter = 0.05,
     normalized: bool = True,
@@ -1243,7 +1246,7 @@ def scale_by_adafisher(
     Args:
       layers: From ``find_layers``.
       **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; the paper's is 1e-3.
       damping_mode: "absolute" (the paper's: entries of h are between 0 and 1), or "relative" to
         the mean of h_K h_Cᵀ.
       factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
@@ -1387,6 +1390,7 @@ def scale_by_ekfac(
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
     scale_source: ScaleSource = 'rows',
+    exponent: float = 1.0,
     exact_squares: bool = False,
     basis_every: int = 1,
     precision: Precision = 'highest',
@@ -1420,6 +1424,8 @@ def scale_by_ekfac(
       scale_source: "rows", squares of each example's gradient, when statistics are formed; or
         "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
         batch, follow more closely, and need no statistic beside KFAC's.
+      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
+        gradient; a number from 0 to 1.
       exact_squares: Whether squares by "rows" are those of an example's gradient where it has
         several positions (tokens, pixels), and not of each position's: as dear as the gradient.
       basis_every: At least this many steps from one decomposition to the next; they happen on
@@ -1478,9 +1484,9 @@ def scale_by_ekfac(
 def scale_by_eva(
     layers: Layers,
     *,
-    damping: Hyperparameter = 0.1,
+    damping: Hyperparameter = 1.0,
     damping_mode: DampingMode = 'relative',
-    factor_learning_rate: Hyperparameter = 0.95,
+    factor_learning_rate: Hyperparameter = 0.05,
     precision: Precision = 'highest',
     direction: DirectionName = 'natural',
     softness: Hyperparameter = 0.0,
@@ -1546,9 +1552,9 @@ def scale_by_eva(
 def scale_by_eva_f(
     layers: Layers,
     *,
-    damping: Hyperparameter = 0.1,
+    damping: Hyperparameter = 1.0,
     damping_mode: DampingMode = 'relative',
-    factor_learning_rate: Hyperparameter = 0.95,
+    factor_learning_rate: Hyperparameter = 0.05,
     precision: Precision = 'highest',
     direction: DirectionName = 'natural',
     softness: Hyperparameter = 0.0,
@@ -2518,6 +2524,7 @@ def scale_by_tekfac(
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
     scale_source: ScaleSource = 'rows',
+    exponent: float = 1.0,
     exact_squares: bool = False,
     basis_every: int = 1,
     precision: Precision = 'highest',
@@ -2550,6 +2557,8 @@ def scale_by_tekfac(
       scale_source: "rows", squares of each example's gradient, when statistics are formed; or
         "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
         batch, follow more closely, and need no statistic beside KFAC's.
+      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
+        gradient; a number from 0 to 1.
       exact_squares: Whether squares by "rows" are those of an example's gradient where it has
         several positions (tokens, pixels), and not of each position's: as dear as the gradient.
       basis_every: At least this many steps from one decomposition to the next; they happen on
@@ -2997,6 +3006,7 @@ def tekfac(
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
     scale_source: ScaleSource = 'rows',
+    exponent: float = 1.0,
     exact_squares: bool = False,
     basis_every: int = 1,
     precision: Precision = 'highest',
@@ -3029,6 +3039,8 @@ def tekfac(
       scale_source: "rows", squares of each example's gradient, when statistics are formed; or
         "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
         batch, follow more closely, and need no statistic beside KFAC's.
+      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
+        gradient; a number from 0 to 1.
       exact_squares: Whether squares by "rows" are those of an example's gradient where it has
         several positions (tokens, pixels), and not of each position's: as dear as the gradient.
       basis_every: At least this many steps from one decomposition to the next; they happen on

@@ -29,13 +29,16 @@ from singd_optax.layers._roles import (
 from singd_optax.layers._view import MatrixView
 from singd_optax.measures import Cross, Mean, Measure, Moments, Sketch, Squares, Statistics
 from singd_optax.rules._averages import new_weight
+from singd_optax.rules._gated import Gated
 from singd_optax.rules._inverse import eigen, inverse
 from singd_optax.rules._inverse_free import FactorStepNorm, InverseFree
+from singd_optax.rules._mixed import Mixed
 from singd_optax.rules._numbers import DampingMode, Hyperparameter, Interval, hyperparameter_at
 from singd_optax.rules._polar import Polar
 from singd_optax.rules._polar_factor import Iteration, coefficients_of, polar_factor
 from singd_optax.rules._roots import RootMethod, inverse_root
 from singd_optax.rules._rule import Recipe, Rule, choose
+from singd_optax.rules._wrapped import Wrapped
 
 __all__ = [
     "ColumnBasis",
@@ -50,6 +53,7 @@ __all__ = [
     "DampingMode",
     "Entries",
     "FactorStepNorm",
+    "Gated",
     "Hyperparameter",
     "Interval",
     "InverseFree",
@@ -57,6 +61,7 @@ __all__ = [
     "MatrixView",
     "Mean",
     "Measure",
+    "Mixed",
     "Moments",
     "NoColumnFactor",
     "Number",
@@ -75,6 +80,7 @@ __all__ = [
     "Sketch",
     "Squares",
     "Statistics",
+    "Wrapped",
     "choose",
     "coefficients_of",
     "eigen",

@@ -73,7 +73,7 @@ def sample_weights(
     if rule.whitening() != rule:
         raise ValueError(
             f"{rule.state_name} keeps the product and not a root of its preconditioner, and "
-            "weights are drawn with a root. Use KFAC(inverse_method='root') or 'eigh', EKFAC, SINGD "
+            "weights are drawn with a root. Use KFAC(inverse_method='root'), EKFAC, SINGD "
             "or IKFAC."
         )
     found: dict[str, PyTree] = {}

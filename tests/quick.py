@@ -37,6 +37,7 @@ ROOMS = {
         "test_matrix_axes::test_errors",
         "test_measures::test_another_measure",
         "test_measure_kinds::test_every_kind[dense]",
+        "test_curvature_models::test_of_the_exact_fisher",
     ],
     "placement": ["test_sharding::test_layers_without_devices"],
     "rules": [

@@ -6,6 +6,7 @@ import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from contract import assert_close, assert_equal, make_step, problem
 
@@ -24,6 +25,7 @@ from singd_optax.testing._rule_problem import (
     steps_of,
 )
 from singd_optax.training import check_opt_state
+from singd_optax.transforms import kld_correction
 
 
 def scaled(step, factor):
@@ -123,6 +125,35 @@ def test_a_cold_start():
             assert_close(states[0][0], states[1][0])
     off = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), states[0][0], states[1][0])
     assert max(jax.tree.leaves(off)) > 1e-4
+
+
+def test_kld_correction():
+    """By its formula, with a schedule; without decay it is nothing; what is NaN is not kept."""
+    params, layers, x, y = problem()
+    schedule = lambda count: jnp.float32(0.1) / (1 + count)
+    tx = kld_correction(schedule, decay=0.5)
+    keys = jax.random.split(jax.random.key(0), 3)
+    gradients = [jax.tree.map(lambda p, k=k: jax.random.normal(k, p.shape), params) for k in keys]
+    state = tx.init(params)
+    for count, gradient in enumerate(gradients):
+        got, state = jax.jit(tx.update)(gradient, state)
+        ratio = 0.5 * (count + 1) / count if count else 0
+        old = gradients[count - 1]
+        assert_close(got, jax.tree.map(lambda g, o, r=ratio: g - r * o, gradient, old))
+    _, after = tx.update(jax.tree.map(lambda g: g * jnp.nan, gradient), state)
+    assert_equal(after.last_gradient, state.last_gradient)
+    plain = singd_optax.scale_by_kfac(layers)
+    made = [
+        optax.chain(tx, optax.sgd(0.05))
+        for tx in (plain, optax.chain(kld_correction(0.05, decay=0.0), plain))
+    ]
+    moved = []
+    for one in made:
+        step, carry = make_step(one, layers), (params, one.init(params))
+        for _ in range(2):
+            carry = step(*carry, x, y)[:2]
+        moved.append(carry[0])
+    assert_close(*moved)
 
 
 def test_errors():

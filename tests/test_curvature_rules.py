@@ -274,6 +274,7 @@ RULES = {
     "FOOF, relative": Entry(
         FOOF(), symmetries=("scale",), structures=(("block_diagonal:2", "dense"),)
     ),
+    "FOOF with cross moments": Entry(FOOF(cross_moments=True), symmetries=("scale",)),
     "Eva": Entry(Eva(**OPTIONS), eva, symmetries=ALL, structures=("dense",)),
     "Eva, relative": Entry(
         Eva(), symmetries=("scale", *ALL), structures=("dense", "hierarchical:1,1")

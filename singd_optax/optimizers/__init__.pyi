@@ -433,6 +433,7 @@ def foof(
     damping: Hyperparameter = ...,
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
+    cross_moments: bool = False,
     inverse_every: int = 1,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
@@ -461,6 +462,9 @@ def foof(
         activations drops out.
       factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
         schedule.
+      cross_moments: Whether E[|g|² a aᵀ] / d_o takes the place of U: each input counts by the size
+        of its gradient, and S_K is the mean over outputs of the Fisher's own blocks, that is the
+        method of mini-block Fisher for a dense layer (arXiv 2202.04124).
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
@@ -1623,6 +1627,7 @@ def scale_by_foof(
     damping: Hyperparameter = ...,
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
+    cross_moments: bool = False,
     inverse_every: int = 1,
     precision: Precision = 'highest',
     direction: DirectionName = 'natural',
@@ -1652,6 +1657,9 @@ def scale_by_foof(
         activations drops out.
       factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
         schedule.
+      cross_moments: Whether E[|g|² a aᵀ] / d_o takes the place of U: each input counts by the size
+        of its gradient, and S_K is the mean over outputs of the Fisher's own blocks, that is the
+        method of mini-block Fisher for a dense layer (arXiv 2202.04124).
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.

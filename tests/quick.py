@@ -128,6 +128,7 @@ ROOMS = {
     ],
     "sharding": [
         "test_sharding::test_trajectory",
+        "test_curvature_meshes::test_split_layers[eva]",
         "test_sharding::test_boxes_and_rules",
         "test_sharding::test_errors",
     ],

@@ -85,7 +85,7 @@ def adafisher(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -161,7 +161,7 @@ def caspr(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -256,7 +256,7 @@ def ekfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -326,7 +326,7 @@ def eva(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -396,7 +396,7 @@ def eva_f(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -475,7 +475,7 @@ def foof(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -562,7 +562,7 @@ def ikfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -658,7 +658,7 @@ def ingd(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -756,7 +756,7 @@ def inverse_free_shampoo(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -856,7 +856,7 @@ def kfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -940,7 +940,7 @@ def kpsvd(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1014,7 +1014,7 @@ def mkor(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1087,7 +1087,7 @@ def optimizer(
       **options: Those of ``scale_by_rule``, by name:
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1192,7 +1192,7 @@ def rs_kfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1260,7 +1260,7 @@ def scale_by_adafisher(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1335,7 +1335,7 @@ def scale_by_caspr(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1437,7 +1437,7 @@ def scale_by_ekfac(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1519,7 +1519,7 @@ def scale_by_eva(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1587,7 +1587,7 @@ def scale_by_eva_f(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1665,7 +1665,7 @@ def scale_by_foof(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1750,7 +1750,7 @@ def scale_by_ikfac(
       precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1847,7 +1847,7 @@ def scale_by_inverse_free_shampoo(
       precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1951,7 +1951,7 @@ def scale_by_kfac(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2034,7 +2034,7 @@ def scale_by_kpsvd(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2107,7 +2107,7 @@ def scale_by_mkor(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2192,7 +2192,7 @@ def scale_by_rs_kfac(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2267,7 +2267,7 @@ def scale_by_shampoo(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2391,7 +2391,7 @@ def scale_by_singd(
       precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2491,7 +2491,7 @@ def scale_by_skfac(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2574,7 +2574,7 @@ def scale_by_tekfac(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2656,7 +2656,7 @@ def scale_by_tkfac(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2740,7 +2740,7 @@ def shampoo(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2867,7 +2867,7 @@ def singd(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2976,7 +2976,7 @@ def skfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3061,7 +3061,7 @@ def tekfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3145,7 +3145,7 @@ def tkfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean

@@ -214,7 +214,7 @@ class EKFAC(Rule):
         return jax.lax.cond(now, turn, lambda: new)._replace(turned_at=turned_at), True
 
     def _in_new_basis(self, state: EKFACState, gradient: jax.Array) -> EKFACState:
-        """With eigenvectors of now; the first time scales start anew."""
+        """With eigenvectors of now; the first time scales start anew, if the basis is not I."""
         (K, values_K), (C, values_C) = eigen(state.S_K), eigen(state.S_C)
         K, C = K.astype(state.K.dtype), C.astype(state.C.dtype)
         new = state._replace(K=K, C=C)
@@ -225,8 +225,11 @@ class EKFAC(Rule):
             fresh = self.scales_of_values(state.S_K, *values)
         carried = _carried(state.K, K, state.scales)
         swapped = _carried(state.C, C, jnp.swapaxes(carried, -1, -2))
-        is_first = (state.turned_at < 0)[..., None, None]
-        return new._replace(scales=jnp.where(is_first, fresh, jnp.swapaxes(swapped, -1, -2)))
+        carried = jnp.swapaxes(swapped, -1, -2)
+        if not (isinstance(K, DiagonalMatrix) and isinstance(C, DiagonalMatrix)):
+            is_first = (state.turned_at < 0)[..., None, None]
+            carried = jnp.where(is_first, fresh, carried)
+        return new._replace(scales=carried)
 
     def _turned(self, state: EKFACState, matrix: jax.Array) -> jax.Array:
         """Kᵀ X C."""

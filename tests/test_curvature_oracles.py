@@ -153,6 +153,20 @@ def test_foof_is_ridge_regression():
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
 
 
+def test_foof_with_cross_moments_has_the_mean_block_of_the_fisher():
+    steps = same_steps(1)
+    (step,) = steps["single"]
+    rows, columns = step.gradient.shape
+    blocks = fisher(step).reshape(rows, columns, rows, columns)
+    mean = np.einsum("iojo->ij", blocks) / columns
+    rule = FOOF(damping=0.1, damping_mode="absolute", cross_moments=True)
+    found, state = directions_of(rule, Setup("dense"), steps)
+    (S_K,) = dense(state.rule_states["single"], "S_K")
+    np.testing.assert_allclose(S_K, mean, rtol=1e-10, atol=1e-12)
+    want = np.linalg.solve(mean + 0.1 * np.eye(rows), step.gradient)
+    np.testing.assert_allclose(found["single"][0], want, rtol=1e-9, atol=1e-12)
+
+
 def test_eva_of_one_row_is_kfac():
     steps = steps_of(0, 1)
     one = {}

@@ -21,7 +21,7 @@ from singd_optax.optimizers import (
     Eva,
     EvaF,
 )
-from singd_optax.rules import Polar
+from singd_optax.rules import Gated, Mixed, Polar
 from singd_optax.testing import check_rule
 
 ALL = ("orthogonal", "permutation")
@@ -274,6 +274,7 @@ RULES = {
     "FOOF, relative": Entry(
         FOOF(), symmetries=("scale",), structures=(("block_diagonal:2", "dense"),)
     ),
+    "FOOF with cross moments": Entry(FOOF(cross_moments=True), symmetries=("scale",)),
     "Eva": Entry(Eva(**OPTIONS), eva, symmetries=ALL, structures=("dense",)),
     "Eva, relative": Entry(
         Eva(), symmetries=("scale", *ALL), structures=("dense", "hierarchical:1,1")
@@ -308,6 +309,17 @@ RULES = {
     "RSKFAC": Entry(RSKFAC(rank=3), symmetries=("scale",), structures=(("dense", "diagonal"),)),
     "RSKFAC, sketched": Entry(RSKFAC(rank=3, sketched=True), symmetries=("scale",)),
     "SKFAC": Entry(SKFAC(rank=4), structures=("dense",)),
+    "EKFAC, gated at 0": Entry(Gated(EKFAC(), threshold=0.0), equal_to=(EKFAC(),)),
+    "KFAC, gated": Entry(Gated(KFAC(), threshold=0.1), symmetries=("scale",), tolerance=1e-9),
+    "KFAC by eigenvectors, gated and polar": Entry(
+        Polar(Gated(KFAC(inverse_method="eigh"), threshold=0.1)), symmetries=("scale",)
+    ),
+    "mixed": Entry(Mixed(Gated(KFAC()), share=0.3), symmetries=("scale",)),
+    "mixed, all of the rule": Entry(Mixed(KFAC(), share=1.0), equal_to=(KFAC(),)),
+    "EKFAC with an exponent of 0": Entry(
+        EKFAC(exponent=0.0), equal_to=(Mixed(EKFAC(exponent=0.0), share=0.0),)
+    ),
+    "polar EKFAC": Entry(Polar(EKFAC()), symmetries=("scale",)),
     "SINGD with cross moments": Entry(PAPER, crossed_singd, symmetries=ALL),
     "SINGD with cross moments, in structures": Entry(
         SINGD(cross_moments=True),

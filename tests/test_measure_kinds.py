@@ -159,12 +159,7 @@ def check(name, module, shape, measures=ALL, weights=None, **options):
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_kind(name):
-    check(name, *CASES[name])
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_exact_squares(name):
-    check(name, *CASES[name], measures=(EXACT,))
+    check(name, *CASES[name], measures=(*ALL, EXACT))
 
 
 @pytest.mark.parametrize("loss_average", ["batch", "batch+sequence", None])

@@ -202,7 +202,7 @@ def test_inject_hyperparams(name):
         for key, default in options_of(name).items()
         if isinstance(default, int | float) and not isinstance(default, bool)
     }
-    static = {"root"} & numeric
+    static = {"root", "rank"} & numeric
     own = {"layers": layers} if name in ALIASES else {}
     tx = optax.inject_hyperparams(getattr(singd_optax, name), static_args=static)(
         learning_rate=0.05, **own, **options

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from singd_optax.layers import MatrixView
 from singd_optax.measures._measure import Measure, RowsOfSide
-from singd_optax.structures import Precision, Projection, StructuredMatrix
+from singd_optax.structures import Identity, Precision, Projection, StructuredMatrix
 
 
 class CrossMoments(NamedTuple):
@@ -38,6 +38,7 @@ class Cross(Measure):
         positive semi-definite; or None for I.
       whitened_by: Likewise those of K and C, with W_K = K Kᵀ and W_C = C Cᵀ, and Kᵀ a and Cᵀ g in
         place of a and g in the moments.
+      sides: Whether ``K`` and ``C`` are wanted; one that is not is the identity, and not formed.
 
     >>> Cross(whitened_by=("K", "C")).fields
     ('K', 'C')
@@ -45,6 +46,7 @@ class Cross(Measure):
 
     weighted_by: tuple[str, str] | None = None
     whitened_by: tuple[str, str] | None = None
+    sides: tuple[bool, bool] = (True, True)
 
     @property
     def degrees(self) -> tuple[int, int]:
@@ -60,8 +62,8 @@ class Cross(Measure):
         """Zero matrices in the structures of the layer."""
         dtype, stack = view.statistics_dtype, view.stack_shape
         K, C = (
-            structure.zeros(dim, dtype, stack)
-            for structure, dim in zip(view.structures, view.dims, strict=True)
+            (structure if wanted else Identity()).zeros(dim, dtype, stack)
+            for structure, dim, wanted in zip(view.structures, view.dims, self.sides, strict=True)
         )
         return CrossMoments(K, C, jnp.zeros(stack, dtype))
 
@@ -77,6 +79,7 @@ class Cross(Measure):
         dtype, scale = view.statistics_dtype, inputs.scale_of_pairs
         is_root = self.whitened_by is not None
         sides, sizes = (inputs, gradients), []
+        found: list[StructuredMatrix] = []
         for index, side in enumerate(sides):
             W = state[self.fields[index]] if self.fields else None
             assert not isinstance(W, jax.Array)
@@ -85,8 +88,10 @@ class Cross(Measure):
                 W = W * (1 / jnp.where(norm > 0, norm, 1))
             size = side.rows.quadratic(W, is_root, side.bias, precision).astype(dtype)
             sizes.append(jnp.maximum(size, 0))  # rounding may leave it below
-        found = []
         for index, side in enumerate(sides):
+            if not self.sides[index]:
+                found.append(Identity().zeros(view.dims[index], dtype))
+                continue
             weights = sizes[1 - index]
             largest = weights.max()  # rows may have a narrow dtype
             weights = weights / jnp.where(largest > 0, largest, 1)

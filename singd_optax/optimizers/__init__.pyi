@@ -58,7 +58,7 @@ def adafisher(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
-    damping: Hyperparameter = 0.001,
+    damping: Hyperparameter = 0.01,
     damping_mode: DampingMode = 'absolute',
     factor_learning_rate: Hyperparameter = 0.05,
     normalized: bool = True,
@@ -83,7 +83,7 @@ def adafisher(
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``.
       **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; the paper's is 1e-3.
       damping_mode: "absolute" (the paper's: entries of h are between 0 and 1), or "relative" to
         the mean of h_K h_Cᵀ.
       factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
@@ -98,7 +98,7 @@ def adafisher(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -175,7 +175,7 @@ def caspr(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -224,6 +224,7 @@ def ekfac(
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
     scale_source: ScaleSource = 'rows',
+    exponent: float = 1.0,
     exact_squares: bool = False,
     basis_every: int = 1,
     precision: Precision = 'highest',
@@ -256,6 +257,8 @@ def ekfac(
       scale_source: "rows", squares of each example's gradient, when statistics are formed; or
         "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
         batch, follow more closely, and need no statistic beside KFAC's.
+      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
+        gradient; a number from 0 to 1.
       exact_squares: Whether squares by "rows" are those of an example's gradient where it has
         several positions (tokens, pixels), and not of each position's: as dear as the gradient.
       basis_every: At least this many steps from one decomposition to the next; they happen on
@@ -268,7 +271,7 @@ def ekfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -303,9 +306,9 @@ def eva(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
-    damping: Hyperparameter = 0.1,
+    damping: Hyperparameter = 1.0,
     damping_mode: DampingMode = 'relative',
-    factor_learning_rate: Hyperparameter = 0.95,
+    factor_learning_rate: Hyperparameter = 0.05,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -339,7 +342,7 @@ def eva(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -374,9 +377,9 @@ def eva_f(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
-    damping: Hyperparameter = 0.1,
+    damping: Hyperparameter = 1.0,
     damping_mode: DampingMode = 'relative',
-    factor_learning_rate: Hyperparameter = 0.95,
+    factor_learning_rate: Hyperparameter = 0.05,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -410,7 +413,7 @@ def eva_f(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -448,6 +451,7 @@ def foof(
     damping: Hyperparameter = ...,
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
+    cross_moments: bool = False,
     inverse_every: int = 1,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
@@ -476,6 +480,9 @@ def foof(
         activations drops out.
       factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
         schedule.
+      cross_moments: Whether E[|g|² a aᵀ] / d_o takes the place of U: each input counts by the size
+        of its gradient, and S_K is the mean over outputs of the Fisher's own blocks, that is the
+        method of mini-block Fisher for a dense layer (arXiv 2202.04124).
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
@@ -486,7 +493,7 @@ def foof(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -574,7 +581,7 @@ def ikfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -671,7 +678,7 @@ def ingd(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -752,7 +759,7 @@ def inverse_free_kl_shampoo(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -867,7 +874,7 @@ def inverse_free_shampoo(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -968,7 +975,7 @@ def kfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1048,7 +1055,7 @@ def kl_shampoo(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1143,7 +1150,7 @@ def kl_soap(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1238,7 +1245,7 @@ def kpsvd(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1286,7 +1293,7 @@ def mkor(
     momentum: Hyperparameter = 0.85,
     nesterov: bool = True,
     accumulator_dtype: DTypeLike | None = None,
-    refresh_every: Interval = 10,
+    refresh_every: Interval = 1,
     update_rms: float | None = 0.8,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -1313,7 +1320,7 @@ def mkor(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1395,7 +1402,7 @@ def normuon(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1485,7 +1492,7 @@ def optimizer(
       **options: Those of ``scale_by_rule``, by name:
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1585,7 +1592,7 @@ def psgd_kron(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1690,7 +1697,7 @@ def rs_kfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1724,7 +1731,7 @@ def rs_kfac(
 def scale_by_adafisher(
     layers: Layers,
     *,
-    damping: Hyperparameter = 0.001,
+    damping: Hyperparameter = 0.01,
     damping_mode: DampingMode = 'absolute',
     factor_learning_rate: Hyperparameter = 0.05,
     normalized: bool = True,
@@ -1749,7 +1756,7 @@ def scale_by_adafisher(
     Args:
       layers: From ``find_layers``.
       **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; the paper's is 1e-3.
       damping_mode: "absolute" (the paper's: entries of h are between 0 and 1), or "relative" to
         the mean of h_K h_Cᵀ.
       factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
@@ -1759,7 +1766,7 @@ def scale_by_adafisher(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1835,7 +1842,7 @@ def scale_by_caspr(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1895,6 +1902,7 @@ def scale_by_ekfac(
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
     scale_source: ScaleSource = 'rows',
+    exponent: float = 1.0,
     exact_squares: bool = False,
     basis_every: int = 1,
     precision: Precision = 'highest',
@@ -1928,6 +1936,8 @@ def scale_by_ekfac(
       scale_source: "rows", squares of each example's gradient, when statistics are formed; or
         "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
         batch, follow more closely, and need no statistic beside KFAC's.
+      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
+        gradient; a number from 0 to 1.
       exact_squares: Whether squares by "rows" are those of an example's gradient where it has
         several positions (tokens, pixels), and not of each position's: as dear as the gradient.
       basis_every: At least this many steps from one decomposition to the next; they happen on
@@ -1935,7 +1945,7 @@ def scale_by_ekfac(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -1987,9 +1997,9 @@ def scale_by_ekfac(
 def scale_by_eva(
     layers: Layers,
     *,
-    damping: Hyperparameter = 0.1,
+    damping: Hyperparameter = 1.0,
     damping_mode: DampingMode = 'relative',
-    factor_learning_rate: Hyperparameter = 0.95,
+    factor_learning_rate: Hyperparameter = 0.05,
     precision: Precision = 'highest',
     direction: DirectionName = 'natural',
     softness: Hyperparameter = 0.0,
@@ -2018,7 +2028,7 @@ def scale_by_eva(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2056,9 +2066,9 @@ def scale_by_eva(
 def scale_by_eva_f(
     layers: Layers,
     *,
-    damping: Hyperparameter = 0.1,
+    damping: Hyperparameter = 1.0,
     damping_mode: DampingMode = 'relative',
-    factor_learning_rate: Hyperparameter = 0.95,
+    factor_learning_rate: Hyperparameter = 0.05,
     precision: Precision = 'highest',
     direction: DirectionName = 'natural',
     softness: Hyperparameter = 0.0,
@@ -2087,7 +2097,7 @@ def scale_by_eva_f(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2128,6 +2138,7 @@ def scale_by_foof(
     damping: Hyperparameter = ...,
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
+    cross_moments: bool = False,
     inverse_every: int = 1,
     precision: Precision = 'highest',
     direction: DirectionName = 'natural',
@@ -2157,12 +2168,15 @@ def scale_by_foof(
         activations drops out.
       factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
         schedule.
+      cross_moments: Whether E[|g|² a aᵀ] / d_o takes the place of U: each input counts by the size
+        of its gradient, and S_K is the mean over outputs of the Fisher's own blocks, that is the
+        method of mini-block Fisher for a dense layer (arXiv 2202.04124).
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2248,7 +2262,7 @@ def scale_by_ikfac(
       precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2323,7 +2337,7 @@ def scale_by_inverse_free_kl_shampoo(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2442,7 +2456,7 @@ def scale_by_inverse_free_shampoo(
       precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2547,7 +2561,7 @@ def scale_by_kfac(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2624,7 +2638,7 @@ def scale_by_kl_shampoo(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2718,7 +2732,7 @@ def scale_by_kl_soap(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2816,7 +2830,7 @@ def scale_by_kpsvd(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2890,7 +2904,7 @@ def scale_by_mkor(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -2968,7 +2982,7 @@ def scale_by_normuon(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3064,7 +3078,7 @@ def scale_by_psgd_kron(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3171,7 +3185,7 @@ def scale_by_rs_kfac(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3247,7 +3261,7 @@ def scale_by_shampoo(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3372,7 +3386,7 @@ def scale_by_singd(
       precision: Of all other products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3473,7 +3487,7 @@ def scale_by_skfac(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3544,7 +3558,7 @@ def scale_by_sm3(
       precision: Of the products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3639,7 +3653,7 @@ def scale_by_soap(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3726,7 +3740,7 @@ def scale_by_splus(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3786,6 +3800,7 @@ def scale_by_tekfac(
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
     scale_source: ScaleSource = 'rows',
+    exponent: float = 1.0,
     exact_squares: bool = False,
     basis_every: int = 1,
     precision: Precision = 'highest',
@@ -3818,6 +3833,8 @@ def scale_by_tekfac(
       scale_source: "rows", squares of each example's gradient, when statistics are formed; or
         "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
         batch, follow more closely, and need no statistic beside KFAC's.
+      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
+        gradient; a number from 0 to 1.
       exact_squares: Whether squares by "rows" are those of an example's gradient where it has
         several positions (tokens, pixels), and not of each position's: as dear as the gradient.
       basis_every: At least this many steps from one decomposition to the next; they happen on
@@ -3825,7 +3842,7 @@ def scale_by_tekfac(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3908,7 +3925,7 @@ def scale_by_tkfac(
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -3993,7 +4010,7 @@ def shampoo(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -4121,7 +4138,7 @@ def singd(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -4231,7 +4248,7 @@ def skfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -4307,7 +4324,7 @@ def sm3(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -4399,7 +4416,7 @@ def soap(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -4501,7 +4518,7 @@ def splus(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -4550,6 +4567,7 @@ def tekfac(
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
     scale_source: ScaleSource = 'rows',
+    exponent: float = 1.0,
     exact_squares: bool = False,
     basis_every: int = 1,
     precision: Precision = 'highest',
@@ -4582,6 +4600,8 @@ def tekfac(
       scale_source: "rows", squares of each example's gradient, when statistics are formed; or
         "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
         batch, follow more closely, and need no statistic beside KFAC's.
+      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
+        gradient; a number from 0 to 1.
       exact_squares: Whether squares by "rows" are those of an example's gradient where it has
         several positions (tokens, pixels), and not of each position's: as dear as the gradient.
       basis_every: At least this many steps from one decomposition to the next; they happen on
@@ -4594,7 +4614,7 @@ def tekfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
@@ -4679,7 +4699,7 @@ def tkfac(
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean

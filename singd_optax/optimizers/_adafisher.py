@@ -63,7 +63,7 @@ class AdaFisher(Rule):
     and new values by numbers, 0.08 and 0.008, that add up to no average.)
 
     Attributes:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; the paper's is 1e-3.
       damping_mode: "absolute" (the paper's: entries of h are between 0 and 1), or "relative" to
         the mean of h_K h_Cᵀ.
       factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
@@ -73,7 +73,7 @@ class AdaFisher(Rule):
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
     """
 
-    damping: Hyperparameter = 1e-3
+    damping: Hyperparameter = 1e-2
     damping_mode: DampingMode = "absolute"
     factor_learning_rate: Hyperparameter = 0.05
     normalized: bool = True

@@ -29,6 +29,7 @@ from singd_optax.rules import (
     DampingMode,
     Hyperparameter,
     MatrixView,
+    Number,
     RowBasis,
     RowEntries,
     RowMoment,
@@ -50,6 +51,7 @@ class EKFACState(NamedTuple):
       K: Eigenvectors of S_K.
       C: Eigenvectors of S_C.
       scales: s, the diagonal of the curvature in this basis, (fan_in, fan_out).
+      damping: λ, in the units of ``damping_mode``.
       S_K: Moving average of the inputs' second moment.
       S_C: Moving average of the output gradients'.
       averaged: How many statistics are in them, int32.
@@ -60,6 +62,7 @@ class EKFACState(NamedTuple):
     K: RowBasis
     C: ColumnBasis
     scales: RowEntries
+    damping: Number
     S_K: RowMoment
     S_C: ColumnMoment
     averaged: Counter
@@ -78,12 +81,12 @@ class EKFAC(Rule):
         s   <- (1 - b1) s + b1 E[ (Kᵀ a gᵀ C)² ]
         natural gradient = K [ (Kᵀ ∇ C) / (s + λ) ] Cᵀ
 
-    KFAC by eigenvectors has the products of both sides' eigenvalues in the place of s. In this
-    basis s is the diagonal of the Fisher itself, the best there is: the error in the Frobenius norm
-    is never above KFAC's. Squares are measured in the basis of the step before; when it turns, by
-    R_K = K_oldᵀ K and R_C, they are carried over as (R_K²)ᵀ s R_C², which keeps their sum, and is
-    exact where the Fisher is diagonal in the old basis, and for permutations. Averages have their
-    bias corrected as Adam's have.
+    (or with a power of s + λ). KFAC by eigenvectors has the products of both sides' eigenvalues in
+    the place of s. In this basis s is the diagonal of the Fisher itself, the best there is: the
+    error in the Frobenius norm is never above KFAC's. Squares are measured in the basis of the step
+    before; when it turns, by R_K = K_oldᵀ K and R_C, they are carried over as (R_K²)ᵀ s R_C², which
+    keeps their sum, and is exact where the Fisher is diagonal in the old basis, and for
+    permutations. Averages have their bias corrected as Adam's have.
 
     Attributes:
       damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
@@ -95,6 +98,8 @@ class EKFAC(Rule):
       scale_source: "rows", squares of each example's gradient, when statistics are formed; or
         "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
         batch, follow more closely, and need no statistic beside KFAC's.
+      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
+        gradient; a number from 0 to 1.
       exact_squares: Whether squares by "rows" are those of an example's gradient where it has
         several positions (tokens, pixels), and not of each position's: as dear as the gradient.
       basis_every: At least this many steps from one decomposition to the next; they happen on
@@ -106,6 +111,7 @@ class EKFAC(Rule):
     damping_mode: DampingMode = "relative"
     factor_learning_rate: Hyperparameter = 0.05
     scale_source: ScaleSource = "rows"
+    exponent: float = 1.0
     exact_squares: bool = False
     basis_every: int = 1
     precision: Precision = "highest"
@@ -117,6 +123,7 @@ class EKFAC(Rule):
         check_choice("damping_mode", self.damping_mode, ("absolute", "relative"))
         check_number("factor_learning_rate", self.factor_learning_rate, strict=True, maximum=1)
         check_choice("scale_source", self.scale_source, ("rows", "gradients"))
+        check_number("exponent", self.exponent, maximum=1, schedule=False)
         check_flag("exact_squares", self.exact_squares)
         check_interval("basis_every", self.basis_every, schedule=False)
         check_precision("precision", self.precision)
@@ -150,7 +157,8 @@ class EKFAC(Rule):
         averaged, scaled = (jnp.zeros(stack, jnp.int32) for _ in range(2))
         turned_at = jnp.full(stack, -1, jnp.int32)
         scales = jnp.ones((*stack, *view.dims), dtype)
-        return EKFACState(K, C, scales, S_K, S_C, averaged, scaled, turned_at)
+        damping = jnp.zeros(stack, dtype)
+        return EKFACState(K, C, scales, damping, S_K, S_C, averaged, scaled, turned_at)
 
     def moments(self, statistics: Statistics) -> tuple[StructuredMatrix, StructuredMatrix]:
         """Whose averages have the eigenvectors."""
@@ -192,7 +200,9 @@ class EKFAC(Rule):
             old * (1 - rate) + new * rate
             for old, new in zip((state.S_K, state.S_C), moments, strict=True)
         )
-        new = state._replace(S_K=S_K, S_C=S_C, averaged=state.averaged + 1)
+        damping = hyperparameter_at(self.damping, count, dtype)
+        damping = jnp.broadcast_to(damping, view.stack_shape)
+        new = state._replace(S_K=S_K, S_C=S_C, averaged=state.averaged + 1, damping=damping)
         if self.squares:
             own = new_weight(self.factor_learning_rate, state.scaled, count).astype(dtype)
             scales = _averaged(state.scales, statistics.value_of(self.squares), own)
@@ -204,7 +214,7 @@ class EKFAC(Rule):
         return jax.lax.cond(now, turn, lambda: new)._replace(turned_at=turned_at), True
 
     def _in_new_basis(self, state: EKFACState, gradient: jax.Array) -> EKFACState:
-        """With eigenvectors of now; the first time scales start anew."""
+        """With eigenvectors of now; the first time scales start anew, if the basis is not I."""
         (K, values_K), (C, values_C) = eigen(state.S_K), eigen(state.S_C)
         K, C = K.astype(state.K.dtype), C.astype(state.C.dtype)
         new = state._replace(K=K, C=C)
@@ -215,8 +225,11 @@ class EKFAC(Rule):
             fresh = self.scales_of_values(state.S_K, *values)
         carried = _carried(state.K, K, state.scales)
         swapped = _carried(state.C, C, jnp.swapaxes(carried, -1, -2))
-        is_first = (state.turned_at < 0)[..., None, None]
-        return new._replace(scales=jnp.where(is_first, fresh, jnp.swapaxes(swapped, -1, -2)))
+        carried = jnp.swapaxes(swapped, -1, -2)
+        if not (isinstance(K, DiagonalMatrix) and isinstance(C, DiagonalMatrix)):
+            is_first = (state.turned_at < 0)[..., None, None]
+            carried = jnp.where(is_first, fresh, carried)
+        return new._replace(scales=carried)
 
     def _turned(self, state: EKFACState, matrix: jax.Array) -> jax.Array:
         """Kᵀ X C."""
@@ -229,13 +242,14 @@ class EKFAC(Rule):
         left = state.C.matmul(jnp.swapaxes(turned, -1, -2), precision=self.precision)
         return state.K.matmul(jnp.swapaxes(left, -1, -2), precision=self.precision)
 
-    def _damped(self, state: EKFACState, count: jax.Array) -> jax.Array:
-        """The scales and λ; 1 where there is neither."""
-        damping = hyperparameter_at(self.damping, count, state.scales.dtype)
+    def _damped(self, state: EKFACState) -> jax.Array:
+        """The scales and λ, to the power of the preconditioner; 1 where there is neither."""
+        damping = state.damping[..., None, None]
         if self.damping_mode == "relative":
             damping = damping * jnp.mean(state.scales, axis=(-2, -1), keepdims=True)
         damped = state.scales + damping
-        return jnp.where(damped > 0, damped, 1)
+        damped = jnp.where(damped > 0, damped, 1)
+        return damped if self.exponent == 1 else damped**self.exponent
 
     def direction(
         self,
@@ -246,8 +260,18 @@ class EKFAC(Rule):
         count: jax.Array,
     ) -> tuple[jax.Array, EKFACState]:
         """The natural gradient."""
-        turned = self._turned(state, vector) / self._damped(state, count)
+        turned = self._turned(state, vector) / self._damped(state)
         return self._back(state, turned), state
+
+    def whiten(self, view: MatrixView, state: EKFACState, matrix: jax.Array) -> jax.Array:
+        """In the basis, over the roots of damped scales."""
+        del view
+        return self._turned(state, matrix) / jnp.sqrt(self._damped(state))
+
+    def unwhiten(self, view: MatrixView, state: EKFACState, matrix: jax.Array) -> jax.Array:
+        """Likewise, back from the basis: after ``whiten`` it is the natural gradient."""
+        del view
+        return self._back(state, matrix / jnp.sqrt(self._damped(state)))
 
 
 def _averaged(average: jax.Array, new: jax.Array, rate: jax.Array) -> jax.Array:

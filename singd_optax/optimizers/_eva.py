@@ -78,9 +78,9 @@ class EvaF(Rule):
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
     """
 
-    damping: Hyperparameter = 0.1
+    damping: Hyperparameter = 1.0
     damping_mode: DampingMode = "relative"
-    factor_learning_rate: Hyperparameter = 0.95
+    factor_learning_rate: Hyperparameter = 0.05
     precision: Precision = "highest"
 
     State: ClassVar[type] = EvaFState
@@ -89,12 +89,12 @@ class EvaF(Rule):
 
     @classmethod
     def paper(cls, damping: Hyperparameter = 0.03) -> Self:
-        """Absolute damping.
+        """Absolute damping, and averages of which the last mean is nearly all.
 
         Args:
           damping: λ.
         """
-        return cls(damping=damping, damping_mode="absolute")
+        return cls(damping=damping, damping_mode="absolute", factor_learning_rate=0.95)
 
     def __post_init__(self) -> None:
         check_number("damping", self.damping, strict=True)

@@ -9,12 +9,13 @@ import optax
 
 from singd_optax._validate import (
     check_choice,
+    check_flag,
     check_interval,
     check_number,
     check_precision,
 )
 from singd_optax.layers import Layers
-from singd_optax.measures import Measure, Moments, Statistics
+from singd_optax.measures import NO_MOMENTS, Cross, Measure, Moments, Statistics
 from singd_optax.optimizers._recipe import (
     optimizer_of,
     scaling_of,
@@ -36,6 +37,8 @@ from singd_optax.rules import (
 from singd_optax.rules._inverse import check_invertible, inverse
 from singd_optax.structures import Identity, Precision
 from singd_optax.transforms import damping_schedule
+
+CROSS = Cross(sides=(True, False))
 
 
 class FOOFState(NamedTuple):
@@ -75,6 +78,9 @@ class FOOF(Rule):
         activations drops out.
       factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
         schedule.
+      cross_moments: Whether E[|g|² a aᵀ] / d_o takes the place of U: each input counts by the size
+        of its gradient, and S_K is the mean over outputs of the Fisher's own blocks, that is the
+        method of mini-block Fisher for a dense layer (arXiv 2202.04124).
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
@@ -83,6 +89,7 @@ class FOOF(Rule):
     damping: Hyperparameter = damping_schedule()
     damping_mode: DampingMode = "relative"
     factor_learning_rate: Hyperparameter = 0.05
+    cross_moments: bool = False
     inverse_every: int = 1
     precision: Precision = "highest"
 
@@ -101,12 +108,15 @@ class FOOF(Rule):
         check_number("damping", self.damping, strict=True)
         check_choice("damping_mode", self.damping_mode, ("absolute", "relative"))
         check_number("factor_learning_rate", self.factor_learning_rate, strict=True, maximum=1)
+        check_flag("cross_moments", self.cross_moments)
         check_interval("inverse_every", self.inverse_every, schedule=False)
         check_precision("precision", self.precision)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """The moment of inputs alone."""
+        """A moment of inputs alone."""
+        if self.cross_moments:
+            return NO_MOMENTS, CROSS
         return (Moments(structures=(None, Identity())),)
 
     def init(self, view: MatrixView) -> FOOFState:
@@ -131,7 +141,10 @@ class FOOF(Rule):
         assert statistics is not None
         dtype = view.statistics_dtype
         rate = new_weight(self.factor_learning_rate, state.averaged, count).astype(dtype)
-        S_K = state.S_K * (1 - rate) + statistics.H_K * rate
+        moment = statistics.H_K
+        if self.cross_moments:
+            moment = statistics.value_of(CROSS).K * (1 / view.dims[1])
+        S_K = state.S_K * (1 - rate) + moment * rate
         damping = hyperparameter_at(self.damping, count, dtype)
         if self.damping_mode == "relative":
             damping = damping * S_K.average_trace()

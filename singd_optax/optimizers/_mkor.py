@@ -87,7 +87,8 @@ class MKOR(Rule):
     precision: Precision = "highest"
 
     State: ClassVar[type] = MKORState
-    recipe: ClassVar[Recipe] = Recipe(refresh_every=10)
+    #: Means and updates of rank one cost next to nothing, and fewer of them trained worse.
+    recipe: ClassVar[Recipe] = Recipe(refresh_every=1)
 
     def __post_init__(self) -> None:
         check_number(

@@ -36,13 +36,16 @@ from singd_optax.rules._damping import (
     damping_at,
     sampling_damping,
 )
+from singd_optax.rules._gated import Gated
 from singd_optax.rules._inverse import eigen, inverse
 from singd_optax.rules._inverse_free import FactorStepNorm, InverseFree
+from singd_optax.rules._mixed import Mixed
 from singd_optax.rules._numbers import DampingMode, Hyperparameter, Interval, hyperparameter_at
 from singd_optax.rules._polar import Polar
 from singd_optax.rules._polar_factor import Iteration, coefficients_of, polar_factor
 from singd_optax.rules._roots import RootMethod, inverse_root
 from singd_optax.rules._rule import Recipe, Rule, choose
+from singd_optax.rules._wrapped import Wrapped
 
 __all__ = [
     "ColumnBasis",
@@ -58,6 +61,7 @@ __all__ = [
     "DampingMode",
     "Entries",
     "FactorStepNorm",
+    "Gated",
     "Hyperparameter",
     "Interval",
     "InverseFree",
@@ -65,6 +69,7 @@ __all__ = [
     "MatrixView",
     "Mean",
     "Measure",
+    "Mixed",
     "Moments",
     "NoColumnFactor",
     "Number",
@@ -84,6 +89,7 @@ __all__ = [
     "Sketch",
     "Squares",
     "Statistics",
+    "Wrapped",
     "check_damping",
     "choose",
     "coefficients_of",

@@ -42,7 +42,8 @@ class Polar(Rule):
     rule.
 
     Attributes:
-      rule: What makes K and C: SINGD, IKFAC, KFAC, InverseFreeShampoo, or your own that whitens.
+      rule: What makes K and C: SINGD, IKFAC, KFAC, EKFAC, InverseFreeShampoo, or your own that
+        whitens.
         KFAC by "cholesky" keeps the roots of its inverses instead, KFAC by "eigh" is whitened in
         the basis of eigenvectors.
       softness: s, a number >= 0 or a schedule.

@@ -199,8 +199,8 @@ class Rule(abc.ABC):
         if type(self).whiten is Rule.whiten or type(self).unwhiten is Rule.unwhiten:
             raise ValueError(
                 f"{type(self).__name__} has no factors that whiten, which a polar direction needs: "
-                "use direction='natural', or SINGD, IKFAC, KFAC, InverseFreeShampoo, or write "
-                "`whiten` and `unwhiten` of your rule."
+                "use direction='natural', or SINGD, IKFAC, KFAC, EKFAC, InverseFreeShampoo, or "
+                "write `whiten` and `unwhiten` of your rule."
             )
         return self
 

@@ -81,7 +81,7 @@ def scale_by_rule(
         what ``find_matrices`` returns.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, InverseFreeShampoo. For more options
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
         make the rule a ``singd_optax.rules.Polar``.
       softness: From a polar direction (0) towards the natural one (without bound), a number or a
         schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean

@@ -1,0 +1,168 @@
+"""Rules around rules: what they share, and states with fields of both."""
+
+import dataclasses
+from typing import ClassVar, NamedTuple, get_type_hints
+
+import jax
+
+from singd_optax._types import PyTree
+from singd_optax.layers import MatrixView
+from singd_optax.layers._roles import roles_of
+from singd_optax.measures import Measure, Statistics
+from singd_optax.rules._rule import Recipe, Rule
+from singd_optax.structures import Precision, Structure
+
+_SAME = (
+    *("State", "recipe", "structures", "precision"),
+    *("refresh_first", "is_random", "momentum_of"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wrapped(Rule):
+    """A rule that does what another one does; sub-classes do something else on the way.
+
+    Attributes:
+      rule: The other one.
+    """
+
+    rule: Rule = dataclasses.field(kw_only=False)
+    precision: Precision = dataclasses.field(init=False)
+
+    State: ClassVar[type]
+    recipe: ClassVar[Recipe]
+    structures: ClassVar[str | Structure]
+    refresh_first: ClassVar[bool]
+    is_random: ClassVar[bool]
+    #: The fields that states have beside the rule's own, with their roles: a NamedTuple, or None.
+    Own: ClassVar[type | None] = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rule, Rule):
+            raise TypeError(f"`rule` must be a singd_optax.rules.Rule, got {self.rule!r}.")
+        names = (
+            "State",
+            "recipe",
+            "structures",
+            "refresh_first",
+            "is_random",
+            "momentum_of",
+            "precision",
+        )
+        for name in names:  # what a class says of its rules, this one's rule says of it
+            object.__setattr__(self, name, getattr(self.rule, name))
+
+    @property
+    def state_name(self) -> str:
+        """Its own, and that of the rule."""
+        return f"{type(self).__name__} {self.rule.state_name}"
+
+    @property
+    def observes(self) -> bool:
+        """Whether the rule does."""
+        return self.rule.observes
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Those of the rule."""
+        return self.rule.measures
+
+    def init(self, view: MatrixView) -> PyTree:
+        """The state of the rule, and the own fields."""
+        own = self.own_init(view)
+        inner = self.rule.init(view)
+        return inner if own is None else _rebuilt(type(inner), type(own), (*inner, *own))
+
+    def own_init(self, view: MatrixView) -> PyTree:
+        """The own fields before the first step, a NamedTuple, or None without any."""
+        del view
+        return None
+
+    def inner(self, state: PyTree) -> PyTree:
+        """The state of the rule inside, of its own class."""
+        if self.Own is None:
+            return state
+        return state.inner_type(*(getattr(state, name) for name in state.inner_type._fields))
+
+    def joined(self, state: PyTree, inner: PyTree) -> PyTree:
+        """The state with another one inside."""
+        return inner if self.Own is None else state._replace(**inner._asdict())
+
+    def observe(
+        self, view: MatrixView, state: PyTree, gradient: jax.Array, count: jax.Array
+    ) -> PyTree:
+        """As the rule does."""
+        return self.joined(state, self.rule.observe(view, self.inner(state), gradient, count))
+
+    def refresh(
+        self,
+        view: MatrixView,
+        state: PyTree,
+        statistics: Statistics | None,
+        gradient: jax.Array,
+        count: jax.Array,
+        key: jax.Array,
+    ) -> tuple[PyTree, jax.Array | bool]:
+        """As the rule does."""
+        new, ok = self.rule.refresh(view, self.inner(state), statistics, gradient, count, key)
+        return self.joined(state, new), ok
+
+    def direction(
+        self,
+        view: MatrixView,
+        state: PyTree,
+        vector: jax.Array,
+        gradient: jax.Array,
+        count: jax.Array,
+    ) -> tuple[jax.Array, PyTree]:
+        """As the rule does."""
+        inner = self.inner(state)
+        found, new = self.rule.direction(view, inner, vector, gradient, count)
+        return found, state if new is inner else self.joined(state, new)
+
+    def whitening(self) -> Rule:
+        """With the rule's form that whitens."""
+        return dataclasses.replace(self, rule=self.rule.whitening())
+
+    def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
+        """As the rule does."""
+        return self.rule.whiten(view, self.inner(state), matrix)
+
+    def unwhiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
+        """As the rule does."""
+        return self.rule.unwhiten(view, self.inner(state), matrix)
+
+
+class _Joined:
+    """What states with fields of two NamedTuples have in common."""
+
+    inner_type: ClassVar[type]
+    own_type: ClassVar[type]
+    _fields: ClassVar[tuple[str, ...]]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """By the two classes, which have names: the class of both is made as it is needed."""
+        values = tuple(getattr(self, name) for name in self._fields)
+        return _rebuilt, (self.inner_type, self.own_type, values)
+
+
+def _rebuilt(inner: type, own: type, values: tuple[PyTree, ...]) -> PyTree:
+    if (inner, own) not in _KNOWN:
+        _KNOWN[inner, own] = _joined(inner, own)
+    return _KNOWN[inner, own](*values)
+
+
+#: The classes that were made, by those that they are made of.
+_KNOWN: dict[tuple[type, type], type] = {}
+
+
+def _joined(inner: type, own: type) -> type:
+    """A NamedTuple with the fields of both."""
+    fields: dict[str, object] = {}
+    for part in (inner, own):
+        roles_of(part)
+        fields |= get_type_hints(part, include_extras=True)
+    name = own.__name__ + inner.__name__
+    plain = NamedTuple(name, list(fields.items()))  # type: ignore[misc]
+    parts = {"inner_type": inner, "own_type": own, "__slots__": (), "__module__": __name__}
+    return type(name, (_Joined, plain), parts)

@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("table", parents=[common], help="Markdown")
     plotting = commands.add_parser("plot", parents=[common], help="a PNG for each task")
     plotting.add_argument("--optimizers", nargs="+", choices=list(OPTIMIZERS), help="not all")
+    plotting.add_argument("--suffix", default="", help="of the names of the files")
     options = parser.parse_args(arguments)
     if options.command == "list":
         listing()
@@ -102,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
             (options.output / f"{options.size}.md").write_text(text)
         else:
             for file in wanted:
-                picture = options.output / f"{options.size}_{file.stem}.png"
+                picture = options.output / f"{options.size}_{file.stem}{options.suffix}.png"
                 _report.plot(file, picture, options.optimizers)
                 print(picture)
 

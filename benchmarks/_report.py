@@ -95,7 +95,7 @@ def _settings(setting: dict[str, float]) -> str:
 def plot(file: Path, picture: Path, only: list[str] | None = None) -> None:
     """Loss over steps and over time, with the range over seeds; final loss over the rates tried."""
     records, searched, timed = load(file, "seed"), load(file, "trial"), times(file)
-    records = {k: v for k, v in records.items() if only is None or k.split("@")[0] in only}
+    records = {k: v for k, v in records.items() if only is None or k in only}
     if not records:
         return
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6))
@@ -139,15 +139,25 @@ def plot(file: Path, picture: Path, only: list[str] | None = None) -> None:
 
 
 def summary(files: list[Path]) -> str:
-    """Tasks x optimizers: medians of the final measure, the lowest of each task in bold."""
-    tables = {file.stem: load(file, "seed") for file in files}
-    tables = {name: records for name, records in tables.items() if records}
-    labels = sorted({label for records in tables.values() for label in records})
+    """Tasks x optimizers: medians of the final measure, the lowest of each task in bold.
+
+    One table for the tasks that are judged by their held-out loss, one for those by the training's.
+    """
+    kinds: dict[str, dict[str, Records]] = {}
+    for file in files:
+        if records := load(file, "seed"):
+            kind = next(iter(records.values()))[0]["measure"].split(" (")[0]
+            kinds.setdefault(kind, {})[file.stem] = records
+    return "\n".join(_medians(kind, tasks) for kind, tasks in sorted(kinds.items()))
+
+
+def _medians(kind: str, tasks: dict[str, Records]) -> str:
+    labels = sorted({label for records in tasks.values() for label in records})
     medians = {
         name: {label: statistics.median(finals(runs)) for label, runs in records.items()}
-        for name, records in tables.items()
+        for name, records in tasks.items()
     }
-    lines = ["| | " + " | ".join(tables) + " |", "|---" * (len(tables) + 1) + "|"]
+    lines = [f"| {kind} | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for label in labels:
         cells = []
         for own in medians.values():

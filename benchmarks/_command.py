@@ -6,7 +6,7 @@
     python -m benchmarks run lm vit --dtypes float32 bfloat16 --optimizers adamw kfac ikfac singd
     python -m benchmarks time lm                      # interleaved times of steps
     python -m benchmarks memory lm --dtypes float32 bfloat16      # bytes of the compiled step
-    python -m benchmarks table                        # from the JSON files alone
+    python -m benchmarks table                        # from the files of runs alone
     python -m benchmarks plot
 
 Every optimizer has the same number of random draws from its recorded ranges, on seed 0; the best
@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("table", parents=[common], help="Markdown")
     plotting = commands.add_parser("plot", parents=[common], help="a PNG for each task")
     plotting.add_argument("--optimizers", nargs="+", choices=list(OPTIMIZERS), help="not all")
+    plotting.add_argument("--suffix", default="", help="of the names of the files")
     options = parser.parse_args(arguments)
     if options.command == "list":
         listing()
@@ -91,20 +92,20 @@ def main(arguments: list[str] | None = None) -> None:
             )
     else:
         wanted = [
-            folder
+            file
             for task in tasks
             for dtype in ("float32", "bfloat16")
-            if (folder := _harness.folder_of(options.output, options.size, task, dtype)).exists()
+            if (file := _harness.file_of(options.output, options.size, task, dtype)).exists()
         ]
         if options.command == "table":
             text = "\n".join([_report.summary(wanted), *(_report.table(f) for f in wanted)])
             print(text)
             (options.output / f"{options.size}.md").write_text(text)
         else:
-            for folder in wanted:
-                file = options.output / f"{options.size}_{folder.name}.png"
-                _report.plot(folder, file, options.optimizers)
-                print(file)
+            for file in wanted:
+                picture = options.output / f"{options.size}_{file.stem}{options.suffix}.png"
+                _report.plot(file, picture, options.optimizers)
+                print(picture)
 
 
 def listing() -> None:

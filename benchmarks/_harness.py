@@ -1,21 +1,21 @@
 """Tasks x optimizers x seeds: equal random search, then the best setting over fresh seeds.
 
-One JSON file for each run, written at its end; a run whose file is there is not made again.
+One line of JSON for each run, in a file for each task; a run that is there is not made again.
 """
 
 import datetime
-import json
 import math
 import os
 import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import _results
 import jax
 import numpy as np
 from _bytes import tree_bytes
@@ -121,26 +121,15 @@ def _factors(dtype: str) -> str | None:
     return None if dtype == "float32" else dtype
 
 
-def cached(file: Path, make: Callable[[], Any]) -> Any:
-    """The JSON that is there, or is made now and appears all at once."""
-    if not file.exists():
-        record = make()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(".part")
-        draft.write_text(json.dumps(record))
-        draft.rename(file)
-    return json.loads(file.read_text())
-
-
 def best_of(records: Iterable[dict[str, Any]]) -> dict[str, float] | None:
     """The setting with the lowest final loss; None if all runs diverged."""
     finite = [record for record in records if record["final"] is not None]
     return min(finite, key=lambda record: record["final"])["setting"] if finite else None
 
 
-def folder_of(output: Path, size: str, task: str, dtype: str = "float32") -> Path:
-    """Where the runs of a task lie."""
-    return output / size / (task if dtype == "float32" else f"{task}_{dtype}")
+def file_of(output: Path, size: str, task: str, dtype: str = "float32") -> Path:
+    """Where the runs of a task are."""
+    return output / size / f"{task if dtype == 'float32' else f'{task}_{dtype}'}.jsonl"
 
 
 def run(
@@ -158,14 +147,14 @@ def run(
     """Search, then fresh seeds, for every optimizer; with ``carry_over``, SINGD at AdamW's too."""
     made = task_named(task, size)
     made = made if steps is None else made._replace(steps=steps)
-    folder = folder_of(output, size, task, dtype)
+    file = file_of(output, size, task, dtype)
     best: dict[str, dict[str, float] | None] = {}
     for name in optimizers:
         runner = Runner(made, name, dtype)
         bar = tqdm(total=trials + seeds, desc=f"{task} {dtype} {name}", leave=False)
 
         def one(label: str, setting: Any, seed: int, runner: Any = runner, bar: Any = bar) -> Any:
-            record = cached(folder / f"{label}.json", lambda: runner(setting, seed))
+            record = _results.cached(file, label, lambda: runner(setting, seed))
             bar.update()
             bar.set_postfix(final=record["final"])
             return record
@@ -183,11 +172,13 @@ def run(
         bar.close()
 
 
-def load(folder: Path, phase: str) -> dict[str, list[dict[str, Any]]]:
-    """Label -> records of a folder, of one phase: "trial" or "seed"."""
+def load(file: Path, phase: str) -> dict[str, list[dict[str, Any]]]:
+    """Label -> records of a file, of one phase: "trial" or "seed"."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(folder.glob(f"*.{phase}*.json")):
-        found.setdefault(file.name.split(".")[0], []).append(json.loads(file.read_text()))
+    for name, record in _results.read(file).items():
+        label, _, which = name.partition(".")
+        if which.startswith(phase):
+            found.setdefault(label, []).append(record)
     return found
 
 
@@ -225,9 +216,7 @@ def time_steps(
             "ratio": middle,
             "quartiles": [low, high],
         }
-    file = folder_of(output, size, task) / "times.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(record))
+    _results.append(file_of(output, size, task), "times", record)
 
 
 def measure_memory(
@@ -235,7 +224,7 @@ def measure_memory(
 ) -> None:
     """Bytes that the compiled step takes: its arguments, and what it needs beside them.
 
-    Optimizers that were measured before stay in the file.
+    Optimizers that were measured before stay in the record.
     """
     made = task_named(task, size).cast(dtype)
     params = jax.eval_shape(made.init, jax.random.key(0))
@@ -252,9 +241,7 @@ def measure_memory(
             "arguments": analysis.argument_size_in_bytes,
             "temporaries": analysis.temp_size_in_bytes,
         }
-    file = folder_of(output, size, task, dtype) / "memory.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.exists():
-        known = json.loads(file.read_text())["optimizers"]
-        record["optimizers"] = known | record["optimizers"]
-    file.write_text(json.dumps(record))
+    file = file_of(output, size, task, dtype)
+    known = _results.read(file).get("memory", {"optimizers": {}})
+    record["optimizers"] = known["optimizers"] | record["optimizers"]
+    _results.append(file, "memory", record)

@@ -75,7 +75,7 @@ def case_table(part: str, case: str, rows: Rows) -> str:
 
 
 def tables(record: Record) -> str:
-    """Markdown, as it is in the README."""
+    """Markdown, as it is in benchmarks/README.md."""
     parts = []
     for device, own in record.items():
         some = next(iter(own.values()))["environment"]

@@ -1,6 +1,5 @@
-"""Tables and plots, from the JSON files of runs alone."""
+"""Tables and plots, from the files of runs alone."""
 
-import json
 import math
 import statistics
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from _harness import load
+from _results import read
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -45,26 +45,24 @@ def share_to_reach(records: list[dict[str, Any]], goal: float) -> float:
     return hits[0] / (len(curve) - 1) if len(hits) else math.inf
 
 
-def times(folder: Path) -> dict[str, Any]:
+def times(file: Path) -> dict[str, Any]:
     """Interleaved times of steps, if they were measured."""
-    file = folder / "times.json"
-    return json.loads(file.read_text())["steps"] if file.exists() else {}
+    return read(file).get("times", {}).get("steps", {})
 
 
-def memory(folder: Path) -> dict[str, Any]:
+def memory(file: Path) -> dict[str, Any]:
     """Bytes of compiled steps, if they were measured."""
-    file = folder / "memory.json"
-    return json.loads(file.read_text())["optimizers"] if file.exists() else {}
+    return read(file).get("memory", {}).get("optimizers", {})
 
 
-def table(folder: Path) -> str:
+def table(file: Path) -> str:
     """One task as Markdown, the best optimizer first."""
-    records, timed, bytes_of = load(folder, "seed"), times(folder), memory(folder)
+    records, timed, bytes_of = load(file, "seed"), times(file), memory(file)
     if not records:
         return ""
     first = next(iter(records.values()))[0]
     goal = statistics.median(finals(records["adamw"])) if "adamw" in records else -math.inf
-    lines = [f"### {folder.name}: {first['measure']}, {first['steps']} steps", "", HEAD]
+    lines = [f"### {file.stem}: {first['measure']}, {first['steps']} steps", "", HEAD]
     for label, runs in sorted(records.items(), key=lambda item: statistics.median(finals(item[1]))):
         own = finals(runs)
         share = share_to_reach(runs, goal)
@@ -94,10 +92,10 @@ def _settings(setting: dict[str, float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in setting.values()) + ")"
 
 
-def plot(folder: Path, file: Path, only: list[str] | None = None) -> None:
+def plot(file: Path, picture: Path, only: list[str] | None = None) -> None:
     """Loss over steps and over time, with the range over seeds; final loss over the rates tried."""
-    records, searched, timed = load(folder, "seed"), load(folder, "trial"), times(folder)
-    records = {k: v for k, v in records.items() if only is None or k.split("@")[0] in only}
+    records, searched, timed = load(file, "seed"), load(file, "trial"), times(file)
+    records = {k: v for k, v in records.items() if only is None or k in only}
     if not records:
         return
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6))
@@ -132,24 +130,34 @@ def plot(folder: Path, file: Path, only: list[str] | None = None) -> None:
         axis.grid(alpha=0.3)
     axes[2].set_xscale("log")
     axes[0].set_ylabel(next(iter(records.values()))[0]["measure"])
-    axes[0].set_title(folder.name, loc="left", fontsize=9)
+    axes[0].set_title(file.stem, loc="left", fontsize=9)
     axes[0].legend(fontsize=6)
     figure.tight_layout()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=80)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=80)
     plt.close(figure)
 
 
-def summary(folders: list[Path]) -> str:
-    """Tasks x optimizers: medians of the final measure, the lowest of each task in bold."""
-    tables = {folder.name: load(folder, "seed") for folder in folders}
-    tables = {name: records for name, records in tables.items() if records}
-    labels = sorted({label for records in tables.values() for label in records})
+def summary(files: list[Path]) -> str:
+    """Tasks x optimizers: medians of the final measure, the lowest of each task in bold.
+
+    One table for the tasks that are judged by their held-out loss, one for those by the training's.
+    """
+    kinds: dict[str, dict[str, Records]] = {}
+    for file in files:
+        if records := load(file, "seed"):
+            kind = next(iter(records.values()))[0]["measure"].split(" (")[0]
+            kinds.setdefault(kind, {})[file.stem] = records
+    return "\n".join(_medians(kind, tasks) for kind, tasks in sorted(kinds.items()))
+
+
+def _medians(kind: str, tasks: dict[str, Records]) -> str:
+    labels = sorted({label for records in tasks.values() for label in records})
     medians = {
         name: {label: statistics.median(finals(runs)) for label, runs in records.items()}
-        for name, records in tables.items()
+        for name, records in tasks.items()
     }
-    lines = ["| | " + " | ".join(tables) + " |", "|---" * (len(tables) + 1) + "|"]
+    lines = [f"| {kind} | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for label in labels:
         cells = []
         for own in medians.values():

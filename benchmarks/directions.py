@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from _harness import Runner, task_named
+from _harness import Runner, file_of, load, task_named
 from _optimizers import OPTIMIZERS, Optimizer
 from _tasks import TASKS
 from _variants import rule_of
@@ -49,8 +49,8 @@ def main() -> None:
     examples = options.examples or first.shape[0] * positions
     setting = {"learning_rate": RATES.get(options.task, 8e-3), "weight_decay": 1e-2}
     if options.carry_over:
-        published = Path(__file__).parent / "published" / "small" / options.task
-        setting = json.loads((published / "adamw.seed1.json").read_text())["setting"]
+        published = file_of(Path(__file__).parent / "published", "small", options.task)
+        setting = load(published, "seed")["adamw"][0]["setting"]
     if options.rate:
         setting["learning_rate"] = options.rate
     options.output.mkdir(parents=True, exist_ok=True)

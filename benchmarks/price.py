@@ -6,7 +6,7 @@
     python benchmarks/price.py --parts depth --depths 3 24 --optimizers soap "singd dense"
     python benchmarks/price.py --quick                          # small nets, to try it
     python benchmarks/price.py --table                          # Markdown, from the JSON alone
-    python benchmarks/price.py --table README.md                # ... put into its place there
+    python benchmarks/price.py --table benchmarks/README.md     # ... put into its place there
     python benchmarks/price.py --plot                           # price.png, from the JSON alone
 
 All optimizers take turns of ten steps (so that each turn has one refresh) on the same machine,

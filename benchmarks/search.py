@@ -37,9 +37,9 @@ def main() -> None:
         steps=options.steps,
         carry_over=True,
     )
-    folder = _harness.folder_of(options.output / size, "small", options.task)
-    print(_report.table(folder))
-    _report.plot(folder, options.output / size / f"{options.task}.png")
+    file = _harness.file_of(options.output / size, "small", options.task)
+    print(_report.table(file))
+    _report.plot(file, options.output / size / f"{options.task}.png")
     print(f"Plot: {options.output / size / f'{options.task}.png'}")
 
 

@@ -20,6 +20,7 @@ from _corpus import corpus
 from _harness import best_of, draws, load
 from _optimizers import OPTIMIZERS, compiled
 from _price_report import write_between_markers
+from _results import read
 from _soap import soap
 from _tasks import TASKS
 
@@ -157,20 +158,22 @@ def test_soap():
 
 
 def test_harness(tmp_path, capsys):
-    """Runs are made once; tables and plots come from their files alone."""
+    """Runs are made once; tables and plots come from their file alone."""
     command = ["run", "wine", "--optimizers", "adamw", "singd", "--trials", "2", "--seeds", "2"]
     command += ["--steps", "20", "--carry-over", "--output", str(tmp_path)]
     main(command)
-    folder = tmp_path / "small" / "wine"
-    files = sorted(folder.glob("*.json"))
-    assert len(files) == 10
-    before = {file: file.stat().st_mtime_ns for file in files}
-    files[0].unlink()
+    file = tmp_path / "small" / "wine.jsonl"
+    first, *others = file.read_text().splitlines()
+    assert len(others) == 9
+    file.write_text("\n".join(others) + "\n")
     main(command)
-    assert [file for file in files if file.stat().st_mtime_ns != before[file]] == files[:1]
-    records = load(folder, "seed")
+    *kept, made = file.read_text().splitlines()
+    assert kept == others
+    assert json.loads(made)["name"] == json.loads(first)["name"] == "adamw.trial0"
+    assert json.loads(made)["curve"] == json.loads(first)["curve"]
+    records = load(file, "seed")
     assert sorted(records) == ["adamw", "singd", "singd@adamw"]
-    searched = load(folder, "trial")["adamw"]
+    searched = load(file, "trial")["adamw"]
     assert (
         records["adamw"][0]["setting"] == best_of(searched) == records["singd@adamw"][0]["setting"]
     )
@@ -198,10 +201,10 @@ def test_harness(tmp_path, capsys):
     main(["plot", "wine", "--output", str(tmp_path)])
     assert (tmp_path / "small_wine.png").stat().st_size > 10_000
     main(["memory", "wine", "--optimizers", "adamw", "--output", str(tmp_path)])
-    taken = json.loads((folder / "memory.json").read_text())["optimizers"]["adamw"]
+    taken = read(file)["memory"]["optimizers"]["adamw"]
     assert taken["arguments"] >= taken["params"] + taken["state"] > 2 * taken["params"]
     main(["memory", "wine", "--optimizers", "sgd", "--output", str(tmp_path)])
-    both = json.loads((folder / "memory.json").read_text())["optimizers"]
+    both = read(file)["memory"]["optimizers"]
     assert both["adamw"] == taken
     assert both["sgd"]["state"] < taken["state"]
     main(["list"])

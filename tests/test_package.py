@@ -178,6 +178,11 @@ def test_the_oldest_versions_are_those_of_the_constraints():
     assert bounds == set(re.findall(r"^[^#\s].*$", oldest, flags=re.MULTILINE))
 
 
+def test_who_cites_it_names_this_version():
+    citation = (Path(__file__).parents[1] / "CITATION.cff").read_text()
+    assert f"\nversion: {singd_optax.__version__}\n" in citation
+
+
 def test_public_names():
     assert sorted(singd_optax.__all__) == PUBLIC
     assert all(hasattr(singd_optax, name) for name in PUBLIC)

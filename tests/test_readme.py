@@ -1,4 +1,4 @@
-"""The README's examples run as they stand."""
+"""The examples of the README and of the pages run as they stand; their links lead somewhere."""
 
 import re
 import sys
@@ -6,9 +6,15 @@ import tomllib
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+TOP = Path(__file__).parents[1]
+README = TOP / "README.md"
+RESULTS = TOP / "benchmarks" / "published"
+PAGES = sorted(
+    page for part in (".", "benchmarks", "notebooks/**") for page in TOP.glob(f"{part}/*.md")
+)
 
 
 def test_commands(monkeypatch):
@@ -30,23 +36,84 @@ def test_commands(monkeypatch):
     assert project["requires-python"] == ">=3.11"
 
 
-def test_examples(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 4
+def blocks_of(page):
+    return re.findall(r"```python\n(.*?)```", (TOP / page).read_text(), flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def ran():
+    """The names of the README's example, which the pages go on from."""
+    (example,) = blocks_of("README.md")
     namespace = {}
-    exec(blocks[0], namespace)
-    assert 0 < float(namespace["loss"]) < 0.1
-    assert "loss 0.0" in capsys.readouterr().out
-    exec(blocks[1], namespace)
-    assert namespace["tx"].init(namespace["params"])
-    exec(blocks[2], namespace)
-    assert int(namespace["state"].step) == 3
+    exec(example, namespace)
+    return namespace
+
+
+@pytest.fixture
+def readme(ran):
+    """These, with parameters of their own: some pages donate them."""
+    return ran | {"params": jax.tree.map(jnp.copy, ran["params"])}
+
+
+def test_example(readme):
+    assert 0 < float(readme["loss"]) < 0.1
+
+
+def test_training_loop(readme, capsys):
+    pieces, as_published = blocks_of("notebooks/docs/training_loop.md")
+    exec(pieces, readme)
+    assert int(readme["state"].step) == 3
     assert "Dense() 9 x 9 float32" in capsys.readouterr().out
-    assert len(namespace["figure"].axes) == 3
-    params = namespace["state"].params
+    assert len(readme["figure"].axes) == 3
+    params = readme["state"].params
     for name in ("accumulating", "lookahead"):
-        assert namespace[name].init(params)
-    exec(blocks[3], namespace)
-    found = namespace["opt_state"], namespace["of_state"]
+        assert readme[name].init(params)
+    exec(as_published, readme)
+    assert readme["tx"].init(params)
+
+
+def test_gradients_only(readme):
+    (block,) = blocks_of("notebooks/docs/choose.md")
+    exec(block, readme)
+    assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(readme["updates"]))
+
+
+def test_meshes(readme):
+    (block,) = blocks_of("notebooks/docs/meshes.md")
+    exec(block, readme)
+    found = readme["opt_state"], readme["of_state"]
     shards = jax.tree.map(lambda leaf, wanted: leaf.sharding == wanted, *found)
     assert all(jax.tree.leaves(shards))
+
+
+def test_teach_it_a_layer(readme):
+    for block in blocks_of("notebooks/docs/teach_it_a_layer.md"):
+        exec(block, readme)
+    assert sorted(readme["tagged"]) == ["hidden/w", "out/w"]
+
+
+@pytest.mark.filterwarnings("ignore::singd_optax.structures.PerformanceWarning")
+def test_write_a_structure():
+    (block,) = blocks_of("notebooks/docs/write_a_structure.md")
+    namespace = {"__name__": "page"}
+    exec(block, namespace)
+    assert namespace["EvenOdd"]().project(jnp.ones((3, 3))).to_dense()[0, 1] == 0
+
+
+def test_the_first_page_is_short():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 200
+    assert len(text.encode()) <= 12_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_links_to_files(page):
+    """The site's own build checks links among its pages, too; this one knows all of the project."""
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    for link in links:
+        target = page.parent / link
+        if link.startswith(("http://", "https://")):
+            continue
+        if RESULTS in target.parents and not RESULTS.exists():
+            continue  # a source distribution has none
+        assert target.exists(), f"{page} links to {link}"

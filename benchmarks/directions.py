@@ -3,6 +3,7 @@
     python benchmarks/directions.py lm                  # natural, polar, soft: a few minutes
     python benchmarks/directions.py vit --variants natural "soft 0.5@0.03" --seeds 0 1 2
     python benchmarks/directions.py gcn --carry-over    # at the setting that AdamW's search found
+    python benchmarks/directions.py all --table         # from published/directions.jsonl alone
 
 One run for each variant and seed at one learning rate; one line of JSON each, in a folder. "noise"
 variants have the softness e of noise: in whitened coordinates the gradient of a batch of N has
@@ -12,6 +13,7 @@ it, and so its singular values end at e0 = (√d_i + √d_o) √((1 - b)/((1 + b
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import singd_optax
 
 #: The rate of the quickstart, and what AdamW's search found on the autoencoder.
 RATES = {"lm": 8e-3, "autoencoder": 8.7e-3}
+PUBLISHED = Path(__file__).parent / "published" / "directions.jsonl"
 #: Steps of the quickstart.
 STEPS = {"lm": 400}
 
@@ -32,7 +35,8 @@ STEPS = {"lm": 400}
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=list(TASKS))
+    parser.add_argument("task", choices=[*TASKS, "all"], help="all is for --table")
+    parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--variants", nargs="+", default=["natural", "polar", "soft 0.5"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--rate", type=float, default=None)
@@ -42,6 +46,11 @@ def main() -> None:
     parser.add_argument("--carry-over", action="store_true", help="AdamW's setting, as published")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
+    if options.table:
+        print(table(options.task))
+        return
+    if options.task == "all":
+        parser.error("one task at a time is run")
     task = task_named(options.task, "small")
     task = task._replace(steps=options.steps or STEPS.get(options.task, task.steps))
     first = jax.tree.leaves(next(iter(task.batches(1, 0))))[0]
@@ -75,6 +84,28 @@ def main() -> None:
             print(json.dumps(row), flush=True)
             with (options.output / "directions.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
+
+
+def table(task: str) -> str:
+    """Median of the last loss over the seeds, of all that was run with dense factors."""
+    runs: dict[tuple[Any, ...], dict[int, float]] = {}
+    for line in PUBLISHED.read_text().splitlines():
+        row = json.loads(line)
+        names = ("task", "rate", "weight_decay", "python", "variant", "examples")
+        if row["structures"] == "dense" and task in (row["task"], "all"):
+            key = tuple(row.get(name) for name in names)
+            runs.setdefault(key, {})[row["seed"]] = row["final"]
+    text = [
+        "| task | rate, decay | Python | direction@damping | N | last loss, median | seeds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (name, rate, decay, python, variant, examples), own in sorted(
+        runs.items(), key=lambda item: (*item[0][:4], statistics.median(item[1].values()))
+    ):
+        loss = f"{statistics.median(own.values()):.4g}"
+        cells = (name, f"{rate:g}, {decay:g}", python, variant, examples or "", loss, len(own))
+        text.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(text)
 
 
 def _entry(rule: Any, structures: Any) -> Optimizer:

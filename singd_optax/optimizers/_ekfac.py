@@ -249,7 +249,9 @@ class EKFAC(Rule):
             damping = damping * jnp.mean(state.scales, axis=(-2, -1), keepdims=True)
         damped = state.scales + damping
         damped = jnp.where(damped > 0, damped, 1)
-        return damped if self.exponent == 1 else damped**self.exponent
+        # The exponent may be traced, by optax.inject_hyperparams.
+        is_one = isinstance(self.exponent, int | float) and self.exponent == 1
+        return damped if is_one else damped**self.exponent
 
     def direction(
         self,

@@ -6,7 +6,6 @@ they are no part of "all", and tests put small archives of the same form there i
 
 import io
 import os
-import pickle
 import tarfile
 import urllib.request
 from pathlib import Path
@@ -17,7 +16,7 @@ from _networks import CNN, ViT
 from _tasks import Task, classifier, graph_task
 
 ADDRESSES = {
-    "cifar100": "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    "cifar100": "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
     "imagewoof": "https://s3.amazonaws.com/fast-ai-imageclas/imagewoof2-160.tgz",
     "cora": "https://linqs-data.soe.ucsc.edu/public/lbc/cora.tgz",
 }
@@ -40,11 +39,12 @@ def cifar100() -> Split:
     parts = []
     with archive("cifar100") as tar:
         for name in ("train", "test"):
-            member = tar.extractfile(f"cifar-100-python/{name}")
+            member = tar.extractfile(f"cifar-100-binary/{name}.bin")
             assert member is not None
-            entry = pickle.load(member, encoding="bytes")
-            images = np.asarray(entry[b"data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            parts += [images, np.array(entry[b"fine_labels"], np.int32)]
+            # A row is the coarse label, the fine label, and the pixels of each channel.
+            rows = np.frombuffer(member.read(), np.uint8).reshape(-1, 2 + 3 * 32 * 32)
+            images = rows[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            parts += [images, rows[:, 1].astype(np.int32)]
     return _standardized(*parts)
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import pickle
 import subprocess
 import sys
 import tarfile
@@ -20,7 +19,7 @@ from _corpus import corpus
 from _harness import best_of, draws, load
 from _optimizers import OPTIMIZERS, compiled
 from _price_report import write_between_markers
-from _results import read
+from _results import append, cached, read
 from _soap import soap
 from _tasks import TASKS
 
@@ -200,6 +199,8 @@ def test_harness(tmp_path, capsys):
     assert all(f"| {label} (" in table for label in records)
     main(["plot", "wine", "--output", str(tmp_path)])
     assert (tmp_path / "small_wine.png").stat().st_size > 10_000
+    main(["plot", "wine", "--output", str(tmp_path), "--optimizers", "singd", "--suffix", "_few"])
+    assert (tmp_path / "small_wine_few.png").stat().st_size > 10_000
     main(["memory", "wine", "--optimizers", "adamw", "--output", str(tmp_path)])
     taken = read(file)["memory"]["optimizers"]["adamw"]
     assert taken["arguments"] >= taken["params"] + taken["state"] > 2 * taken["params"]
@@ -221,6 +222,32 @@ def test_report_counts_runs_that_diverged():
     assert _report.share_to_reach([good, good, bad], 1.0) == 0.5
     assert _report.share_to_reach([good, bad, bad], 1.0) == np.inf
     assert best_of([bad, bad]) is None
+
+
+def test_held_out_and_training_losses_have_tables_of_their_own(tmp_path):
+    kinds = {"a": "training loss (nats)", "b": "held-out loss", "c": "training loss"}
+    for name, measure in kinds.items():
+        for label, final in (("adamw", 0.5), ("singd", 0.25)):
+            record = {"measure": measure, "final": final}
+            append(tmp_path / f"{name}.jsonl", f"{label}.seed1", record)
+    files = [tmp_path / f"{name}.jsonl" for name in kinds]
+    assert _report.summary(files) == (
+        "| held-out loss | b |\n|---|---|\n| adamw | 0.5000 |\n| singd | **0.2500** |\n\n"
+        "| training loss | a | c |\n|---|---|---|\n| adamw | 0.5000 | 0.5000 |\n"
+        "| singd | **0.2500** | **0.2500** |\n"
+    )
+
+
+def test_of_equal_names_the_last_line_holds(tmp_path):
+    file = tmp_path / "of" / "task.jsonl"
+    assert read(file) == {}
+    append(file, "b", {"x": 1})
+    append(file, "a", {"x": 2})
+    append(file, "b", {"x": 3})
+    assert list(read(file).items()) == [("a", {"name": "a", "x": 2}), ("b", {"name": "b", "x": 3})]
+    assert cached(file, "a", dict)["x"] == 2
+    assert cached(file, "c", lambda: {"x": 4})["x"] == 4
+    assert len(file.read_text().splitlines()) == 4
 
 
 def test_draws_are_equal_where_ranges_are():
@@ -269,10 +296,10 @@ def stand_in(name, folder):
     file = folder / _public.ADDRESSES[name].rsplit("/", 1)[-1]
     rng = np.random.default_rng(0)
     if name == "cifar100":
-        labels = list(range(100))
-        entry = {b"data": rng.integers(0, 256, (100, 3072), np.uint8), b"fine_labels": labels}
+        rows = rng.integers(0, 256, (100, 3074), np.uint8)
+        rows[:, 1] = range(100)
         archive(
-            file, {f"cifar-100-python/{part}": pickle.dumps(entry) for part in ("train", "test")}
+            file, {f"cifar-100-binary/{part}.bin": rows.tobytes() for part in ("train", "test")}
         )
     elif name == "imagewoof":
         from PIL import Image

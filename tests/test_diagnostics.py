@@ -1,5 +1,9 @@
 """Numbers about layers, against the same numbers by dense arithmetic."""
 
+import html
+import pickle
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -266,3 +270,39 @@ def test_errors(stepped):
         diagnostics.metrics(layers, opt_state, grads={"other": jnp.ones(3)})
     with pytest.raises(TypeError, match="`layers`"):
         diagnostics.metrics(None, opt_state)
+
+
+def test_plot_run(stepped):
+    pytest.importorskip("matplotlib")
+    numbers = stepped[-1]
+    figure = diagnostics.plot_run([3.0, 2.0, 1.5], {2: numbers, 0: numbers})
+    loss, sizes, skipped, condition = figure.axes
+    np.testing.assert_array_equal(loss.lines[0].get_ydata(), [3.0, 2.0, 1.5])
+    assert [line.get_label() for line in sizes.lines] == ["first", "second"]
+    of_first = numbers["singd_optax/first/update_rms"]
+    np.testing.assert_allclose(sizes.lines[0].get_xydata(), [[0, of_first], [2, of_first]])
+    assert not np.any(skipped.lines[0].get_ydata())
+    drawn = {(line.get_color(), line.get_linestyle()) for line in condition.lines}
+    assert drawn == {("C0", "-"), ("C0", "--"), ("C1", "-"), ("C1", "--")}
+    one_layer = {name: x for name, x in numbers.items() if "/first/update" in name}
+    ((_, sizes),) = (diagnostics.plot_run(jnp.ones(2), {0: one_layer}).axes,)
+    assert [line.get_label() for line in sizes.lines] == ["singd_optax/first"]
+    with pytest.raises(ValueError, match="one step or more"):
+        diagnostics.plot_run([])
+
+
+def test_tables_in_a_notebook(stepped):
+    """HTML has the cells of the text, one for one, and nothing in it is taken for a tag."""
+    layers, opt_state, *_ = stepped
+    excluded = layers.without("second<s>|second")
+    memory = diagnostics.StepMemory(*[diagnostics.ProgramMemory(1000, 2000, 3000)] * 2)
+    for shown in (layers, excluded, diagnostics.summary(opt_state), memory):
+        found = shown._repr_html_()
+        cells = re.findall(r"<t[dh] [^>]*>(.*?)</t[dh]>", found)
+        captions = re.findall(r"<p>(.*?)</p>", found)
+        words = " ".join(map(html.unescape, [*captions, *cells])).split()
+        assert sorted(words) == sorted(str(shown).split())
+        assert found.count("<table>") == found.count("</table>") == max(len(captions), 1)
+    assert "second&lt;s&gt;" in excluded._repr_html_()
+    summary = diagnostics.summary(opt_state)
+    assert repr(summary) == summary == pickle.loads(pickle.dumps(summary))

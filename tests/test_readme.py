@@ -60,7 +60,7 @@ def test_example(readme):
 
 
 def test_training_loop(readme, capsys):
-    pieces, as_published = blocks_of("notebooks/docs/training_loop.md")
+    pieces, checkpoint, as_published = blocks_of("notebooks/docs/training_loop.md")
     exec(pieces, readme)
     assert int(readme["state"].step) == 3
     assert "Dense() 9 x 9 float32" in capsys.readouterr().out
@@ -68,6 +68,9 @@ def test_training_loop(readme, capsys):
     params = readme["state"].params
     for name in ("accumulating", "lookahead"):
         assert readme[name].init(params)
+    exec(checkpoint, readme)
+    same = jax.tree.map(jnp.array_equal, readme["run"], readme["restored"])
+    assert all(jax.tree.leaves(same))
     exec(as_published, readme)
     assert readme["tx"].init(params)
 

@@ -11,7 +11,8 @@ from singd_optax._validate import check_flag
 from singd_optax.capture import value_and_grad
 from singd_optax.layers import Layers
 from singd_optax.layers._check import check_layers
-from singd_optax.layers._table import align_columns, format_bytes
+from singd_optax.layers._rendered import Part, Table
+from singd_optax.layers._table import format_bytes
 
 
 class ProgramMemory(NamedTuple):
@@ -29,7 +30,7 @@ class ProgramMemory(NamedTuple):
 
 
 class StepMemory(NamedTuple):
-    """What ``step_memory`` found; print it.
+    """What ``step_memory`` found; ``print`` shows it as a table, and so does a notebook.
 
     Attributes:
       step: Of the step with your optimizer.
@@ -46,11 +47,17 @@ class StepMemory(NamedTuple):
 
     def __str__(self) -> str:
         """A table."""
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
+
+    def _table(self) -> Table:
         rows = [["", "arguments", "temporaries", "peak", "peak to AdamW's"]]
         for name, memory in (("this step", self.step), ("optax.adamw", self.adamw)):
             ratio = memory.peak / self.adamw.peak
             rows.append([name, *map(format_bytes, memory), f"{ratio:.2f}"])
-        return "\n".join(align_columns(rows))
+        return Table.of([Part("", rows)])
 
 
 def step_memory(

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 
 from singd_optax._types import PyTree
 from singd_optax.layers._check_state import describe_factor
+from singd_optax.layers._rendered import Part, Table
 from singd_optax.layers._states import factors_of, known_rule_states
-from singd_optax.layers._table import align_columns, format_bytes
+from singd_optax.layers._table import format_bytes
 
 
-def summary(opt_state: PyTree) -> str:
+def summary(opt_state: PyTree) -> Table:
     """A table of what each layer keeps in the optimizer's state, with its bytes.
 
     Args:
@@ -19,7 +20,7 @@ def summary(opt_state: PyTree) -> str:
         ``jax.eval_shape(tx.init, params)`` makes them, to see what it would cost).
 
     Returns:
-      The table as text: print it.
+      The table as text, for ``print``; a notebook shows it as a table.
 
     Raises:
       ValueError: The state is of another optimizer.
@@ -53,7 +54,7 @@ def summary(opt_state: PyTree) -> str:
     rows.append(["all layers", "", "", *map(format_bytes, totals)])
     rows.append(["rest of the state", "", "", format_bytes(whole - sum(totals)), ""])
     rows.append(["whole state", "", "", format_bytes(whole), ""])
-    return "\n".join(align_columns(rows))
+    return Table.of([Part("", rows)])
 
 
 def _bytes(tree: PyTree) -> int:

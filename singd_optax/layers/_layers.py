@@ -61,7 +61,10 @@ class Layers(Mapping[str, LayerSpec]):
 
     def __repr__(self) -> str:
         """A table: the layers with their factors, then all other parameters with the reason."""
-        return render_table(self.specs, self.others)
+        return str(render_table(self.specs, self.others))
+
+    def _repr_html_(self) -> str:
+        return render_table(self.specs, self.others)._repr_html_()
 
     def replace(self, pattern: str, **options: PyTree) -> "Layers":
         """A copy in which the layers whose path matches have other options.

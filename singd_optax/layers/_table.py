@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax.layers._matrices import MatrixSpec
+from singd_optax.layers._rendered import Part, Table
 from singd_optax.layers._spec import LayerSpec
 from singd_optax.structures import Structure
 
 
 def render_table(
     specs: Sequence[LayerSpec | MatrixSpec], others: Iterable[tuple[str, tuple[int, ...], str]]
-) -> str:
+) -> Table:
     """All parameters of a model: Kronecker layers with their factors, the rest with the reason."""
     header = ["layer", "kind", "kernel", "K", "C", "sharing", "K, C bytes"]
     rows = []
@@ -54,18 +55,18 @@ def render_table(
     counts = {path: math.prod(shape) for spec in specs for path, shape in spec.shapes.items()}
     inside = sum(counts.values())
     outside = sum(math.prod(shape) for _, shape, _ in others)
-    lines = [
+    caption = (
         f"{len(rows)} Kronecker layer{'' if len(rows) == 1 else 's'} with "
         f"{inside / max(inside + outside, 1):.1%} of the parameters, "
         f"{format_bytes(total)} of factors "
         f"(AdamW's moments of the same parameters: {format_bytes(moments)})"
-    ]
-    lines += align_columns([header, *rows])
+    )
+    parts = [Part(caption, [header, *rows])]
     remaining = [[path, str(shape), reason] for path, shape, reason in others]
     if remaining:
-        lines += ["", f"{len(remaining)} other parameters, updated by the fallback"]
-        lines += align_columns([["parameter", "shape", "why"], *remaining])
-    return "\n".join(lines)
+        caption = f"{len(remaining)} other parameters, updated by the fallback"
+        parts.append(Part(caption, [["parameter", "shape", "why"], *remaining]))
+    return Table.of(parts)
 
 
 def factor_bytes(structure: Structure, dim: int, dtype: str) -> int:
@@ -86,17 +87,3 @@ def format_bytes(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     raise AssertionError("unreachable")
-
-
-def align_columns(rows: list[list[str]]) -> list[str]:
-    """Rows of a table as lines, with columns of equal width.
-
-    >>> align_columns([["layer", "K"], ["head", "4 B"]])
-    ['  layer  K', '  head   4 B']
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

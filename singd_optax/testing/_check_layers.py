@@ -12,7 +12,7 @@ from singd_optax.capture._program import ParamsProgram
 from singd_optax.layers import Layers
 from singd_optax.layers._check import check_layers as check_type
 from singd_optax.layers._check import check_params
-from singd_optax.layers._table import align_columns
+from singd_optax.layers._rendered import Part, Table
 from singd_optax.layers._tree import Leaves
 from singd_optax.testing._layer_check import LayerCheck, compare
 from singd_optax.testing._passes import plainly_measured, run_passes
@@ -134,4 +134,4 @@ def _table(checks: dict[str, LayerCheck]) -> str:
         errors = (check.gradient_error, check.input_error, check.output_error)
         texts = ["-" if error is None else f"{error:.1e}" for error in errors]
         rows.append([path or "(root)", check.kind, str(check.calls), *texts, check.verdict])
-    return "\n".join([title + (f": {wrong}" if wrong else ""), *align_columns(rows)])
+    return str(Table.of([Part(title + (f": {wrong}" if wrong else ""), rows)]))

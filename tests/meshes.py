@@ -90,7 +90,8 @@ def make_step(tx, layers, pmean=None):
     def step(params, state, x, y):
         loss, grads, curvature = grad_fn(params, x, y, opt_state=state)
         if pmean:
-            loss, grads, curvature = jax.lax.pmean((loss, grads, curvature), pmean)
+            loss, grads = jax.lax.pmean((loss, grads), pmean)
+            curvature = singd_optax.training.pmean_curvature(curvature, pmean)
         updates, state = tx.update(grads, state, params, curvature=curvature)
         return optax.apply_updates(params, updates), state, loss
 

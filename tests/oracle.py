@@ -118,7 +118,8 @@ def check(loss_fn, params, args, weights, data, locate, rtol=1e-9, has_aux=False
             loss_average=spec.loss_average,
         )
         K, C = (np.asarray(f.to_dense(), np.float64)[index] for f in factors[path])
-        rows = len(a) if spec.kfac_approx == "reduce" else np.prod(np.shape(a)[:-1])
+        leading = np.shape(a)[:-1]
+        rows = np.prod(leading[:1] if spec.kfac_approx == "reduce" else leading)
         terms = (K.T @ U @ K, C.T @ G @ C, np.trace(U) / len(U), np.trace(G) / len(G), rows)
         old = expected.get((path, index), (0, 0, 0, 0, 0))
         expected[path, index] = tuple(x + y for x, y in zip(old, terms, strict=True))

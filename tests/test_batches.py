@@ -47,6 +47,8 @@ def test_micro_batches(kfac_approx, loss_average):
     parts = [grad_fn(params, part, opt_state=state) for part in jnp.split(x, 4)]
     mean = lambda *leaves: sum(leaves) / len(leaves)
     curvature = jax.tree.map(mean, *[part[2] for part in parts])
+    # A plain mean knows nothing of how many there were.
+    curvature = {path: s._replace(rows=4 * s.rows) for path, s in curvature.items()}
     gradient = jax.tree.map(mean, *[part[1] for part in parts])
     if loss_average is None:
         curvature = {path: s.scaled(gradients=4) for path, s in curvature.items()}
@@ -80,7 +82,8 @@ SHARDS = """
              check_vma=False)
     def sharded(params, state, x, mask):
         _, grads, curvature = grad_fn(params, x, mask, opt_state=state)
-        return jax.lax.pmean((grads, curvature), "data")
+        whole = singd_optax.training.pmean_curvature(curvature, "data")
+        return jax.lax.pmean(grads, "data"), whole
     got = sharded(params, state, x, mask)
     _, *want = grad_fn(params, x, mask, opt_state=state)
     assert jax.device_count() == 4
@@ -90,7 +93,7 @@ SHARDS = """
 
 
 def test_shards():
-    """Under shard_map on four devices, pmean of statistics is that of the whole batch."""
+    """Under shard_map on four devices, the mean of statistics is that of the whole batch."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SHARDS)],
         capture_output=True,

@@ -31,7 +31,8 @@ class Statistics(NamedTuple):
     """What one layer measured on a refresh step; zeros on any other.
 
     On the matrices see arXiv 2312.05705, section 3; the means set the scale of relative damping.
-    Sums, means and casts of whole trees of statistics are legal.
+    Sums, means and casts of whole trees of statistics are legal; means of trees are also means of
+    ``rows``, which add up in ``training.microbatch``, ``MultiSteps`` and ``pmean_curvature``.
 
     Attributes:
       H_K: Π(Kᵀ U K), with U the second moment of the layer's inputs; Π(U) for a rule whose measure

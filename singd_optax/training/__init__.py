@@ -5,6 +5,7 @@ from singd_optax.training._check_refreshes import check_refreshes
 from singd_optax.training._check_state import check_opt_state
 from singd_optax.training._microbatch import microbatch
 from singd_optax.training._multi_steps import MultiSteps
+from singd_optax.training._pmean import pmean_curvature
 from singd_optax.training._train_state import TrainState, train_step
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "check_opt_state",
     "check_refreshes",
     "microbatch",
+    "pmean_curvature",
     "train_step",
 ]

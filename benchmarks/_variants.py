@@ -62,14 +62,12 @@ class CountedSINGD(SINGD):
 def rule_of(variant: str, examples: int) -> Any:
     """What a variant says: "kind [number][@damping]", the damping that of ``SINGD()`` if not said.
 
-    Kinds: muon, natural, polar, polar_express, quintic, soft (softness s), noise (multiple of e0).
+    Kinds: natural, polar, polar_express, quintic, soft (softness s), noise (multiple of e0).
     Damping: a number, "early>late/steps" of ``damping_schedule``, or "n" and the share of
     ``CountedSINGD``; "q" and the share of it with power 1, at least 0.03.
     """
     first, _, damping = variant.partition("@")
     kind, _, number = first.partition(" ")
-    if kind == "muon":
-        return None
     if damping[:1] in ("n", "q"):
         numbers: dict[str, float] = {"power": 1.0, "least": 0.03} if damping[0] == "q" else {}
         rule: SINGD = CountedSINGD(examples=examples, share=float(damping[1:]), **numbers)

@@ -2,6 +2,7 @@
 
     python benchmarks/directions.py lm                  # natural, polar, soft: a few minutes
     python benchmarks/directions.py vit --variants natural "soft 0.5@0.03" --seeds 0 1 2
+    python benchmarks/directions.py lm --variants muon soap --rate 1.6e-2   # peers without layers
     python benchmarks/directions.py gcn --carry-over    # at the setting that AdamW's search found
     python benchmarks/directions.py all --table         # from published/directions.jsonl alone
 
@@ -65,7 +66,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     for name in options.variants:
         label = f"directions {name}"
-        OPTIMIZERS[label] = _entry(rule_of(name, examples), options.structures)
+        OPTIMIZERS[label] = _entry(name, examples, options.structures)
         runner = Runner(task, label)
         for seed in options.seeds:
             record = runner(setting, seed)
@@ -108,9 +109,10 @@ def table(task: str) -> str:
     return "\n".join(text)
 
 
-def _entry(rule: Any, structures: Any) -> Optimizer:
-    if rule is None:
-        return OPTIMIZERS["muon"]
+def _entry(variant: str, examples: int, structures: Any) -> Optimizer:
+    if variant in OPTIMIZERS and OPTIMIZERS[variant].structures is None:
+        return OPTIMIZERS[variant]
+    rule = rule_of(variant, examples)
 
     def make(rate: Any, layers: Any, **settings: Any) -> Any:
         return singd_optax.optimizer(rate, rule, layers, **settings)

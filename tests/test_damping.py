@@ -38,6 +38,11 @@ def measured(structures, rows=ROWS, **options):
     return tx, state, grads, curvature["params"], params
 
 
+def factors_of(statistics):
+    """Of the structures of both moments."""
+    return statistics.H_K, statistics.H_C
+
+
 @pytest.mark.parametrize("structures", NUMBERS)
 @pytest.mark.parametrize("rows", [1, ROWS, 3000])
 def test_damping_is_what_rows_leave_open(structures, rows):
@@ -45,9 +50,21 @@ def test_damping_is_what_rows_leave_open(structures, rows):
     assert int(statistics.rows) == rows
     b_K, b_C = NUMBERS[structures]
     want = max(0.03, 2 * b_K * b_C / rows**2)
-    got = damping_at(sampling_damping(share=2), jnp.int32(0), statistics, is_relative=False)
+    got = damping_at(
+        sampling_damping(share=2),
+        jnp.int32(0),
+        statistics,
+        factors_of(statistics),
+        is_relative=False,
+    )
     np.testing.assert_allclose(got, 0.03)  # in absolute units nothing is known of it
-    got = damping_at(sampling_damping(share=2), jnp.int32(0), statistics, is_relative=True)
+    got = damping_at(
+        sampling_damping(share=2),
+        jnp.int32(0),
+        statistics,
+        factors_of(statistics),
+        is_relative=True,
+    )
     np.testing.assert_allclose(got, want * statistics.mean_U * statistics.mean_G, rtol=1e-5)
 
 
@@ -83,7 +100,9 @@ def test_each_matrix_of_a_stack_has_its_own():
     statistics = measured("dense")[3]
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), statistics)
     stacked = stacked._replace(rows=jnp.array([2.0, 1e4]))
-    got = damping_at(sampling_damping(), jnp.int32(0), stacked, is_relative=True)
+    got = damping_at(
+        sampling_damping(), jnp.int32(0), stacked, factors_of(stacked), is_relative=True
+    )
     mean = statistics.mean_U * statistics.mean_G
     np.testing.assert_allclose(got, jnp.array([48 / 4, 0.03]) * mean, rtol=1e-5)
 

@@ -181,7 +181,7 @@ class SINGD(InverseFree):
         mean_U, mean_G = statistics.mean_U, statistics.mean_G
         is_ours = self.factor_step_norm == "spectral"
         is_relative = (self.damping_mode or ("relative" if is_ours else "absolute")) == "relative"
-        damping = damping_at(self.damping, count, statistics, is_relative=is_relative)
+        damping = damping_at(self.damping, count, statistics, (K, C), is_relative=is_relative)
         from_statistics = (self.factor_init or ("statistics" if is_ours else "")) == "statistics"
         scales = first_scales(from_statistics, statistics, state.started)
         if isinstance(C, IdentityMatrix):  # K alone makes up for both sides

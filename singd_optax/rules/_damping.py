@@ -82,7 +82,12 @@ def check_damping(value: Damping) -> None:
 
 
 def damping_at(
-    damping: Damping, count: jax.Array, statistics: Statistics, *, is_relative: bool
+    damping: Damping,
+    count: jax.Array,
+    statistics: Statistics,
+    factors: tuple[StructuredMatrix, StructuredMatrix],
+    *,
+    is_relative: bool,
 ) -> jax.Array:
     """λ of a layer at a step, in the units of its mode.
 
@@ -90,6 +95,7 @@ def damping_at(
       damping: What the user said.
       count: The step.
       statistics: Of the layer.
+      factors: K and C, in whose structures the moments are.
       is_relative: Whether λ is times the means of both moments.
 
     Returns:
@@ -101,12 +107,12 @@ def damping_at(
         value = hyperparameter_at(damping.least, count)
         if is_relative and statistics.rows is not None:
             rows = jnp.maximum(statistics.rows, 1)
-            widths = _numbers_a_row(statistics.H_K) * _numbers_a_row(statistics.H_C)
+            widths = _numbers_a_row(factors[0]) * _numbers_a_row(factors[1])
             value = jnp.maximum(value, damping.share * widths / rows**2)
     return value * statistics.mean_U * statistics.mean_G if is_relative else value
 
 
-def _numbers_a_row(moment: StructuredMatrix) -> float:
-    """Of what a structure keeps of a moment: d of a dense one, 1 of a diagonal one."""
-    stack = max(math.prod(moment.batch_shape), 1)
-    return sum(leaf.size for leaf in jax.tree.leaves(moment)) / (stack * moment.dim)
+def _numbers_a_row(matrix: StructuredMatrix) -> float:
+    """Of what a structure keeps: d of a dense matrix, 1 of a diagonal one."""
+    stack = max(math.prod(matrix.batch_shape), 1)
+    return sum(leaf.size for leaf in jax.tree.leaves(matrix)) / (stack * matrix.dim)

@@ -32,3 +32,19 @@ def x64():
 def pytest_collection_modifyitems(items):
     for item in quick_of(items):
         item.add_marker("quick")
+
+
+#: JAX keeps 8192 calls of jitted functions for a process, and this suite makes more: then a new one
+#: is not counted by ``_cache_size``. So all are dropped now and then, between two files.
+_TESTS_OF_A_CACHE = 500
+_tests = 0
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Drop what JAX has kept, after many tests, where the next one is of another file."""
+    global _tests
+    _tests += 1
+    is_last_of_file = nextitem is not None and nextitem.path != item.path
+    if is_last_of_file and _tests >= _TESTS_OF_A_CACHE:
+        jax.clear_caches()
+        _tests = 0

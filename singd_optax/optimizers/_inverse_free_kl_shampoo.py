@@ -236,12 +236,12 @@ def scale_by_inverse_free_kl_shampoo(
       Lin et al., arXiv 2509.03378 (KL-Shampoo); Lin et al., arXiv 2312.05705 (steps on factors).
 
     Example:
-      >>> import jax.numpy as jnp, singd_optax
+      >>> import jax, jax.numpy as jnp, singd_optax
       >>> tx = singd_optax.scale_by_inverse_free_kl_shampoo()
       >>> grads = {"kernel": 5 * jnp.eye(2)}
-      >>> state = tx.init(grads)
+      >>> state, update = tx.init(grads), jax.jit(tx.update)
       >>> for _ in range(200):
-      ...   updates, state = tx.update(grads, state)
+      ...   updates, state = update(grads, state)
       >>> updates["kernel"].round(1)
       Array([[1.4, 0. ],
              [0. , 1.4]], dtype=float32)

@@ -280,12 +280,12 @@ def scale_by_psgd_kron(
       Curvature-Informed SGD via General Purpose Lie-Group Preconditioners, 2024, arXiv 2402.04553.
 
     Example:
-      >>> import jax.numpy as jnp, singd_optax
+      >>> import jax, jax.numpy as jnp, singd_optax
       >>> tx = singd_optax.scale_by_psgd_kron(damping=0.0)
       >>> grads = {"kernel": 5 * jnp.eye(2)}
-      >>> state = tx.init(grads)
+      >>> state, update = tx.init(grads), jax.jit(tx.update)
       >>> for _ in range(200):
-      ...   updates, state = tx.update(grads, state)
+      ...   updates, state = update(grads, state)
       >>> updates["kernel"].round(2)
       Array([[1.41, 0.  ],
              [0.  , 1.41]], dtype=float32)

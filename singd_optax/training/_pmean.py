@@ -34,7 +34,7 @@ def pmean_curvature(
       >>> layers = singd_optax.find_layers(loss_fn, params, x)
       >>> opt_state = singd_optax.singd(0.1, layers).init(params)
       >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
-      >>> mesh = jax.make_mesh((1,), ("data",))
+      >>> mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
       >>> specs = {"in_specs": (P(), P(), P("data")), "out_specs": P(), "check_vma": False}
       >>> @functools.partial(jax.shard_map, mesh=mesh, **specs)
       ... def measured(params, opt_state, x):

@@ -12,6 +12,7 @@ import optax
 import pytest
 from contract import (
     ALIASES,
+    CURVATURE,
     DEFINED,
     GRADIENT_ALIASES,
     TRANSFORMATIONS,
@@ -32,6 +33,16 @@ from singd_optax.layers import RuleState
 from singd_optax.training import bind_curvature
 
 everything = pytest.mark.parametrize("name", TRANSFORMATIONS)
+#: Without those that are an optimizer's rule alone: their states are looked at, the rest is its.
+optimizers = pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in TRANSFORMATIONS
+        if name.removeprefix("scale_by_") not in {*CURVATURE, *GRADIENT_ALIASES}
+        or not name.startswith("scale_by_")
+    ],
+)
 
 
 def test_everything_is_registered():
@@ -82,7 +93,7 @@ def test_state(name):
     assert optax.tree.get(changed, "rule_count") == 7
 
 
-@everything
+@optimizers
 def test_scan_over_steps_of_an_ensemble(name):
     params, layers, x, y = problem()
     tx, _, trajectory = reference(name)
@@ -159,7 +170,7 @@ def test_wrappers(wrapper):
     assert set(singd_optax.factors(opt_state)) == {"first", "second"}
 
 
-@everything
+@optimizers
 def test_every_wrapper_at_once(name):
     """One stack of wrappers around each transformation; one compilation for all of them."""
     params, layers, x, y = problem()
@@ -351,7 +362,7 @@ def test_wrappers_that_drop_arguments_are_refused_with_the_remedy():
         sam.update(params, sam.init(params), params)
 
 
-@everything
+@optimizers
 def test_flatten_is_refused_with_the_reason(name):
     params, layers, *_ = problem()
     with pytest.raises(ValueError, match=r"(?s)one array.*optax\.flatten.*leave it out.*fallback"):

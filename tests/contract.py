@@ -41,7 +41,7 @@ def problem(dtype="float32"):
     """params, layers, x, y."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(32, 5)), dtype)
-    y = jnp.asarray(rng.integers(3, size=32))
+    y = jnp.asarray(rng.integers(3, size=32), jnp.int32)  # whichever test asks first
     params = Net().init(jax.random.key(0), x)["params"]
     params = jax.tree.map(lambda p: p.astype(dtype), params)
     return params, singd_optax.find_layers(loss_fn, params, x, y, structures="dense"), x, y

@@ -293,8 +293,8 @@ RUNS = [
     ("data", "Auto", "follow"),
     ("fsdp", "Auto", "rows"),
     ("tensor", "Auto", "layers"),
-    # Alone this passes. In a process that ran many tests before, the eight devices that XLA makes of
-    # a CPU have waited for one another for ever: to run it, set ALL_MESHES=1.
+    # Alone this passes. In a process that ran many tests before, the eight devices of a CPU have
+    # waited for one another for ever: to run it, set ALL_MESHES=1.
     pytest.param(
         *("data x tensor", "Explicit", "rows"),
         marks=pytest.mark.skipif("ALL_MESHES" not in os.environ, reason="may wait for ever"),

@@ -104,6 +104,16 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "singd_toeplitz": _layered(singd_optax.singd, "lower_toeplitz"),
     "singd_diagonal": _layered(singd_optax.singd, "diagonal"),
     "singd_dense_diagonal": _layered(singd_optax.singd, ("dense", "diagonal")),
+    "singd_polar": _layered(singd_optax.singd, "dense", direction="polar"),
+    "singd_block_polar": _layered(singd_optax.singd, "block_diagonal:32", direction="polar"),
+    "singd_block256_polar": _layered(singd_optax.singd, "block_diagonal:256", direction="polar"),
+    "singd_hierarchical_polar": _layered(
+        singd_optax.singd, "hierarchical:16,16", direction="polar"
+    ),
+    "singd_dense_diagonal_polar": _layered(
+        singd_optax.singd, ("dense", "diagonal"), direction="polar"
+    ),
+    "singd_diagonal_polar": _layered(singd_optax.singd, "diagonal", direction="polar"),
     "ingd": _layered(singd_optax.ingd, "dense", factor_momentum=0.5),
     "ikfac": _layered(singd_optax.ikfac, "dense"),
     "kfac": _layered(singd_optax.kfac, "dense"),
@@ -125,10 +135,16 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "skfac": _layered(singd_optax.skfac, "dense"),
     "inverse_free_shampoo": _alone(singd_optax.inverse_free_shampoo, 1e-3, 3e-2),
     "shampoo": _alone(singd_optax.shampoo, 1e-3, 3e-2),
+    "shampoo_one_sided": _alone(
+        singd_optax.shampoo, 1e-3, 3e-2, structures=("dense", "identity"), root=2
+    ),
     "caspr": _alone(singd_optax.caspr, 1e-3, 3e-2),
     "soap": _alone(singd_optax.soap, 1e-3, 3e-2),
+    "soap_each_step": _alone(singd_optax.soap, 1e-3, 3e-2, refresh_every=1),
     "kl_shampoo": _alone(singd_optax.kl_shampoo, 1e-3, 3e-2),
+    "kl_shampoo_each_step": _alone(singd_optax.kl_shampoo, 1e-3, 3e-2, refresh_every=1),
     "kl_soap": _alone(singd_optax.kl_soap, 1e-3, 3e-2),
+    "kl_soap_each_step": _alone(singd_optax.kl_soap, 1e-3, 3e-2, refresh_every=1),
     "inverse_free_kl_shampoo": _alone(singd_optax.inverse_free_kl_shampoo, 1e-3, 3e-2),
     "psgd_kron": _alone(singd_optax.psgd_kron, 1e-3, 3e-2),
     "normuon": _alone(singd_optax.normuon, 2e-3, 6e-2),

@@ -59,7 +59,7 @@ class CountedSINGD(SINGD):
         return SINGD.factor_step(dataclasses.replace(self, damping=damping), view, *rest)
 
 
-def rule_of(variant: str, examples: int) -> Any:
+def rule_of(variant: str, examples: int, **options: Any) -> Any:
     """What a variant says: "kind [number][@damping]", the damping that of ``SINGD()`` if not said.
 
     Kinds: natural, polar, polar_express, quintic, soft (softness s), noise (multiple of e0).
@@ -70,9 +70,10 @@ def rule_of(variant: str, examples: int) -> Any:
     kind, _, number = first.partition(" ")
     if damping[:1] in ("n", "q"):
         numbers: dict[str, float] = {"power": 1.0, "least": 0.03} if damping[0] == "q" else {}
-        rule: SINGD = CountedSINGD(examples=examples, share=float(damping[1:]), **numbers)
+        numbers["share"] = float(damping[1:])
+        rule: SINGD = CountedSINGD(examples=examples, **numbers, **options)
     else:
-        rule = SINGD(damping=_damping(damping)) if damping else SINGD()
+        rule = SINGD(**options, **({"damping": _damping(damping)} if damping else {}))
     if kind == "natural":
         return rule
     if kind == "soft":

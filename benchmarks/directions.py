@@ -13,6 +13,7 @@ it, and so its singular values end at e0 = (√d_i + √d_o) √((1 - b)/((1 + b
 """
 
 import argparse
+import itertools
 import json
 import statistics
 from pathlib import Path
@@ -40,10 +41,12 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--variants", nargs="+", default=["natural", "polar", "soft 0.5"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--rate", type=float, default=None)
+    parser.add_argument("--rate", nargs="+", type=float, default=[])
     parser.add_argument("--structures", default="dense")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--examples", type=int, help="N, if not those of the loss")
+    parser.add_argument("--options", type=json.loads, default={}, help="of the optimizer, as JSON")
+    parser.add_argument("--rule", type=json.loads, default={}, help="of SINGD's rule, as JSON")
     parser.add_argument("--carry-over", action="store_true", help="AdamW's setting, as published")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
@@ -61,20 +64,23 @@ def main() -> None:
     if options.carry_over:
         published = file_of(Path(__file__).parent / "published", "small", options.task)
         setting = load(published, "seed")["adamw"][0]["setting"]
-    if options.rate:
-        setting["learning_rate"] = options.rate
+    structures = options.structures
+    structures = tuple(structures.split("+")) if "+" in structures else structures
     options.output.mkdir(parents=True, exist_ok=True)
     for name in options.variants:
         label = f"directions {name}"
-        OPTIMIZERS[label] = _entry(name, examples, options.structures)
+        OPTIMIZERS[label] = _entry(name, examples, structures, options.options, options.rule)
         runner = Runner(task, label)
-        for seed in options.seeds:
-            record = runner(setting, seed)
+        rates = options.rate or [setting["learning_rate"]]
+        for rate, seed in itertools.product(rates, options.seeds):
+            record = runner(setting | {"learning_rate": rate}, seed)
             row = {
                 "task": options.task,
                 "variant": name,
                 "structures": options.structures,
-                "rate": setting["learning_rate"],
+                "steps": task.steps,
+                "options": options.options | options.rule,
+                "rate": rate,
                 "weight_decay": setting["weight_decay"],
                 "examples": examples,
                 "seed": seed,
@@ -109,13 +115,15 @@ def table(task: str) -> str:
     return "\n".join(text)
 
 
-def _entry(variant: str, examples: int, structures: Any) -> Optimizer:
+def _entry(
+    variant: str, examples: int, structures: Any, options: dict[str, Any], of_rule: dict[str, Any]
+) -> Optimizer:
     if variant in OPTIMIZERS and OPTIMIZERS[variant].structures is None:
         return OPTIMIZERS[variant]
-    rule = rule_of(variant, examples)
+    rule = rule_of(variant, examples, **of_rule)
 
     def make(rate: Any, layers: Any, **settings: Any) -> Any:
-        return singd_optax.optimizer(rate, rule, layers, **settings)
+        return singd_optax.optimizer(rate, rule, layers, **options, **settings)
 
     return Optimizer(make, OPTIMIZERS["singd"].ranges, structures)
 

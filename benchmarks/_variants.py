@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 import singd_optax
 from singd_optax.optimizers import SINGD
-from singd_optax.rules import Polar
+from singd_optax.rules import Entries, Polar, Wrapped
 
 MOMENTUM = 0.85
 
@@ -59,10 +59,73 @@ class CountedSINGD(SINGD):
         return SINGD.factor_step(dataclasses.replace(self, damping=damping), view, *rest)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PowerPolar(Polar):
+    """Singular values of the whitened momentum to a power: 0 is polar, 1 is natural.
+
+    Attributes:
+      power: p of U diag(σ^p) Vᵀ.
+    """
+
+    power: float = 0.5
+
+    def direction(self, view: Any, state: Any, vector: Any, gradient: Any, count: Any) -> Any:
+        """By an SVD."""
+        del gradient, count
+        U, values, Vt = jnp.linalg.svd(self.rule.whiten(view, state, vector), full_matrices=False)
+        largest = values.max(-1, keepdims=True)
+        powers = (values / jnp.where(largest > 0, largest, 1)) ** self.power
+        return self.rule.unwhiten(view, state, (U * powers[..., None, :]) @ Vt), state
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignPolar(Polar):
+    """The sign of each entry of the whitened momentum."""
+
+    def direction(self, view: Any, state: Any, vector: Any, gradient: Any, count: Any) -> Any:
+        """K sign(Kᵀ M C) Cᵀ."""
+        del gradient, count
+        return self.rule.unwhiten(
+            view, state, jnp.sign(self.rule.whiten(view, state, vector))
+        ), state
+
+
+class SquaresOf(NamedTuple):
+    """What ``WhitenedAdam`` keeps: averages of squares of whitened gradients."""
+
+    squares: Entries
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WhitenedAdam(Wrapped):
+    """Adam in whitened coordinates: K [ (Kᵀ M C) / √V ] Cᵀ, V of (Kᵀ G C)²."""
+
+    Own: ClassVar[type | None] = SquaresOf
+    b2: float = 0.95
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rule", self.rule.whitening())
+        super().__post_init__()
+
+    def own_init(self, view: Any) -> SquaresOf:
+        """Zeros."""
+        return SquaresOf(jnp.zeros((*view.stack_shape, *view.dims), view.statistics_dtype))
+
+    def direction(self, view: Any, state: Any, vector: Any, gradient: Any, count: Any) -> Any:
+        """As Adam's; K and C turn slowly, which V follows."""
+        inner = self.inner(state)
+        momentum, fresh = (self.rule.whiten(view, inner, x) for x in (vector, gradient))
+        squares = self.b2 * state.squares + (1 - self.b2) * fresh**2
+        unbiased = squares / (1 - self.b2 ** (count + 1))
+        scaled = momentum / (jnp.sqrt(unbiased) + 1e-12)
+        return self.rule.unwhiten(view, inner, scaled), state._replace(squares=squares)
+
+
 def rule_of(variant: str, examples: int, **options: Any) -> Any:
     """What a variant says: "kind [number][@damping]", the damping that of ``SINGD()`` if not said.
 
-    Kinds: natural, polar, polar_express, quintic, soft (softness s), noise (multiple of e0).
+    Kinds: natural, polar, polar_express, quintic, soft (softness s), noise (multiple of e0), power
+    (p), sign, adam.
     Damping: a number, "early>late/steps" of ``damping_schedule``, or "n" and the share of
     ``CountedSINGD``; "q" and the share of it with power 1, at least 0.03.
     """
@@ -76,6 +139,12 @@ def rule_of(variant: str, examples: int, **options: Any) -> Any:
         rule = SINGD(**options, **({"damping": _damping(damping)} if damping else {}))
     if kind == "natural":
         return rule
+    if kind == "power":
+        return PowerPolar(rule, power=float(number))
+    if kind == "sign":
+        return SignPolar(rule)
+    if kind == "adam":
+        return WhitenedAdam(rule)
     if kind == "soft":
         return Polar(rule, softness=float(number))
     if kind == "noise":

@@ -4,7 +4,7 @@ import os
 
 import jax
 import pytest
-from quick import quick_of
+from quick import is_optimized, quick_of
 
 # Eight devices on two cores wait for one another in collectives: on a busy machine now and then for
 # longer than the 40 seconds after which XLA ends the process. So it does for a flag that it does
@@ -17,8 +17,9 @@ if jax.__version_info__ < (0, 13):
     os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_PATIENCE)).strip()
 
 jax.config.update("jax_num_cpu_devices", 8)
-# Most of the time of the suite is compilation of small programs.
-jax.config.update("jax_disable_most_optimizations", True)
+# Most of the time of the suite is compilation of small programs. `.ci/run newest` runs some tests
+# again as users compile.
+jax.config.update("jax_disable_most_optimizations", not os.environ.get("OPTIMIZED"))
 
 
 @pytest.fixture
@@ -32,6 +33,8 @@ def x64():
 def pytest_collection_modifyitems(items):
     for item in quick_of(items):
         item.add_marker("quick")
+    for item in filter(is_optimized, items):
+        item.add_marker("optimized")
 
 
 #: JAX keeps 8192 calls of jitted functions for a process, and this suite makes more: then a new one

@@ -1,4 +1,8 @@
-"""Which tests are quick: `pytest -m quick` touches every room of the package in under two minutes.
+"""Which tests are quick, and which are run with the optimizations of XLA on as well.
+
+`pytest -m quick` touches every room of the package in under two minutes. The suite compiles without
+most optimizations; with `OPTIMIZED=1` set it compiles as users do, for which `-m optimized` are the
+tests that could tell a difference.
 
 `test_quick.py` fails if a row names what is not there, if a room of the package has no row, or if a
 file of tests has neither a row nor a place in `WITHOUT`.
@@ -176,8 +180,39 @@ ROOMS = {
     ],
 }
 
+#: What a program that users compile does in other ways: sums and products in other orders, buffers
+#: that are shared, branches that are merged.
+OPTIMIZED = [
+    "test_golden::test_trajectory[*]",
+    "test_structures::test_conformance[*-5-single-float32-jit]",
+    "test_structures::test_transposed_products_in_low_precision[*]",
+    "test_transforms::test_trains_with_one_compilation_and_a_constant_state[*]",
+    "test_transforms::test_bfloat16_factors_and_params[*]",
+    "test_contract::test_state[*]",
+    "test_capture::test_scan_over_layers[*]",
+    "test_gate::test_trajectories[*]",
+    "test_groups::test_as_if_apart[*-singd]",
+    "test_gradient_rules::*",
+    "test_polar::test_in_bfloat16[*]",
+    "test_precision::*",
+    "test_range::*",
+    "test_diagnostics::test_step_memory*",
+    "test_batches::test_memory_of_convolutions[*]",
+    "test_sharding::test_trajectory[*]",
+    "test_benchmarks::test_quickstart",
+    "test_readme::test_example",
+]
+
 #: Files of tests that have no quick one.
 WITHOUT = {"test_architectures"}
+
+
+def is_optimized(item):
+    """Whether a collected test is one of ``OPTIMIZED``."""
+    name = f"{item.path.stem}::{item.name}"
+    return any(
+        fnmatch.fnmatchcase(name, row.replace("[*]", "*").replace("[", "[[]")) for row in OPTIMIZED
+    )
 
 
 def of_file(stem):

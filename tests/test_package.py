@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import signatures
 import stub
 
 import singd_optax
@@ -213,6 +214,11 @@ def test_every_public_name_is_documented():
 def test_editors_see_what_help_shows():
     """Run `python tests/stub.py` after a change of an option or of its description."""
     assert stub.PATH.read_text() == stub.text()
+
+
+def test_no_signature_changes_unseen():
+    """Run `python tests/signatures.py` after a deliberate change, and say it in CHANGELOG.md."""
+    assert signatures.PATH.read_text() == signatures.text()
 
 
 def test_files_of_algorithms_are_read_in_one_sitting():

@@ -1,8 +1,8 @@
 """Names, parameters and defaults of all that is public, as text.
 
-``python tests/signatures.py`` writes ``signatures.txt``; ``test_package.py`` fails if it is not what
-is written here, so that no signature changes unseen. Types are left out: each version of Python
-shows them in another way.
+``python tests/signatures.py`` writes ``signatures.txt``; ``test_package.py`` fails if it is not
+what is written here, so that no signature changes unseen. Types are left out: each version of
+Python shows them in another way.
 """
 
 import importlib

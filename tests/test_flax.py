@@ -23,6 +23,7 @@ from flax import nnx
 from flax.training import train_state
 
 import singd_optax
+from singd_optax.capture._nnx_program import as_pure
 from singd_optax.measures import Statistics, is_stale
 from singd_optax.training import TrainState, train_step
 
@@ -110,9 +111,9 @@ def test_nnx_optimizers_forward_curvature(kind):
         nnx.replace_by_pure_dict(like, grads)
         update(model, optimizer, like, curvature)
         *want, _ = step(*want, x, y)
-    got = nnx.as_pure(nnx.state(model, nnx.Param))
+    got = as_pure(nnx.state(model, nnx.Param))
     assert_close(nnx.to_pure_dict(got), want[0], 1e-3, 1e-5)
-    state = nnx.as_pure(optimizer.opt_state)
+    state = as_pure(optimizer.opt_state)
     assert_close(
         singd_optax.factors(state)["first"], singd_optax.factors(want[1])["first"], 1e-3, 1e-5
     )

@@ -76,7 +76,9 @@ def test_trajectories(fisher, loss_scale):
             counts[gate] = branches(step, params, opt_state, x, y)
     assert counts["top"] == 2
     assert counts["static"] == [0, 0]
-    assert counts["taps"] == (3 if fisher == "empirical" else 4)
+    # Before jax 0.10 a layer that is called twice has its branch in the program twice.
+    twice = [4, 6] if jax.__version_info__ < (0, 10) else [3, 4]
+    assert counts["taps"] == twice[fisher != "empirical"]
     for gate in ("top", "static"):
         close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
         jax.tree.map(close, results[gate], results["taps"])

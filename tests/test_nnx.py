@@ -11,6 +11,7 @@ from flax import nnx
 from oracle import cross_entropy, randomized
 
 import singd_optax
+from singd_optax.capture._nnx_program import as_pure
 
 BATCH = 4
 
@@ -26,14 +27,14 @@ def trees_close(got, want, tolerance=1e-9):
 
 def values(model):
     """All arrays but random keys, which have no tolerance."""
-    return nnx.as_pure(nnx.state(model, nnx.Not(nnx.RngKey)))
+    return as_pure(nnx.state(model, nnx.Not(nnx.RngKey)))
 
 
 def fingerprint(model):
     """All that is there beside values."""
     graphdef, state = nnx.split(model)
     types = [(path, type(node)) for path, node in nnx.iter_graph(model)]
-    return graphdef, jax.tree.structure(state), types, jax.tree.map(jnp.shape, nnx.as_pure(state))
+    return graphdef, jax.tree.structure(state), types, jax.tree.map(jnp.shape, as_pure(state))
 
 
 def measured(loss_fn, model, *args, **options):
@@ -236,8 +237,7 @@ def test_three_steps_under_jit_compile_once_and_leave_nothing():
     assert np.isfinite(values).all()
     assert fingerprint(model) == before
     assert all(
-        np.isfinite(leaf).all()
-        for leaf in jax.tree.leaves(nnx.as_pure(nnx.state(model, nnx.Param)))
+        np.isfinite(leaf).all() for leaf in jax.tree.leaves(as_pure(nnx.state(model, nnx.Param)))
     )
     assert set(singd_optax.factors(optimizer.opt_state)) == set(layers)
 
@@ -251,9 +251,7 @@ def test_three_steps_under_jit_compile_once_and_leave_nothing():
     state = nnx.state(fresh, nnx.Param)
     nnx.replace_by_pure_dict(state, restored)
     nnx.update(fresh, state)
-    trees_close(
-        nnx.as_pure(nnx.state(fresh, nnx.Param)), nnx.as_pure(nnx.state(model, nnx.Param)), 0
-    )
+    trees_close(as_pure(nnx.state(fresh, nnx.Param)), as_pure(nnx.state(model, nnx.Param)), 0)
 
 
 class Plain(nnx.Module):
@@ -583,7 +581,7 @@ def test_has_aux_keyword_arguments_and_other_modules():
     grad_fn = singd_optax.nnx.value_and_grad(loss, layers, has_aux=True)
     (value, aux), grads, _ = grad_fn(model, x, rngs, y=y, opt_state=state)
     assert int(rngs.default.count[...]) == 1
-    trees_close(nnx.as_pure(aux), nnx.as_pure(nnx.state(model, nnx.Param)), 0)
+    trees_close(as_pure(aux), as_pure(nnx.state(model, nnx.Param)), 0)
     assert type(aux["hidden"]["kernel"]) is nnx.Param
     want = nnx.value_and_grad(loss, has_aux=True)(model, x, nnx.Rngs(3), y)
     close(value, want[0][0], 1e-6)

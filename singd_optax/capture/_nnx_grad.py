@@ -16,7 +16,7 @@ from singd_optax.capture._gradients import (
 )
 from singd_optax.capture._measuring import Measuring
 from singd_optax.capture._mistakes import check_named_state
-from singd_optax.capture._nnx_program import ModelProgram, check_model
+from singd_optax.capture._nnx_program import ModelProgram, as_pure, check_model
 from singd_optax.capture._program import Arguments
 from singd_optax.layers import Layers
 from singd_optax.measures import Statistics
@@ -102,7 +102,7 @@ def value_and_grad(
                 "grad_fn(model, batch, optimizer=optimizer), where optimizer is nnx.Optimizer("
                 "model, tx, wrt=nnx.Param) with one of singd_optax's optimizers as tx."
             )
-        params = nnx.as_pure(nnx.state(model, wrt, graph=True))
+        params = as_pure(nnx.state(model, wrt, graph=True))
         args, kwargs = _positional(loss_fn, model, args, kwargs)
         program = ModelProgram(loss_fn, model, args, kwargs, wrt, has_aux)
         is_sampled = fisher != "empirical"
@@ -137,7 +137,7 @@ def value_and_grad(
             )(model, measuring.slots, *args)
             return value, grads, statistics
 
-        opt_state = nnx.as_pure(opt_state)
+        opt_state = as_pure(opt_state)
         return value_grad_and_curvature(
             options,
             program,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import jax
 from flax import nnx
 
 from singd_optax._types import LossFunction, PyTree
@@ -11,6 +12,14 @@ from singd_optax.capture._nnx_carriers import carrying, plain_params, variables_
 from singd_optax.capture._params import is_array
 from singd_optax.capture._program import Arguments, Program, SplitTree
 from singd_optax.layers._tree import Leaves
+
+
+def as_pure(tree: PyTree) -> PyTree:
+    """The tree with raw values in place of variables: ``nnx.as_pure``, new in flax 0.12.7."""
+    is_variable = lambda leaf: isinstance(leaf, nnx.Variable)
+    raw = lambda leaf: as_pure(leaf.get_raw_value()) if is_variable(leaf) else leaf
+    pure = getattr(nnx, "as_pure", lambda tree: jax.tree.map(raw, tree, is_leaf=is_variable))
+    return pure(tree)
 
 
 class ModelProgram(Program):
@@ -33,7 +42,7 @@ class ModelProgram(Program):
     ):
         """Take the arguments apart; the model, abstract or not, is not changed."""
         super().__init__(loss_fn, has_aux)
-        params = Leaves(nnx.as_pure(nnx.state(model, wrt, graph=True)))
+        params = Leaves(as_pure(nnx.state(model, wrt, graph=True)))
         self.leaves = {path: leaf for path in params if is_array(leaf := params[path])}
         self.special = _special(variables_by_path(model), self.leaves)
         self._arguments = SplitTree((args, kwargs), _is_graph, _is_graph)

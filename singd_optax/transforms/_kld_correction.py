@@ -82,11 +82,11 @@ def kld_correction(
         finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(updates)]
         usable = jnp.stack(finite).all() if finite else jnp.asarray(True)
         corrected = jax.tree.map(correct, updates, state.last_gradient)
-        kept = jax.tree.map(
-            lambda new, old: jnp.where(usable, new, old).astype(old.dtype),
-            updates,
-            state.last_gradient,
-        )
+
+        def keep(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jax.lax.select(jnp.broadcast_to(usable, old.shape), new.astype(old.dtype), old)
+
+        kept = jax.tree.map(keep, updates, state.last_gradient)
         return corrected, KLDCorrectionState(optax.safe_increment(count), kept)
 
     return optax.GradientTransformation(init, update)

@@ -40,7 +40,7 @@ class Tap:
       refresh: 0 on steps without statistics, else the number of the step, from 1.
       spec: The layer.
       measures: What is wanted.
-      precision: Of the products.
+      precision: The precision of the products, as ``jax.numpy.einsum`` takes it.
       place: Of the layer in the stack of its group, of which ``carried`` then is; or None.
       always: Whether to measure on each step, without a branch.
     """

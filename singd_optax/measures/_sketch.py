@@ -16,8 +16,9 @@ from singd_optax.structures import Diagonal, Precision, Projection, StructuredMa
 class Sketch(Measure):
     """A second moment times a few fixed random columns Ω: U Ω of inputs, or G Ω of gradients.
 
-    U is the second moment of a layer's inputs, G that of its output gradients. Averages of sketches are sketches of averages, and no array of dim x dim is ever formed. A side
-    whose structure is diagonal has its diagonal instead, which is smaller.
+    U is the second moment of a layer's inputs, G that of its output gradients. Averages of sketches
+    are sketches of averages, and no array of dim x dim is ever formed. A side whose structure is
+    diagonal has its diagonal instead, which is smaller.
 
     Attributes:
       side: Which second moment is sketched: 0 for that of inputs, 1 for that of output gradients.

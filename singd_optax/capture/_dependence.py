@@ -81,7 +81,7 @@ class DependenceAnalysis:
       is_final: Whether what is seen now is what the program does. While a loop is gone through
         again and again until nothing changes, it is False.
       loops: How many loops what is seen now is inside of.
-      evaluations: Those of each marker, by its index.
+      evaluations: The evaluations of each marker, by its index.
       has_forward: Whether a function is differentiated in forward mode that has no such derivative.
     """
 

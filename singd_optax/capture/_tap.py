@@ -41,7 +41,8 @@ class Tap:
       spec: The layer.
       measures: What is wanted.
       precision: The precision of the products, as ``jax.numpy.einsum`` takes it.
-      place: Of the layer in the stack of its group, of which ``carried`` then is; or None.
+      place: The place of the layer in the stack of its group, of which ``carried`` then is; or
+        None.
       always: Whether to measure on each step, without a branch.
     """
 
@@ -60,7 +61,8 @@ class Tap:
             return self
         arrays = (self.slot, self.carried, self.refresh)
         slot, carried, refresh = jax.tree.map(lambda array: array[indices], arrays)
-        return self.replace(slot=slot, carried=carried, refresh=refresh)  # type: ignore[attr-defined]
+        return self.replace(slot=slot, carried=carried, refresh=refresh)  # type:
+        ignore[attr - defined]
 
     def mapped(self, function: Callable[[jax.Array], jax.Array]) -> "Tap":
         """The tap with a function of the arrays of its slot."""
@@ -93,11 +95,11 @@ def attach(
     """The outputs, tapped.
 
     Args:
-      tap: Of one layer.
+      tap: The tap of one layer.
       call: How the kernel is used.
-      inputs: Of the call, in the dtype in which the layer multiplies them: any other makes the
-        backward pass keep a second copy.
-      outputs: Of the call.
+      inputs: The inputs of the call, in the dtype in which the layer multiplies them: any other
+        makes the backward pass keep a second copy.
+      outputs: The outputs of the call.
       weights: How many positions each one counts for, of the shape of the first leading axes.
     """
     return _tap(

@@ -94,8 +94,8 @@ def parse_product(equation: str, input_rank: int) -> tuple[Product, Layout]:
     terms = operands.split(",")
     if not arrow or len(terms) != 2 or "..." in terms[1]:
         raise ValueError(
-            f"The equation {equation!r} must have the form 'inputs,kernel->outputs', with an "
-            "explicit kernel (without '...'), such as '...i,io->...o'."
+            f"The equation {equation!r} is not 'inputs,kernel->outputs' with an explicit kernel. "
+            "Write it like '...i,io->...o', with no ellipsis in the kernel."
         )
     inputs, kernel = terms
     if "..." in inputs:

@@ -17,8 +17,9 @@ class Squares(Measure):
     """The mean over examples of (Q_Kᵀ a gᵀ Q_C)², entry by entry: a diagonal of the Fisher.
 
     With inputs a and output gradients g, it is in units in which it is the product of the
-    eigenvalues of both second moments where inputs and gradients are independent. Positions (tokens, pixels) of an example count as examples of their
-    own, as in ``kfac_approx="expand"``, or were collapsed before, as in ``"reduce"``.
+    eigenvalues of both second moments where inputs and gradients are independent. Positions
+    (tokens, pixels) of an example count as examples of their own, as in ``kfac_approx="expand"``,
+    or were collapsed before, as in ``"reduce"``.
 
     Attributes:
       basis: The fields of the rule's state that are Q_K and Q_C, or None for I.

@@ -61,8 +61,7 @@ class Tap:
             return self
         arrays = (self.slot, self.carried, self.refresh)
         slot, carried, refresh = jax.tree.map(lambda array: array[indices], arrays)
-        return self.replace(slot=slot, carried=carried, refresh=refresh)  # type:
-        ignore[attr - defined]
+        return self.replace(slot=slot, carried=carried, refresh=refresh)  # type: ignore[attr-defined]
 
     def mapped(self, function: Callable[[jax.Array], jax.Array]) -> "Tap":
         """The tap with a function of the arrays of its slot."""

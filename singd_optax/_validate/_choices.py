@@ -110,7 +110,7 @@ def check_fallback(name: str, value: Any) -> None:
 
     >>> check_fallback("fallback", dict)
     Traceback (most recent call last):
-    TypeError: `fallback` must be None or an optax transformation, such as optax.adamw(1e-3), got ...
+    TypeError: `fallback` must be None or an optax transformation, such as optax.adamw(1e-3), ...
     """
     if value is None or all(callable(getattr(value, part, None)) for part in ("init", "update")):
         return

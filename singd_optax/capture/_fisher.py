@@ -30,7 +30,8 @@ class Sampling(NamedTuple):
       due: Whether this step refreshes any layer; True if that is known.
       key: A random key of this step.
       loss_average: The ``loss_average`` of all layers.
-      loss_scale: By which output gradients are multiplied for the backward pass; None for 1.
+      loss_scale: The number by which output gradients are multiplied for the backward pass; None
+        for 1.
     """
 
     due: jax.Array | bool

@@ -53,14 +53,14 @@ class Measuring:
         """Trace the loss without derivatives, to know its calls.
 
         Args:
-          layers: From ``find_layers``.
-          opt_state: With factors.
-          precision: Of the products that form statistics.
+          layers: The layers that ``find_layers`` found.
+          opt_state: The optimizer's state, with factors.
+          precision: The precision of the products that form statistics.
           program: The loss function.
           check: Called with the layers, before anything is traced.
           fisher: Whose output gradients statistics are made of.
           seed: The seed of the labels that are drawn.
-          loss_scale: By which output gradients are multiplied.
+          loss_scale: The number by which output gradients are multiplied; None for 1.
           always: Whether to measure without asking whether a refresh is due.
         """
         self._always = always

@@ -22,7 +22,7 @@ class OwnParameters(NamedTuple):
     """The parameters that a module holds itself.
 
     Attributes:
-      arrays: By name.
+      arrays: The arrays, by name.
       carriers: What travels beside some of them, by name.
     """
 

@@ -47,10 +47,10 @@ def tag(
       equation: The product as ``einsum`` spells it, inputs first: ``"i,oi->o"`` for Equinox; by
         default the inputs' last axis is multiplied with the kernel's first. The first free axis of
         the inputs is the batch, all others are shared positions.
-      like: In place of an equation, for what is none: a Flax Linen module that has not been
-        applied, such as ``nn.Conv(8, (3, 3), padding="VALID")`` or ``nn.Embed(50, 32)``, whose
-        kernel would have the axes of this one. If it is made inside of a module's method, give it
-        ``parent=None``.
+      like: A Flax Linen module in the place of an equation, for products that none can spell: one
+        that has not been applied, such as ``nn.Conv(8, (3, 3), padding="VALID")`` or
+        ``nn.Embed(50, 32)``, whose kernel would have the axes of this one. If it is made inside of
+        a module's method, give it ``parent=None``.
       holder: The mapping that holds kernel and bias, needed where a loop or a ``vmap`` goes over
         stacked layers (``jax.lax.scan``): what measures a layer travels in it. It is not needed
         inside of Flax modules, ``jax.checkpoint`` or ``jax.jit``.

@@ -23,7 +23,7 @@ class Mean(Measure):
     and output gradients of the other have nothing in common that could be averaged.
 
     Attributes:
-      side: Of what the mean is: 0 for inputs, 1 for output gradients.
+      side: The rows that are averaged: 0 for inputs, 1 for output gradients.
     """
 
     side: Literal[0, 1]

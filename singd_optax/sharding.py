@@ -43,9 +43,10 @@ def spread(layers: Layers, shardings: PyTree, *, strategy: Strategy = "rows") ->
     Over the axes that are left, if any, ``strategy`` decides:
 
     - ``"rows"``: rows of dense factors, blocks of block-diagonal ones and entries of diagonal ones
-      are split. The least memory; with dense factors, gradients travel twice more (KAISA's
-      MEM-OPT; the memory of DP-KFAC, arXiv 2206.15143, with statistics of the whole batch). With
-      others, one of the two is brought to the gradients if it has fewer numbers.
+      are split. This takes the least memory; with dense factors, gradients travel twice more
+      (KAISA's MEM-OPT; the memory of DP-KFAC, arXiv 2206.15143, with statistics of the whole
+      batch). With other structures, one of the two factors is brought to the gradients if it has
+      fewer numbers.
     - ``"layers"``: factors are repeated there, and refreshed by each; gradients are split, so that
       preconditioning is not repeated (KAISA's HYBRID-OPT).
     - ``"follow"``: nothing is added to the shardings of the parameters. K is split as the

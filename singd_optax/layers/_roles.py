@@ -118,7 +118,7 @@ def roles_of(state: type) -> dict[str, Role]:
         role = next((one for one in extras if isinstance(one, Role)), None)
         if role is None:
             raise TypeError(
-                f"The field {name!r} of {state!r} must say its role. Annotate it with one of "
+                f"The field {name!r} of {state!r} says no role. Annotate it with one of "
                 "singd_optax.rules: RowFactor, ColumnMoment, Number, Counter, ..., or with "
                 "Annotated[type, Role(kind, side)]."
             )

@@ -26,7 +26,10 @@ __all__ = ["named_shardings", "spread", "state_shardings"]
 
 
 def spread(layers: Layers, shardings: PyTree, *, strategy: Strategy = "rows") -> Layers:
-    """Layers whose factors, and all work on them, are spread over a mesh.
+    """Spread the factors of layers, and all work on them, over a mesh.
+
+    Factors are the matrices K and C that multiply a layer's gradient; a refresh makes them anew
+    from statistics of the batch.
 
     Without this, each device of a mesh holds all factors, refreshes all of them and preconditions
     all gradients (KAISA's COMM-OPT, arXiv 2107.01739). With it, layers of a stack
@@ -40,19 +43,22 @@ def spread(layers: Layers, shardings: PyTree, *, strategy: Strategy = "rows") ->
     Over the axes that are left, if any, ``strategy`` decides:
 
     - ``"rows"``: rows of dense factors, blocks of block-diagonal ones and entries of diagonal ones
-      are split. The least memory; with dense factors, gradients travel twice more (KAISA's
-      MEM-OPT; the memory of DP-KFAC, arXiv 2206.15143, with statistics of the whole batch). With
-      others, one of the two is brought to the gradients if it has fewer numbers.
+      are split. This takes the least memory; with dense factors, gradients travel twice more
+      (KAISA's MEM-OPT; the memory of DP-KFAC, arXiv 2206.15143, with statistics of the whole
+      batch). With other structures, one of the two factors is brought to the gradients if it has
+      fewer numbers.
     - ``"layers"``: factors are repeated there, and refreshed by each; gradients are split, so that
       preconditioning is not repeated (KAISA's HYBRID-OPT).
     - ``"follow"``: nothing is added to the shardings of the parameters. K is split as the
       kernel's inputs are, C as its outputs are, stacks as the kernel's.
 
     Args:
-      layers: From ``find_layers``, or of ``MatrixSpec`` for rules that see gradients only.
+      layers: The layers that ``find_layers`` found; or, for rules that see gradients only, the
+        matrices that ``find_matrices`` did.
       shardings: A tree like the parameters, of ``NamedSharding`` on one mesh; or the parameters
         themselves, if they are on it.
-      strategy: What to do with mesh axes that do not divide the stack.
+      strategy: What to do with mesh axes that do not divide the stack: "rows" (the default),
+        "layers" or "follow", as above.
 
     Returns:
       The same layers, each with its ``placement``. Give them to the optimizer, to
@@ -86,7 +92,7 @@ def spread(layers: Layers, shardings: PyTree, *, strategy: Strategy = "rows") ->
             mesh = sharding.mesh if mesh is None else mesh
             if sharding.mesh != mesh:
                 raise ValueError(
-                    f"`shardings` are on several meshes: {mesh}, and for {path!r} "
+                    f"`shardings` must be on one mesh, got {mesh}, and for {path!r} "
                     f"{sharding.mesh}. Make all of them with one mesh."
                 )
         placed.append(dataclasses.replace(spec, placement=placement_on_mesh(spec, own, strategy)))
@@ -102,14 +108,15 @@ def state_shardings(
     """The shardings of an optimizer's state, from those of the parameters.
 
     Arrays that are shaped like a parameter and sit under its path (momentum, AdamW's moments) are
-    split as the parameter is. Factors, their momenta and averages are where ``spread`` placed
-    them; those of layers without placement, and all else, are on every device.
+    split as the parameter is. Factors (the matrices that multiply gradients), their momenta and
+    averages are where ``spread`` placed them; those of layers without placement, and all else, are
+    on every device.
 
     Args:
       init: The ``init`` of the optimizer (of any chain, partition, ...), or of a TrainState.
-      params: What ``init`` takes: parameters or their ``jax.ShapeDtypeStruct``.
+      params: What ``init`` takes: the parameters or their ``jax.ShapeDtypeStruct``s.
       shardings: A tree like ``params``, of ``NamedSharding``; or parameters that have them.
-      layers: From ``spread``; None for an optimizer without layers.
+      layers: The layers that ``spread`` returned; None for an optimizer without layers.
 
     Returns:
       A tree like ``init(params)``, of ``NamedSharding``: for ``jax.jit``'s ``in_shardings`` and
@@ -192,12 +199,12 @@ def named_shardings(params: PyTree, mesh: Mesh, rules: Rules | None = None) -> P
     """The shardings that the boxes around parameters ask for.
 
     Args:
-      params: Parameters (or their shapes), in boxes with axis names: ``nn.Partitioned``,
+      params: The parameters (or their shapes), in boxes with axis names: ``nn.Partitioned``,
         ``nn.LogicallyPartitioned``. A parameter without a box is on every device.
-      mesh: The devices.
-      rules: Pairs (logical name, mesh axis, several, or None); for each axis of an array the first
-        rule of its name counts whose mesh axes are not taken yet. None if the names are those
-        of mesh axes.
+      mesh: The mesh of devices.
+      rules: Pairs of a logical name and a mesh axis, a tuple of several, or None; for each axis of
+        an array the first rule of its name counts whose mesh axes are not taken yet. None if the
+        names are those of mesh axes.
 
     Returns:
       A tree like ``params``, boxes included, of ``NamedSharding``.

@@ -233,9 +233,9 @@ def test_errors():
         of(lambda p, x, y: tag((x @ p["w1"]).sum(0), x, p["w1"]).sum())()
     with pytest.raises(ValueError, match="not the product"):  # the equation of another layout
         of(lambda p, x, y: tag(x @ p["w1"], x, p["w1"], equation="...i,oi->...o").sum())()
-    with pytest.raises(TypeError, match="`equation` is a text"):
+    with pytest.raises(TypeError, match="`equation` must be a text"):
         tag(x, x, params["w1"], equation=3)
-    with pytest.raises(TypeError, match="`holder` is the mapping"):
+    with pytest.raises(TypeError, match="`holder` must be the mapping"):
         tag(x, x, params["w1"], holder=3)
     with pytest.raises(ValueError, match=r"no matrix"):
         tag(x, x, params["b1"], equation="ni,i->ni")

@@ -64,15 +64,15 @@ def check_pattern(name: str, value: Any) -> re.Pattern[str]:
         return value
     if not isinstance(value, str):
         raise TypeError(
-            f"`{name}` must be a regular expression on a path, as 'blocks/.*kernel', got {value!r} "
-            f"of type {type(value).__name__}."
+            f"`{name}` must be a regular expression on a path, such as 'blocks/.*kernel', got "
+            f"{value!r} of type {type(value).__name__}."
         )
     try:
         return re.compile(value)
     except re.error as error:
         raise ValueError(
-            f"`{name}` must be a regular expression, got {value!r}: {error}. For these characters "
-            f"as they are, write re.escape({value!r})."
+            f"`{name}` must be a regular expression, got {value!r}: {error}. To search for these "
+            f"characters as they are, write re.escape({value!r})."
         ) from error
 
 
@@ -81,7 +81,7 @@ def check_precision(name: str, value: Any) -> None:
 
     >>> check_precision("precision", "hihgest")
     Traceback (most recent call last):
-    ValueError: `precision` must be one that jax.numpy.einsum takes, as None, 'default', 'high' ...
+    ValueError: `precision` must be one that jax.numpy.einsum takes, such as None, 'default', ...
     """
     try:
         message = _refused(value)
@@ -89,8 +89,8 @@ def check_precision(name: str, value: Any) -> None:
         message = str(error)
     if message:
         raise ValueError(
-            f"`{name}` must be one that jax.numpy.einsum takes, as None, 'default', 'high' or "
-            f"'highest', got {value!r}.{near(value, ('default', 'high', 'highest'))}"
+            f"`{name}` must be one that jax.numpy.einsum takes, such as None, 'default', 'high' "
+            f"or 'highest', got {value!r}.{near(value, ('default', 'high', 'highest'))}"
         )
 
 
@@ -110,7 +110,7 @@ def check_fallback(name: str, value: Any) -> None:
 
     >>> check_fallback("fallback", dict)
     Traceback (most recent call last):
-    TypeError: `fallback` must be None or an optax transformation, as optax.adamw(1e-3), got ...
+    TypeError: `fallback` must be None or an optax transformation, such as optax.adamw(1e-3), ...
     """
     if value is None or all(callable(getattr(value, part, None)) for part in ("init", "update")):
         return
@@ -119,8 +119,8 @@ def check_fallback(name: str, value: Any) -> None:
         called = getattr(value, "__name__", "fallback")
         advice = f" It was not called: write {called}(learning_rate)."
     raise TypeError(
-        f"`{name}` must be None or an optax transformation, as optax.adamw(1e-3), got {value!r} of "
-        f"type {type(value).__name__}.{advice}"
+        f"`{name}` must be None or an optax transformation, such as optax.adamw(1e-3), got "
+        f"{value!r} of type {type(value).__name__}.{advice}"
     )
 
 

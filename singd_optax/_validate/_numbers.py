@@ -159,7 +159,7 @@ def check_weights(name: str, value: Any) -> None:
 
     >>> check_weights("weights", np.array([1.0, -1.0]))
     Traceback (most recent call last):
-    ValueError: `weights` must be finite and not negative, got values from -1 to 1.
+    ValueError: `weights` must be finite and not negative, got values from -1 to 1. ...
     """
     try:
         dtype = None if value is None else jnp.result_type(value)
@@ -174,5 +174,5 @@ def check_weights(name: str, value: Any) -> None:
     if not (np.isfinite(array).all() and (array >= 0).all()):
         raise ValueError(
             f"`{name}` must be finite and not negative, got values from {array.min():g} to "
-            f"{array.max():g}."
+            f"{array.max():g}. Pass 0 for positions that do not count, and 1 for those that do."
         )

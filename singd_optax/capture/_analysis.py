@@ -48,7 +48,7 @@ class LossAnalysis(NamedTuple):
     """What a trace says of a loss.
 
     Attributes:
-      paths: Of the parameters, by their index.
+      paths: The paths of the parameters, by their index.
       calls: All calls of what holds parameters, in order.
       roots: What modules were given, with what is known of it in each evaluation.
       predictions: Those that were named to ``tag_distribution``.

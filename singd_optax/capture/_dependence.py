@@ -35,8 +35,8 @@ class Dependence(NamedTuple):
 
     Attributes:
       parameters: Which parameters it depends on with a derivative, entries still being entries.
-      penalties: Likewise, after a reduction: norms, penalties.
-      products: Likewise, after such entries met data outside of a measured call.
+      penalties: Those that it depends on after a reduction: norms, penalties.
+      products: Those that it depends on after such entries met data outside of a measured call.
       calls: Which calls it depends on with a derivative.
       data: Which data it depends on, with a derivative or without.
       is_spread: Whether entries of parameters were repeated along a new axis, as for a product
@@ -81,7 +81,7 @@ class DependenceAnalysis:
       is_final: Whether what is seen now is what the program does. While a loop is gone through
         again and again until nothing changes, it is False.
       loops: How many loops what is seen now is inside of.
-      evaluations: Those of each marker, by its index.
+      evaluations: The evaluations of each marker, by its index.
       has_forward: Whether a function is differentiated in forward mode that has no such derivative.
     """
 

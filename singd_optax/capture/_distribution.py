@@ -22,8 +22,8 @@ class Prediction:
     Attributes:
       outputs: The parameters: logits, or means.
       name: Which distribution.
-      standard_deviation: Of a Gaussian.
-      weights: Position weights in force, or None.
+      standard_deviation: The standard deviation of a Gaussian.
+      weights: The position weights in force, or None.
     """
 
     outputs: jax.Array
@@ -96,24 +96,29 @@ def tag_distribution(
 ) -> jax.Array:
     """Say inside a loss function what distribution the model's outputs stand for.
 
-    ``value_and_grad(..., fisher="mc")`` and ``"ggn"`` need to know; otherwise it does nothing.
-    The loss must be the negative log-likelihood of this distribution (up to a constant), averaged
-    as the layers' ``loss_average`` says. Inside of an inner ``jax.jit`` or ``jax.checkpoint`` it
-    works as well, for one more forward pass on refresh steps; inside ``jax.lax.scan`` and
-    ``jax.vmap`` it would draw the same labels in each step, and is refused.
+    ``value_and_grad(..., fisher="mc")`` and ``fisher="ggn"``, which make curvature of what the
+    model predicts and not of the labels, need to know; otherwise this does nothing. The loss must
+    be the negative log-likelihood of this distribution (up to a constant), averaged as the layers'
+    ``loss_average`` says. Inside of an inner ``jax.jit`` or ``jax.checkpoint`` it works as well,
+    for one more forward pass on refresh steps; inside ``jax.lax.scan`` and ``jax.vmap`` it would
+    draw the same labels in each step, and is refused.
 
     Args:
-      outputs: (batch, shared positions, parameters). Use what is returned in their place.
+      outputs: The parameters of the distribution, (batch, shared positions, parameters), where
+        there may be any number of axes of positions (tokens, pixels). Use what is returned in their
+        place.
       distribution: ``"categorical"`` (outputs are logits, softmax cross-entropy), ``"bernoulli"``
         (logits, sigmoid cross-entropy summed over the last axis) or ``"gaussian"`` (means, the
         squared error over 2 σ², summed over the last axis).
-      standard_deviation: σ of ``"gaussian"``: 1 for half the squared error, 1/√2 for the whole.
+      standard_deviation: The standard deviation σ of ``"gaussian"``, > 0: 1 (the default) for half
+        the squared error, 1/√2 for the whole.
 
     Returns:
-      ``outputs``.
+      The ``outputs``, unchanged.
 
     Raises:
       ValueError: The distribution is unknown, or σ is not positive.
+      TypeError: σ is not a number.
 
     >>> logits = tag_distribution(jnp.zeros((8, 10)), "categorical")
     """

@@ -29,8 +29,9 @@ class Sampling(NamedTuple):
     Attributes:
       due: Whether this step refreshes any layer; True if that is known.
       key: A random key of this step.
-      loss_average: Of all layers.
-      loss_scale: By which output gradients are multiplied for the backward pass; None for 1.
+      loss_average: The ``loss_average`` of all layers.
+      loss_scale: The number by which output gradients are multiplied for the backward pass; None
+        for 1.
     """
 
     due: jax.Array | bool
@@ -181,7 +182,7 @@ _with_gradient.defvjp(
 def _no_prediction(fisher: str) -> ValueError:
     return ValueError(
         f"fisher={fisher!r} needs the distribution that the model predicts, and the loss "
-        "function named none. In it, write outputs = singd_optax.tag_distribution(outputs, "
+        "function named none. Inside of it, write outputs = singd_optax.tag_distribution(outputs, "
         "'categorical') (or 'bernoulli', 'gaussian')."
     )
 
@@ -195,7 +196,8 @@ def common_loss_average(specs: Iterable[LayerSpec]) -> str | None:
     averages = {spec.loss_average for spec in specs}
     if len(averages) != 1:
         raise ValueError(
-            "fisher='mc' and 'ggn' sample labels for the whole loss, so that all layers must have "
-            f"one loss_average, got {sorted(map(repr, averages))}."
+            "fisher='mc' and 'ggn' are of the whole loss, so that all layers must have one "
+            f"loss_average, got {', '.join(sorted(map(repr, averages)))}. Set it by "
+            "layers.replace('', loss_average=...)."
         )
     return averages.pop()

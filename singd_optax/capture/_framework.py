@@ -25,8 +25,8 @@ class Framework:
     """Flax Linen or Flax NNX: its classes of layers, and what it calls their attributes.
 
     Attributes:
-      module_class: Of all modules.
-      classes: Those of layers, by kind, see ``READERS``.
+      module_class: The class of all modules.
+      classes: The classes of layers, by kind, see ``READERS``.
       names: What attributes are called that have other names in the readers.
       has_bias: Whether a layer adds a bias.
       parameters: Parameters of a module by their names; None if it is a pattern that has none.

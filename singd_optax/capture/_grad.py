@@ -32,37 +32,40 @@ def value_and_grad(
     seed: int = 0,
     gate: Gate | None = None,
 ) -> Callable[..., tuple[PyTree, PyTree, dict[str, Statistics]]]:
-    """``jax.value_and_grad`` that also returns the curvature of the Kronecker layers.
+    """Make a ``jax.value_and_grad`` that also returns the curvature of the Kronecker layers.
 
-    One forward and one backward pass. Statistics are formed only on steps on which the optimizer
-    refreshes its factors, which its state says; on all others curvature is zeros, at no cost.
+    Curvature is the statistics of each layer: second moments of its inputs and of the gradients of
+    its outputs, of which the optimizer makes the layer's factors K and C. The gradient function
+    does one forward and one backward pass. Statistics are formed only on steps on which the
+    optimizer refreshes its factors, which its state says; on all others they are zeros, at no cost.
 
     Args:
       loss_fn: ``loss_fn(params, *args, **kwargs)`` returns a scalar, or (scalar, aux) if
         ``has_aux``. It is differentiated with respect to ``params``.
-      layers: From ``find_layers``, for the same loss function.
+      layers: The layers that ``find_layers`` found for the same loss function.
       has_aux: Whether ``loss_fn`` returns a pair.
-      precision: Of the products that form statistics.
-      fisher: Of which output gradients the curvature is made. ``"empirical"``: those of the loss,
-        which one backward pass gives for nothing; at a good fit, they are small where the model
-        is right, and so is the curvature. ``"mc"``: those at labels drawn from the model's own
-        prediction, an unbiased estimate of the Fisher information (here the Gauss-Newton matrix),
-        for one more backward pass on refresh steps only; worth its price with few updates
+      precision: The precision of the products that form statistics, as ``jax.numpy.einsum`` takes
+        it.
+      fisher: The output gradients that the curvature is made of. ``"empirical"``: those of the
+        loss, which one backward pass gives for nothing; at a good fit, they are small where the
+        model is right, and so is the curvature. ``"mc"``: those at labels drawn from the model's
+        own prediction, an unbiased estimate of the Fisher information (here the Gauss-Newton
+        matrix), for one more backward pass on refresh steps only; worth its price with few updates
         between, noisy labels, or curvature that is used for itself (Laplace approximations).
         ``"ggn"``: that matrix exactly, for one backward pass for each output of a position; for
         tests and very small models. Both need ``tag_distribution`` in the loss function.
-      seed: Of the labels that ``"mc"`` draws.
+      seed: The seed of the labels that ``"mc"`` draws, an int.
       gate: Where it is decided whether this step forms statistics. ``"taps"``: behind each layer, a
         branch for each, in a program that is hardly larger than that of the gradient. ``"top"``:
         one branch for all, between two programs of the gradient, which take twice as long to
         compile; for GPUs, where the host waits at each branch. None is "top" there (by the number
         of branches: it was not timed on one), and "taps" anywhere else. To have no branch at all,
-        decide yourself: see ``refresh``.
+        decide yourself: see ``refresh`` below.
 
     Returns:
       ``grad_fn(params, *args, opt_state=opt_state, loss_scale=None, refresh=None, **kwargs)`` ->
       ``(value, grads, curvature)``, with ``(value, aux)`` for value if ``has_aux``. ``curvature``
-      maps paths to ``Statistics``; hand it to
+      is a dict from paths of layers to ``Statistics``; hand it to
       ``tx.update(grads, opt_state, params, curvature=curvature)`` with the same ``opt_state``.
       With a ``loss_scale``, for models that compute in float16, the backward pass is that of
       the loss (which is to be float32) times this number, which may be traced; value, gradients
@@ -73,9 +76,10 @@ def value_and_grad(
       ``singd_optax.refresh_due``.
 
     Raises:
-      TypeError: ``layers`` is something else.
-      ValueError: ``fisher`` or ``gate`` is none of these. When called: ``params`` or ``opt_state``
-        do not match ``layers``, or no distribution was named.
+      TypeError: ``layers`` are something else, ``loss_fn`` is no function, or an option is of
+        another type.
+      ValueError: An option is not legal. When called: ``params`` or ``opt_state`` do not match
+        ``layers``, or the loss function named no distribution where one is needed.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax

@@ -12,7 +12,7 @@ class LayerView:
     """A module's attributes, under the names that readers use.
 
     Attributes:
-      module: Of any class.
+      module: A module of any class.
       names: What it calls attributes that have other names in the readers.
       bias_name: The name of its bias, if it adds one.
       defaults: The class whose arguments' defaults are taken for attributes that it has not.

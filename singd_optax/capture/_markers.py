@@ -52,8 +52,8 @@ def stand_in(
 
     Args:
       gate: From ``insert_marker``.
-      inputs: Of the call; derivatives with respect to them depend on the gate, too.
-      outputs: Of the call, of which only the type is taken.
+      inputs: The inputs of the call; derivatives with respect to them depend on the gate, too.
+      outputs: The outputs of the call, of which only the type is taken.
       kernel: With respect to which there are derivatives, that depend on inputs and gate.
       on_derivative: Called when the loss itself takes a derivative through the call; without it,
         derivatives in forward mode are as illegal as those of a tap.

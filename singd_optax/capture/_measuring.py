@@ -53,14 +53,14 @@ class Measuring:
         """Trace the loss without derivatives, to know its calls.
 
         Args:
-          layers: From ``find_layers``.
-          opt_state: With factors.
-          precision: Of the products that form statistics.
+          layers: The layers that ``find_layers`` found.
+          opt_state: The optimizer's state, with factors.
+          precision: The precision of the products that form statistics.
           program: The loss function.
           check: Called with the layers, before anything is traced.
           fisher: Whose output gradients statistics are made of.
-          seed: Of the labels that are drawn.
-          loss_scale: By which output gradients are multiplied.
+          seed: The seed of the labels that are drawn.
+          loss_scale: The number by which output gradients are multiplied; None for 1.
           always: Whether to measure without asking whether a refresh is due.
         """
         self._always = always
@@ -249,13 +249,13 @@ def states_by_layer(layers: Layers, opt_state: PyTree) -> dict[str, RuleState]:
         for path in state.rule_states:
             if path in owners:
                 raise ValueError(
-                    f"Two transformations in this optimizer state hold factors for layer {path!r}. "
-                    "Give each of them its own layers, with layers.without(...)."
+                    f"Two transformations in `opt_state` hold factors for layer {path!r}, and only "
+                    "one may. Give each of them its own layers, with layers.without(...)."
                 )
             if path not in layers:
                 raise ValueError(
-                    f"`opt_state` has factors for layer {path!r}, which `layers` have not: "
-                    f"{list(layers)}. Use the same layers for the optimizer and for "
+                    f"`opt_state` has factors for layer {path!r}, which `layers` have not: they "
+                    f"have {list(layers)}. Use the same layers for the optimizer and for "
                     "value_and_grad, and a state made by tx.init."
                 )
             owners[path] = state

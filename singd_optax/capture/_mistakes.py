@@ -18,9 +18,9 @@ def check_not_variables(params: PyTree) -> None:
     """Raise if these are an NNX state or module, or all variables of a model."""
     if type(params).__module__.startswith("flax.nnx"):
         raise TypeError(
-            f"`params` are a {type(params).__name__} of Flax NNX. For NNX models, write "
-            "layers = singd_optax.nnx.find_layers(loss_fn, model, batch), with a loss_fn(model, "
-            "batch) that calls the model itself, and singd_optax.nnx.value_and_grad."
+            f"`params` must be a tree of arrays, got a {type(params).__name__} of Flax NNX. For "
+            "NNX models, write layers = singd_optax.nnx.find_layers(loss_fn, model, batch), with a "
+            "loss_fn(model, batch) that calls the model itself, and singd_optax.nnx.value_and_grad."
         )
     if not isinstance(params, Mapping) or "params" not in params:
         return
@@ -59,8 +59,8 @@ def check_named_state(args: tuple[PyTree, ...], opt_state: PyTree, spelling: str
     """Raise if the optimizer's state came by place, and not as ``spelling`` says."""
     if opt_state is None and any(_holds_state(arg) for arg in args):
         raise TypeError(
-            f"Pass the optimizer's state by name, grad_fn(params, batch, {spelling}): arguments "
-            "by place are those of the loss function."
+            f"Pass the optimizer's state by name, grad_fn(params, batch, {spelling}): it was "
+            "passed by place, and such arguments are those of the loss function."
         )
 
 

@@ -22,7 +22,7 @@ class OwnParameters(NamedTuple):
     """The parameters that a module holds itself.
 
     Attributes:
-      arrays: By name.
+      arrays: The arrays, by name.
       carriers: What travels beside some of them, by name.
     """
 
@@ -43,13 +43,13 @@ class ModuleCall(NamedTuple):
     """A call of a module.
 
     Attributes:
-      framework: Of the module.
-      module: Which is called.
+      framework: The framework of the module.
+      module: The module that is called.
       kind: Its class.
       method: The name of the method.
       function: Makes the call, given all arguments but the module.
-      args: Of the call.
-      kwargs: Likewise.
+      args: The arguments of the call, by place.
+      kwargs: The arguments of the call, by name.
       own: The parameters that the module holds itself.
       path: Where the module is, if that can be told.
     """

@@ -129,8 +129,8 @@ def carrying(model: nnx.Module, carriers: Mapping[str, PyTree], on_call: OnCall)
     for path in carriers:
         if path not in variables:
             raise ValueError(
-                f"The model has no parameter at {path!r}: there are {sorted(variables)[:20]}. Call "
-                "find_layers again for this model."
+                f"`layers` have a parameter at {path!r}, which the model has not: it has "
+                f"{sorted(variables)[:20]}. Call find_layers again for this model."
             )
     loaded = {id(variables[path]): (variables[path], carriers[path]) for path in carriers}
     modules = [
@@ -172,10 +172,10 @@ def carriers_of(module: PyTree) -> dict[str, PyTree]:
 
 
 def plain_params(tree: PyTree) -> PyTree:
-    """The tree with plain variables for those that carry.
+    """The parameters without what ``find_layers`` and ``value_and_grad`` put into them.
 
     Inside a loss function, parameters of stacked layers (``nnx.scan``, ``nnx.vmap``) carry what
-    their measurement needs. Modules do not see it; code that goes over all leaves of
+    the measurement of these layers needs. Modules do not see it; code that goes over all leaves of
     ``nnx.state(model)`` (an L2 penalty, a norm) does, and should go over ``plain_params`` of it;
     ``find_layers`` says where that is needed. Elsewhere this is the identity.
 

@@ -33,37 +33,41 @@ def value_and_grad(
     seed: int = 0,
     wrt: PyTree = nnx.Param,
 ) -> Callable[..., tuple[PyTree, nnx.State, dict[str, Statistics]]]:
-    """``nnx.value_and_grad`` that also returns the curvature of the Kronecker layers.
+    """Make an ``nnx.value_and_grad`` that also returns the curvature of the Kronecker layers.
 
-    One forward and one backward pass. Statistics are formed only on steps on which the optimizer
-    refreshes its factors. Whatever the loss function changes (batch statistics, random states,
-    caches, metrics) is changed, as by ``nnx.value_and_grad``; nothing else is.
+    Curvature is the statistics of each layer: second moments of its inputs and of the gradients of
+    its outputs, of which the optimizer makes the layer's factors K and C. The gradient function
+    does one forward and one backward pass. Statistics are formed only on steps on which the
+    optimizer refreshes its factors. Whatever the loss function changes (batch statistics, random
+    states, caches, metrics) is changed, as by ``nnx.value_and_grad``; nothing else is.
 
     Args:
       loss_fn: ``loss_fn(model, *args, **kwargs)`` returns a scalar, or (scalar, aux) if
         ``has_aux``. It is differentiated with respect to the model's parameters.
-      layers: From ``singd_optax.nnx.find_layers``, for the same loss function.
+      layers: The layers that ``singd_optax.nnx.find_layers`` found for the same loss function.
       has_aux: Whether ``loss_fn`` returns a pair.
-      precision: Of the products that form statistics.
-      fisher: Of which output gradients the curvature is made: ``"empirical"``, those of the loss;
-        ``"mc"``, those at labels drawn from the model's own prediction, for one more forward and
-        backward pass on refresh steps; ``"ggn"``, the Gauss-Newton matrix exactly. The last two
+      precision: The precision of the products that form statistics, as ``jax.numpy.einsum`` takes
+        it.
+      fisher: The output gradients that the curvature is made of: ``"empirical"``, those of the
+        loss; ``"mc"``, those at labels drawn from the model's own prediction, for one more forward
+        and backward pass on refresh steps; ``"ggn"``, the Gauss-Newton matrix exactly. The last two
         need ``tag_distribution`` in the loss function; see ``singd_optax.value_and_grad``.
-      seed: Of the labels that ``"mc"`` draws.
-      wrt: Which variables are parameters, as ``nnx.Optimizer`` takes it.
+      seed: The seed of the labels that ``"mc"`` draws, an int.
+      wrt: Which variables are parameters, as ``nnx.Optimizer`` takes it; ``nnx.Param`` by default.
 
     Returns:
       ``grad_fn(model, *args, optimizer=optimizer, **kwargs)`` -> ``(value, grads, curvature)``,
       with ``(value, aux)`` for value if ``has_aux``. ``optimizer`` is the ``nnx.Optimizer``; or
       pass ``opt_state=``, its ``opt_state`` or one of an optax transformation. ``grads`` is what
-      ``nnx.value_and_grad`` returns; hand both to
-      ``optimizer.update(model, grads, curvature=curvature)``. ``loss_scale=`` and ``refresh=``
-      are as for ``singd_optax.value_and_grad``.
+      ``nnx.value_and_grad`` returns, and ``curvature`` a dict from paths of layers to
+      ``Statistics``; hand both to ``optimizer.update(model, grads, curvature=curvature)``.
+      ``loss_scale=`` and ``refresh=`` are as for ``singd_optax.value_and_grad``.
 
     Raises:
-      TypeError: ``layers`` is something else; when called, ``model`` is no NNX module.
-      ValueError: ``fisher`` is none of the three. When called: the model or the optimizer's state
-        do not match ``layers``, or no distribution was named.
+      TypeError: ``layers`` are something else, ``loss_fn`` is no function, or an option is of
+        another type; when called, ``model`` is no NNX module.
+      ValueError: An option is not legal. When called: the model or the optimizer's state do not
+        match ``layers``, or the loss function named no distribution where one is needed.
 
     Example:
       >>> from flax import nnx
@@ -98,7 +102,8 @@ def value_and_grad(
         check_named_state(args, opt_state, "optimizer=optimizer")
         if opt_state is None:
             raise ValueError(
-                "The gradient function needs the optimizer's state, which has the factors. Call "
+                "The gradient function needs the optimizer's state, which has the factors, got "
+                "none. Call "
                 "grad_fn(model, batch, optimizer=optimizer), where optimizer is nnx.Optimizer("
                 "model, tx, wrt=nnx.Param) with one of singd_optax's optimizers as tx."
             )

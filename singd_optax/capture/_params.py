@@ -96,17 +96,18 @@ def beside(carriers: Mapping[str, PyTree]) -> Entry:
 def plain_params(params: PyTree) -> PyTree:
     """The parameters without what ``find_layers`` and ``value_and_grad`` put beside kernels.
 
-    Where a loss function itself slices stacked params (``jax.lax.scan`` over layers, one jitted
-    function for several of them), what measures these layers travels in one more entry of the
-    dict that holds the kernel. Flax modules do not see it. Code that goes over all leaves (an L2
-    penalty, a norm) does, and should go over ``plain_params(params)``; ``find_layers`` says where
-    that is needed. Elsewhere this is the identity.
+    Use it inside of a loss function. Where a loss function itself slices stacked params
+    (``jax.lax.scan`` over layers, one jitted function for several of them), what measures these
+    layers travels in one more entry of the dict that holds the kernel. Flax modules do not see it.
+    Code that goes over all leaves (an L2 penalty, a norm) does, and should go over
+    ``plain_params(params)``; ``find_layers`` says where that is needed. Elsewhere this is the
+    identity.
 
     Args:
       params: The parameters as a loss function gets them.
 
     Returns:
-      The user's own parameters.
+      The user's own parameters, in the same containers.
 
     >>> plain_params({"kernel": 1.0})
     {'kernel': 1.0}

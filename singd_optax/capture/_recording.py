@@ -34,7 +34,7 @@ class RecordedRoot(NamedTuple):
     """Parameters that a module saw when it was about to be called.
 
     Attributes:
-      signature: As a call's.
+      signature: What tells it from others, like the signature of a call.
       places: Their paths there, in the order of the marker's operands.
     """
 

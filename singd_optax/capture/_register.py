@@ -42,26 +42,29 @@ def register_layer(
 
     Args:
       module_class: A sub-class of ``flax.linen.Module`` or ``flax.nnx.Module``.
-      equation: ``"inputs,kernel->outputs"``, as ``"...i,oi->...o"`` for a kernel that is used
-        transposed; or, where the product is known only when the module is called, a function
-        that is given the module and the call's arguments, and returns the equation.
-      like: A class such as ``nn.Dense`` or ``nnx.Conv``, or a method such as ``nn.Embed.attend``.
-      call: Runs in place of the method, with the module as its first argument, while layers are
-        found or measured; it must return what the method does. In it, mark products with
-        ``singd_optax.tag``, which here also takes a parameter's name in the module. What calls
-        the method itself gets the module's own.
-      method: The name of the method.
+      equation: The product as ``"inputs,kernel->outputs"``, such as ``"...i,oi->...o"`` for a
+        kernel that is used transposed; or, where the product is known only when the module is
+        called, a function that is given the module and the call's arguments, and returns the
+        equation.
+      like: The class of Flax that does the same, such as ``nn.Dense`` or ``nnx.Conv``, or a method
+        such as ``nn.Embed.attend``.
+      call: A function that runs in place of the method, with the module as its first argument,
+        while layers are found or measured; it must return what the method does. In it, mark
+        products with ``singd_optax.tag``, which here also takes a parameter's name in the module.
+        What calls the method itself gets the module's own.
+      method: The name of the method that multiplies; ``"__call__"`` by default.
       kernel: The name of the parameter that is multiplied.
       bias: The name of the parameter that is added to the product, in modules that have it; None
         if there is none.
       inputs: Which argument of the method is multiplied: its place among them, the module not
         counted, or its name.
       changes_kernel: Whether the module changes the kernel's numbers before it multiplies
-        (standardizes, scales, masks them): the table of layers says so. Known already of modules
-        that override ``param``.
+        (standardizes, scales, masks them): the table of layers says so. It is known already of
+        modules that override ``param``.
 
     Returns:
-      A registration, whose ``remove()`` takes it back, as does the end of a ``with`` statement.
+      A registration, whose ``remove()`` takes back what was said, as does the end of a ``with``
+      statement.
 
     Raises:
       TypeError: ``module_class`` is no class of modules, or an argument has another type.
@@ -101,8 +104,8 @@ def register_layer(
     for name, value in (("kernel", kernel), ("bias", bias)):
         if not isinstance(value, str) and not (name == "bias" and value is None):
             raise TypeError(
-                f"register_layer: `{name}` must be the name of a parameter of the module, got "
-                f"{value!r}."
+                f"register_layer: `{name}` must be the name of a parameter of the module, such as "
+                f"'{name}', got {value!r}."
             )
     check_flag("changes_kernel", changes_kernel)
     if call is None:

@@ -51,8 +51,8 @@ def check_inputs(module_class: type, method: str, inputs: object) -> None:
     is_place = isinstance(inputs, int) and not isinstance(inputs, bool) and inputs >= 0
     if not (is_place or isinstance(inputs, str)):
         raise TypeError(
-            "register_layer: `inputs` must be the place or the name of an argument, got "
-            f"{inputs!r}."
+            "register_layer: `inputs` must be the place or the name of an argument, such as 0 for "
+            f"the first, got {inputs!r}."
         )
     known = range(len(names)) if is_place else names
     if not is_open and inputs not in known:

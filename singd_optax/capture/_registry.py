@@ -38,23 +38,26 @@ _registered: dict[Key, RegisteredMethod] = {}
 
 
 class Registration:
-    """What was said of a class, which can be taken back: by hand, or at the end of a ``with``."""
+    """What was said of a class of modules, which can be taken back.
+
+    Call ``remove()``, or use it in a ``with`` statement, at whose end it is taken back.
+    """
 
     def __init__(self, key: Key, registered: RegisteredMethod):
-        """Say it."""
+        """Say it of the class and method, from now on."""
         self._key = key
         self._before = _replace(key, registered)
 
     def remove(self) -> None:
-        """Take it back; what was said before of the same class and method holds again."""
+        """Take back what was said; what was said before of the same method holds again."""
         _replace(self._key, self._before)
 
     def __enter__(self) -> "Registration":
-        """Nothing more to do."""
+        """The registration itself, which holds already."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take it back."""
+        """Take back what was said, as ``remove()`` does."""
         self.remove()
 
 

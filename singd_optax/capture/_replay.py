@@ -53,7 +53,7 @@ class Replay(Generic[Answer]):
         """What the next call gets; None if there was none of the kind.
 
         Args:
-          signature: Of the call.
+          signature: The signature of the call.
           is_certain: Whether it is an error if that cannot be told; else None is.
 
         Raises:

@@ -29,31 +29,34 @@ def tag(
 ) -> jax.Array:
     """Mark ``outputs`` as the product of ``inputs`` and a kernel, in a model that is plain JAX.
 
-    Equinox, Haiku and hand-written models are measured through it as Flax modules are without:
-    ``find_layers`` makes a layer of the kernel, and ``value_and_grad`` measures it. Elsewhere it
-    returns ``outputs``, and costs nothing.
+    Equinox, Haiku and hand-written models are measured through it, as Flax modules are without it:
+    ``find_layers`` makes a layer of the kernel, and ``value_and_grad`` measures it. Anywhere else
+    this function returns ``outputs``, and costs nothing.
 
     Args:
-      outputs: The product, plus the bias if there is one; before any activation. Use what is
-        returned in its place.
-      inputs: What the kernel is multiplied with.
+      outputs: The product, plus the bias if there is one; before any activation function. Use what
+        is returned in its place.
+      inputs: The array that the kernel is multiplied with, for example (batch, ..., fan_in).
       kernel: The array that the inputs were multiplied with: a parameter, or a cast, a slice or a
         transpose of one, or one whose entries were changed first; it is found by what the loss
         function did to its params. One that holds no trained parameter (a target network's) is not
-        measured. Or the parameter's path, as ``"layers/0/weight"``; inside a method of a Flax
+        measured. Or the parameter's path, such as ``"layers/0/weight"``; inside a method of a Flax
         module also its name there.
-      bias: Likewise, what is added to the product.
-      equation: The product as ``einsum`` spells it, inputs first: ``"i,oi->o"`` for Equinox.
-        The first free axis of the inputs is the batch, all others are shared positions.
-      like: In place of an equation, for what is none: a Flax Linen module that has not been
-        applied, as ``nn.Conv(8, (3, 3), padding="VALID")`` or ``nn.Embed(50, 32)``, whose kernel
-        would have the axes of this one. Made inside of a module's method, with ``parent=None``.
+      bias: The array that is added to the product, or its path or name, as for ``kernel``; None
+        without a bias.
+      equation: The product as ``einsum`` spells it, inputs first: ``"i,oi->o"`` for Equinox; by
+        default the inputs' last axis is multiplied with the kernel's first. The first free axis of
+        the inputs is the batch, all others are shared positions.
+      like: A Flax Linen module in the place of an equation, for products that none can spell: one
+        that has not been applied, such as ``nn.Conv(8, (3, 3), padding="VALID")`` or
+        ``nn.Embed(50, 32)``, whose kernel would have the axes of this one. If it is made inside of
+        a module's method, give it ``parent=None``.
       holder: The mapping that holds kernel and bias, needed where a loop or a ``vmap`` goes over
-        stacked layers (``jax.lax.scan``): what measures a layer travels in it. Not needed inside
-        of Flax modules, ``jax.checkpoint`` or ``jax.jit``.
+        stacked layers (``jax.lax.scan``): what measures a layer travels in it. It is not needed
+        inside of Flax modules, ``jax.checkpoint`` or ``jax.jit``.
 
     Returns:
-      ``outputs``.
+      The ``outputs``, unchanged.
 
     Raises:
       TypeError: The kernel is no array, the equation no text, or the holder no mapping.
@@ -74,11 +77,13 @@ def tag(
     """
     if not isinstance(equation, str):
         raise TypeError(
-            f"tag: `equation` is a text such as '...i,io->...o', got a {type(equation).__name__}."
+            f"tag: `equation` must be a text such as '...i,io->...o', got {equation!r} of type "
+            f"{type(equation).__name__}."
         )
     if holder is not None and not isinstance(holder, Mapping):
         raise TypeError(
-            f"tag: `holder` is the mapping that holds the kernel, got a {type(holder).__name__}."
+            "tag: `holder` must be the mapping that holds the kernel, for example the params of a "
+            f"layer, got a {type(holder).__name__}."
         )
     use = _use(equation, like, jnp.asarray(inputs), None if bias is None else "bias")
     session = this_thread.session
@@ -107,11 +112,13 @@ def _use(equation: str, like: object, inputs: jax.Array, bias: str | None) -> Ke
         product, layout = parse_product(equation, inputs.ndim)
         return KernelUse("tagged", layout, product, bias=bias)
     if equation != _PLAIN:
-        raise ValueError("tag: say `equation` or `like`, and not both.")
+        raise ValueError(
+            f"tag: say `equation` or `like`, and not both, got {equation!r} and {like!r}."
+        )
     if not isinstance(like, LINEN.module_class):
         raise TypeError(
-            "tag: `like` is a Flax Linen module such as nn.Conv(8, (3, 3)), which has not been "
-            f"applied, got {like!r}."
+            "tag: `like` must be a Flax Linen module such as nn.Conv(8, (3, 3)), which has not "
+            f"been applied, got {like!r}."
         )
     use = LINEN.read(like, type(like), "__call__", inputs, ((), {}))
     if isinstance(use, str):
@@ -138,7 +145,7 @@ def _array(
         )
     if given is None or not is_array(given):
         raise TypeError(
-            f"tag: the {what} is an array or the path of one, got a {type(given).__name__}."
+            f"tag: the {what} must be an array or the path of one, got a {type(given).__name__}."
         )
     if holder is None:
         array = jnp.asarray(given)  # an NNX variable stands for its array
@@ -147,6 +154,7 @@ def _array(
     if len(names) != 1:
         raise ValueError(
             f"tag: the {what} is not one of the arrays in `holder`, which has "
-            f"{[name for name in holder if name != ENTRY]}."
+            f"{[name for name in holder if name != ENTRY]}. Pass the array itself, and the mapping "
+            "that it was taken from."
         )
     return given, holder.get(ENTRY, {}).get(names[0])

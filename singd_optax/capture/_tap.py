@@ -40,8 +40,9 @@ class Tap:
       refresh: 0 on steps without statistics, else the number of the step, from 1.
       spec: The layer.
       measures: What is wanted.
-      precision: Of the products.
-      place: Of the layer in the stack of its group, of which ``carried`` then is; or None.
+      precision: The precision of the products, as ``jax.numpy.einsum`` takes it.
+      place: The place of the layer in the stack of its group, of which ``carried`` then is; or
+        None.
       always: Whether to measure on each step, without a branch.
     """
 
@@ -93,11 +94,11 @@ def attach(
     """The outputs, tapped.
 
     Args:
-      tap: Of one layer.
+      tap: The tap of one layer.
       call: How the kernel is used.
-      inputs: Of the call, in the dtype in which the layer multiplies them: any other makes the
-        backward pass keep a second copy.
-      outputs: Of the call.
+      inputs: The inputs of the call, in the dtype in which the layer multiplies them: any other
+        makes the backward pass keep a second copy.
+      outputs: The outputs of the call.
       weights: How many positions each one counts for, of the shape of the first leading axes.
     """
     return _tap(

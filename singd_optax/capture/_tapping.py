@@ -19,7 +19,7 @@ class TapDecision(NamedTuple):
     """What to do at a call.
 
     Attributes:
-      layer: Of which layer it is one; None if several, which carriers tell apart.
+      layer: The layer that it is a call of; None for one of several, which carriers tell apart.
       indices: Which slice of a stack it uses.
       is_transposed: Whether it uses the kernel as its transpose.
     """

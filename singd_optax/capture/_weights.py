@@ -13,7 +13,7 @@ from singd_optax.capture._session import this_thread, weighting
 
 @contextlib.contextmanager
 def position_weights(*weights: jax.Array) -> Iterator[None]:
-    """Say which positions count, for the layers that are called inside.
+    """Say which positions count (tokens that are no padding, say), for the layers called inside.
 
     With weights w, the second moment of a layer's inputs is U = Σ w a aᵀ / Σ w, and N (or N S) in
     front of that of its output gradients counts positions with w > 0 (sums w) only, instead of
@@ -26,8 +26,11 @@ def position_weights(*weights: jax.Array) -> Iterator[None]:
       *weights: Arrays of 0 and 1 (or >= 0: how many positions each one counts for), each of the
         shape of the first leading axes of a layer's outputs: (batch,), (batch, tokens), (nodes,).
         Each layer takes the one that fits; with ranks higher than a layer has leading axes, as
-        after pooling, an example counts if any of its positions does. None at all: every position
+        after pooling, an example counts if any of its positions does. Without any, every position
         counts.
+
+    Returns:
+      A context manager, for a ``with`` statement.
 
     Raises:
       TypeError: A weight is no array of numbers.

@@ -13,20 +13,21 @@ _COLUMNS = 4
 
 
 def condition_number(matrix: StructuredMatrix, *, exact_dim: int = 256) -> jax.Array:
-    """The largest singular value over the smallest, exact or estimated from below.
+    """The condition number: the largest singular value of a matrix over the smallest.
 
-    Up to ``exact_dim`` by a singular value decomposition of the dense matrix. Above, by products
-    alone: with σ from power iteration on AᵀA, power iteration on σ² I - AᵀA finds σ² - σ_min².
-    The smallest singular value so comes out too large, and the condition number too small: take
-    it as a sign of growth. In float32 such an estimate ends at about 10³.
+    Matrices of up to ``exact_dim`` rows are decomposed. The condition number of larger ones is
+    estimated from below, by products alone: with σ from power iteration on AᵀA, power iteration on
+    σ² I - AᵀA finds σ² - σ_min². The smallest singular value so comes out too large, and the
+    condition number too small: take it as a sign of growth. In float32 such an estimate ends at
+    about 10³.
 
     Args:
-      matrix: A factor; it may be stacked.
-      exact_dim: The largest size that is decomposed.
+      matrix: A structured matrix, for example a factor of a layer; it may be stacked.
+      exact_dim: The largest number of rows of a matrix that is decomposed.
 
     Returns:
-      An array of shape ``matrix.batch_shape``, at least float32. Of the preconditioner K Kᵀ it is
-      the square.
+      An array of shape ``matrix.batch_shape``, at least float32. The condition number of the
+      preconditioner K Kᵀ is the square of that of K.
 
     Raises:
       ValueError: ``exact_dim`` is below 1.

@@ -26,32 +26,36 @@ def layer_diagnostics(
 ) -> dict[str, dict[str, jax.Array]]:
     """Numbers for each layer, computed from arrays alone, so that it may run inside of a jit.
 
-    For each layer that has factors (layers of a stack apart, kernel and bias together):
+    Factors are the matrices K and C that multiply a layer's gradient; a refresh makes them anew.
+    For each layer (layers of a stack apart, kernel and bias together) there are:
 
     - ``norm_K``, ``norm_C``: Frobenius norms of the factors (for KFAC, of the inverses or the
       eigenvectors); √dim at the start. Rules that keep vectors in their place (Eva, AdaFisher) have
       neither these nor the next.
-    - ``condition_K``, ``condition_C``: see ``condition_number``.
+    - ``condition_K``, ``condition_C``: the factors' condition numbers, see ``condition_number``.
     - ``norm_m_K``, ``norm_S_C``, ...: norms of what the rule keeps beside the factors: momenta,
       averaged moments, products, by the names of the fields of its state.
-    - ``skipped_refreshes``: refreshes without effect since the start.
-    - ``skipped_in_a_row``: of them, those since the last one with an effect. A layer where this
+    - ``skipped_refreshes``: the number of refreshes without effect since the start.
+    - ``skipped_in_a_row``: the number of these since the last one with an effect. A layer where
+    this
       goes on growing has a preconditioner of long ago: it gets no gradients, or its statistics
       are not finite; ``singd_optax.training.check_refreshes`` warns of it.
-    - with ``grads``: ``gradient_rms``, the root mean square.
-    - with ``updates``: ``update_rms``.
+    - with ``grads``: ``gradient_rms``, the root mean square of the gradient.
+    - with ``updates``: ``update_rms``, that of the update.
     - with both: ``alignment``, the cosine between the negative update and the gradient: 1 for
       gradient descent, above 0 as long as the update descends.
 
     Args:
-      layers: From ``find_layers``.
+      layers: The layers that ``find_layers`` found.
       opt_state: The optimizer's state.
-      grads: Gradients of the parameters, or None.
-      updates: What ``tx.update`` returned for them, or None.
-      exact_dim: See ``condition_number``.
+      grads: The gradients of the parameters, or None.
+      updates: The updates that ``tx.update`` returned for them, or None.
+      exact_dim: The largest dim of a factor whose condition number is exact, see
+        ``condition_number``.
 
     Returns:
-      Path of a layer -> name -> array, of shape () or that of the stack.
+      A dict from the path of a layer to a dict from these names to arrays, of shape () or that of
+      the stack.
 
     Raises:
       ValueError: The state is of another optimizer, or the trees do not match ``layers``.
@@ -106,18 +110,20 @@ def metrics(
     exact_dim: int = 256,
     prefix: str = "singd_optax",
 ) -> dict[str, jax.Array]:
-    """``layer_diagnostics`` as one flat dict of scalars, as loggers take it.
+    """The numbers of ``layer_diagnostics`` as one flat dict of scalars, as loggers take it.
 
     Args:
-      layers: From ``find_layers``.
+      layers: The layers that ``find_layers`` found.
       opt_state: The optimizer's state.
-      grads: Gradients of the parameters, or None.
-      updates: What ``tx.update`` returned for them, or None.
-      exact_dim: See ``condition_number``.
-      prefix: In front of every name.
+      grads: The gradients of the parameters, or None.
+      updates: The updates that ``tx.update`` returned for them, or None.
+      exact_dim: The largest dim of a factor whose condition number is exact, see
+        ``condition_number``.
+      prefix: The text in front of every name; "" for none.
 
     Returns:
-      ``"<prefix>/<path>/<name>"`` -> scalar; in a stack, ``"<path>[<index>]"``.
+      A dict from ``"<prefix>/<path>/<name>"`` to scalars; the layers of a stack have
+      ``"<path>[<index>]"`` for path.
 
     Raises:
       ValueError: The state is of another optimizer, or the trees do not match ``layers``.

@@ -16,12 +16,14 @@ from singd_optax.layers._table import format_bytes
 
 
 class ProgramMemory(NamedTuple):
-    """Bytes that a compiled step takes on its device, parameters and state being donated.
+    """The bytes that a compiled step takes on its device, parameters and state being donated.
 
     Attributes:
-      arguments: Of parameters, the optimizer's state and the batch.
-      temporaries: Of all that is neither: activations, gradients, statistics, products.
-      peak: All at once: arguments, temporaries, and outputs that take no argument's place.
+      arguments: The bytes of parameters, the optimizer's state and the batch.
+      temporaries: The bytes of activations, gradients, statistics, and all else that is made on the
+        way.
+      peak: The bytes of all at once: arguments, temporaries, and outputs that take no argument's
+        place.
     """
 
     arguments: int
@@ -33,8 +35,8 @@ class StepMemory(NamedTuple):
     """What ``step_memory`` found; ``print`` shows it as a table, and so does a notebook.
 
     Attributes:
-      step: Of the step with your optimizer.
-      adamw: Of a step with ``optax.adamw`` for the same loss.
+      step: The memory of the step with your optimizer.
+      adamw: The memory of a step with ``optax.adamw`` for the same loss.
     """
 
     step: ProgramMemory
@@ -42,11 +44,11 @@ class StepMemory(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times AdamW's peak this one is."""
+        """The peak of your step, divided by that of the step with AdamW."""
         return self.step.peak / self.adamw.peak
 
     def __str__(self) -> str:
-        """A table."""
+        """The table, as text."""
         return str(self._table())
 
     def _repr_html_(self) -> str:
@@ -78,17 +80,18 @@ def step_memory(
 
     Args:
       loss_fn: ``loss_fn(params, *args, **kwargs)``, as for ``find_layers``.
-      layers: From ``find_layers``; None for optimizers that need gradients only.
+      layers: The layers that ``find_layers`` found; None for optimizers that need gradients only.
       tx: The optimizer.
       params: The parameters; arrays or ``jax.ShapeDtypeStruct``s.
-      *args: What ``loss_fn`` is called with after them, likewise: the shapes of a batch matter.
+      *args: What ``loss_fn`` is called with after ``params``, arrays or ``jax.ShapeDtypeStruct``s:
+        the shapes of a batch matter.
       has_aux: Whether ``loss_fn`` returns ``(loss, aux)``.
-      refresh: None for the step that decides by itself; True or False for one of the two
-        programs of ``singd_optax.refresh_due``.
-      **kwargs: As ``args``.
+      refresh: Whether the step refreshes factors: None for the step that decides by itself; True or
+        False for one of the two programs of ``singd_optax.refresh_due``.
+      **kwargs: What ``loss_fn`` is called with by name.
 
     Returns:
-      Bytes of both, on one device: placement on a mesh is not looked at.
+      The bytes of both steps, on one device: placement on a mesh is not looked at.
 
     Raises:
       TypeError: ``tx``, ``layers`` or a flag is something else.
@@ -113,7 +116,7 @@ def step_memory(
     """
     if not callable(getattr(tx, "update", None)):
         raise TypeError(
-            "`tx` must be an optax transformation, as singd_optax.singd(1e-3, layers), got a "
+            "`tx` must be an optax transformation, such as singd_optax.singd(1e-3, layers), got a "
             f"{type(tx).__name__}. The order is step_memory(loss_fn, layers, tx, params, batch)."
         )
     check_flag("has_aux", has_aux)
@@ -186,8 +189,8 @@ def _memory(
     if taken is None:
         raise RuntimeError(
             f"The backend {jax.default_backend()!r} does not say what its programs take in memory. "
-            "Ask on another one, as with JAX_PLATFORMS=cpu; bytes of the state alone: "
-            "singd_optax.diagnostics.summary(jax.eval_shape(tx.init, params))."
+            "Ask on another one, for example with JAX_PLATFORMS=cpu. The bytes of the state alone "
+            "are in singd_optax.diagnostics.summary(jax.eval_shape(tx.init, params))."
         )
     arguments, temporaries = taken.argument_size_in_bytes, taken.temp_size_in_bytes
     new_outputs = taken.output_size_in_bytes - taken.alias_size_in_bytes

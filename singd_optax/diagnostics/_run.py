@@ -28,8 +28,9 @@ def plot_run(
     and grows as it learns.
 
     Args:
-      losses: One for each step.
-      recorded: Step -> what ``metrics`` returned after it; of some steps, for example each tenth.
+      losses: The loss of each step.
+      recorded: A dict from some of the steps, for example every tenth, to what ``metrics`` returned
+        after them; None for the loss alone.
 
     Returns:
       A ``matplotlib.figure.Figure``, which a notebook shows; ``figure.savefig(path)`` keeps it.
@@ -55,7 +56,9 @@ def plot_run(
             "plot_run needs matplotlib: pip install matplotlib, or singd-optax[bench]."
         ) from error
     if not len(losses):
-        raise ValueError("plot_run needs the loss of one step or more, got none.")
+        raise ValueError(
+            "`losses` must have the loss of one step or more, got none. Pass a list of them."
+        )
     curves = {title: _curves(names, recorded or {}) for title, names in PICTURES.items()}
     curves = {title: found for title, found in curves.items() if found}
     figure = Figure(figsize=(3.6 * (1 + len(curves)), 3), layout="constrained")

@@ -11,15 +11,15 @@ from singd_optax.layers import factors
 
 
 def plot_spectra(opt_state: PyTree, pattern: str = "", *, columns: int = 4) -> PyTree:
-    """Draw the singular values of K and C of each layer, in falling order.
+    """Draw the singular values of the factors K and C of each layer, in falling order.
 
     At the start all are 1. A curve that falls steeply is a factor that learned which directions
     are flat and which are steep; one that stays at 1 was hardly refreshed.
 
     Args:
       opt_state: The optimizer's state.
-      pattern: A regular expression, searched in each path; all layers by default.
-      columns: Pictures side by side.
+      pattern: A regular expression, searched in the path of each layer; all layers by default.
+      columns: The largest number of pictures side by side.
 
     Returns:
       A ``matplotlib.figure.Figure``, which a notebook shows; ``figure.savefig(path)`` keeps it.
@@ -42,7 +42,10 @@ def plot_spectra(opt_state: PyTree, pattern: str = "", *, columns: int = 4) -> P
     all_pairs = factors(opt_state)
     pairs = {path: pair for path, pair in all_pairs.items() if re.search(pattern, path)}
     if not pairs:
-        raise ValueError(f"No layer's path matches {pattern!r}. Paths: {sorted(all_pairs)}.")
+        raise ValueError(
+            f"`pattern` must match the path of a layer, got {pattern!r}. The paths are "
+            f"{sorted(all_pairs)}."
+        )
     columns = min(columns, len(pairs))
     rows = math.ceil(len(pairs) / columns)
     # A Figure of its own, not pyplot's: no global state, and no backend is chosen.

@@ -13,7 +13,10 @@ from singd_optax.layers._table import format_bytes
 
 
 def summary(opt_state: PyTree) -> Table:
-    """A table of what each layer keeps in the optimizer's state, with its bytes.
+    """A table of what each layer keeps in the optimizer's state, with its size in bytes.
+
+    It lists the factors K and C, the matrices that multiply the layer's gradient, and what is kept
+    beside them.
 
     Args:
       opt_state: The optimizer's state; arrays or ``jax.ShapeDtypeStruct``s (as

@@ -55,8 +55,8 @@ class ByPath(Mapping[str, PyTree]):
         """Take what is stacked.
 
         Args:
-          groups: See there.
-          stacks: See there.
+          groups: The paths of each group.
+          stacks: What belongs to each group, as the class says.
           ranks: How many axes each array of each group has, where it is of one optimizer: under
             ``jax.vmap`` over optimizers, seen from outside, there are more, in front.
         """
@@ -178,8 +178,8 @@ def _from_state_dict(target: ByPath, state: Mapping[str, PyTree]) -> ByPath:
     """By path, so that a file does not depend on which layers are in one stack."""
     if set(state) != set(target):
         raise ValueError(
-            f"The checkpoint is of the layers {sorted(state)}, this optimizer has those "
-            f"of {sorted(target)}. Use the optimizer that wrote it, or a new state from "
+            f"The checkpoint is of the layers {sorted(state)}, and this optimizer is of "
+            f"{sorted(target)}. Use the optimizer that wrote it, or a new state from "
             "tx.init(params)."
         )
     parts = ByPath.each(

@@ -51,8 +51,8 @@ def check_params(specs: Iterable[MatrixView], leaves: Leaves, what: str) -> None
             got = jnp.shape(leaves[path])
             if got != shape:
                 raise ValueError(
-                    f"`{what}` do not match `layers`: {path!r} has shape {got}, the layer that was "
-                    f"found has {shape}. Call find_layers again for this model."
+                    f"`{what}` do not match `layers`: {path!r} has shape {got}, and the layer that "
+                    f"was found has {shape}. Call find_layers again for this model."
                 )
 
 
@@ -76,7 +76,7 @@ def check_updates(updates: Leaves, params: Leaves) -> None:
             if got != expected:
                 raise ValueError(
                     f"`updates` do not match `params`: the gradient of {path!r} has shape {got}, "
-                    f"the parameter has {expected}. Pass the gradients with respect to these "
+                    f"and the parameter has {expected}. Pass the gradients with respect to these "
                     "params, as grad_fn returns them."
                 )
         elif not updates.is_masked(path):

@@ -17,8 +17,8 @@ def check_stacks(views: Mapping[str, MatrixView], states: Mapping[str, PyTree]) 
     """``check_factors`` of all layers of a state, those of a group at once.
 
     Args:
-      views: By path.
-      states: Likewise, of one rule.
+      views: The layers, by path.
+      states: What one rule keeps of them, by path.
     """
     by_path = ByPath.each(states)
     for group, view in grouped(views, by_path.groups).items():
@@ -46,9 +46,9 @@ def check_factors(view: MatrixView, state: PyTree) -> None:
         if got != expected:
             raise ValueError(
                 f"The factors of layer {view.path!r} in `opt_state` do not match `layers`: got "
-                f"{name} {got}, the layer has {expected}. Use the same layers for the optimizer "
-                "and for value_and_grad, and a state from tx.init, or from a checkpoint that was "
-                "written with these layers."
+                f"{name} {got}, and the layer has {expected}. Use the same layers for the "
+                "optimizer and for value_and_grad, and a state from tx.init, or from a checkpoint "
+                "that was written with these layers."
             )
 
 

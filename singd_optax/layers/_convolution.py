@@ -39,7 +39,7 @@ class Convolution(Operation):
     Attributes:
       window: The kernel's spatial sizes.
       padding: (low, high) for each spatial axis; negative ones crop.
-      strides: Of the window.
+      strides: The strides of the window.
       kernel_dilation: Steps between the window's entries.
       input_dilation: Steps between the inputs' entries, zeros between (transposed convolutions).
       groups: Feature groups.

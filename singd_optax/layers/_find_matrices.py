@@ -22,21 +22,26 @@ def find_matrices(
     factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
 ) -> Layers:
-    """The parameters that are matrices, as ``Layers``: to print, to change, and to spread.
+    """Find the parameters that are matrices, as ``Layers``: to print, to change, and to spread.
 
-    Optimizers of gradients alone find the same by themselves. With this they can be looked at
-    (``print``), given other structures by path (``replace``), left to the fallback (``without``),
-    and spread over a mesh (``sharding.spread``).
+    Optimizers of gradients alone (Shampoo, SOAP, ...) find the same matrices by themselves. With
+    this function these can be looked at (``print``), given other structures by path
+    (``replace``), left to the fallback, the optimizer of all other parameters (``without``), and
+    spread over a mesh (``sharding.spread``).
 
     Args:
-      params: Parameters, or ``jax.ShapeDtypeStruct``s of them.
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes.
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64).
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        ``Tiles``, ``Merged``, "cut", "each", or None to leave it out; see ``scale_by_rule``.
+      params: The parameters, or ``jax.ShapeDtypeStruct``s of them.
+      structures: The structures in which the factors (the matrices that multiply gradients) of
+        (rows, columns) are kept, or one for both, as ``parse_structure`` takes.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), ``Tiles``, ``Merged``, "cut", "each", or
+        None to leave the parameter out; see ``scale_by_rule``. None: all parameters are "cut".
 
     Returns:
-      The layers: one for each array of two axes or more. All others are listed with the reason.
+      The layers: one for each array of two axes or more, or several where axes are taken one by
+      one ("each"). All other parameters are listed in ``others``, each with the reason.
 
     Raises:
       ValueError: Axes do not fit, an option is not legal, or there is no matrix.

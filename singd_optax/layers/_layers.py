@@ -12,7 +12,13 @@ from singd_optax.layers._table import render_table
 
 
 class OtherParameter(NamedTuple):
-    """A parameter that is not part of a Kronecker layer, and why."""
+    """A parameter that is not part of a Kronecker layer, and why.
+
+    Attributes:
+      path: The keys that lead to the parameter, joined by slashes.
+      shape: The parameter's shape.
+      reason: Why it is in no Kronecker layer, in a few words.
+    """
 
     path: str
     shape: tuple[int, ...]
@@ -23,28 +29,29 @@ class OtherParameter(NamedTuple):
 class Layers(Mapping[str, LayerSpec]):
     """Which parameters are Kronecker layers, and how each is treated: static and hashable.
 
-    Made by ``find_layers``. A mapping from paths to ``LayerSpec``; printed, a table of every
-    parameter of the model. Nothing in it is an array, so it may be closed over or be a static
-    argument of a jitted function.
+    A Kronecker layer is a kernel that multiplies its inputs, with its bias. ``find_layers`` makes
+    this mapping from paths to ``LayerSpec``; printed, it is a table of every parameter of the
+    model. Nothing in it is an array, so it may be closed over or be a static argument of a jitted
+    function.
 
     Attributes:
       specs: The Kronecker layers, in the order of the params tree: ``LayerSpec``s, or
         ``MatrixSpec``s from ``find_matrices``.
-      others: All other parameters, each with the reason why it is none.
+      others: All other parameters, each with the reason why it is in no layer.
     """
 
     specs: tuple[LayerSpec, ...]
     others: tuple[OtherParameter, ...] = ()
 
     def __getitem__(self, path: str) -> LayerSpec:
-        """The layer at this path."""
+        """The layer at this path; a KeyError names the paths that there are."""
         for spec in self.specs:
             if spec.path == path:
                 return spec
-        raise KeyError(f"No Kronecker layer at {path!r}; there are {list(self)}.")
+        raise KeyError(f"There is no Kronecker layer at {path!r}, only at {list(self)}.")
 
     def __iter__(self) -> Iterator[str]:
-        """The paths."""
+        """The paths of the Kronecker layers, in the order of ``specs``."""
         return (spec.path for spec in self.specs)
 
     def __len__(self) -> int:
@@ -71,8 +78,10 @@ class Layers(Mapping[str, LayerSpec]):
 
         Args:
           pattern: A regular expression, searched in each path ("head" matches "decoder/head").
-          **options: ``structures`` (one, or the pair for K and C), ``kfac_approx``,
-            ``loss_average``, ``factor_dtype`` (one, or the pair), ``curvature_fraction``.
+          **options: ``structures`` (one for both factors, or the pair for K and C),
+            ``kfac_approx``, ``loss_average``, ``factor_dtype`` (one, or the pair) and
+            ``curvature_fraction``, as ``find_layers`` takes them; of matrices from
+            ``find_matrices``, ``structures`` and ``factor_dtype``.
 
         Returns:
           The changed layers.
@@ -95,8 +104,10 @@ class Layers(Mapping[str, LayerSpec]):
     def without(self, pattern: str) -> "Layers":
         """A copy in which the layers whose path matches are left to the fallback.
 
+        The fallback is the optimizer of all parameters that are in no layer.
+
         Args:
-          pattern: A regular expression, searched in each path.
+          pattern: A regular expression, searched in each path ("head" matches "decoder/head").
 
         Returns:
           The layers that are left.
@@ -110,8 +121,8 @@ class Layers(Mapping[str, LayerSpec]):
         kept = tuple(spec for spec in self.specs if not matches(spec))
         if not kept:
             raise ValueError(
-                f"without({pattern!r}) leaves no Kronecker layer. Use the fallback optimizer "
-                "alone, or a narrower pattern."
+                f"without({pattern!r}) leaves no Kronecker layer, as the pattern matches all of "
+                f"{list(self)}. Write a narrower pattern, or use the fallback optimizer alone."
             )
         excluded = []
         for spec in filter(matches, self.specs):
@@ -125,6 +136,7 @@ class Layers(Mapping[str, LayerSpec]):
         compiled = check_pattern("pattern", pattern)
         if not any(compiled.search(path) for path in self):
             raise ValueError(
-                f"No layer's path matches {pattern!r}.{near(pattern, self)} Paths: {list(self)}."
+                f"`pattern` must match the path of a layer, got {pattern!r}."
+                f"{near(pattern, self)} The paths are {list(self)}."
             )
         return lambda spec: compiled.search(spec.path) is not None

@@ -187,7 +187,9 @@ def _diagonal_gram(
     precision: Precision,
 ) -> tuple[StructuredMatrix, jax.Array]:
     if factor.structure != Diagonal() or bias:
-        raise ValueError(f"The input factor of an embedding is Diagonal(), got {factor.structure}.")
+        raise ValueError(
+            f"The input factor of an embedding must be Diagonal(), got {factor.structure}."
+        )
     weights = _or_ones(weights, indices)
     counts = DiagonalMatrix(_sums(indices, weights, size))
     if isinstance(factor, StructuredMatrix):
@@ -211,7 +213,9 @@ def _equals(indices: jax.Array, dtype: DTypeLike) -> jax.Array:
 
 def _diagonal_of(matrix: StructuredMatrix) -> jax.Array:
     if not isinstance(matrix, DiagonalMatrix):
-        raise ValueError(f"The input matrix of an embedding is diagonal, got {matrix.structure}.")
+        raise ValueError(
+            f"The input matrix of an embedding must be Diagonal(), got {matrix.structure}."
+        )
     return matrix.diagonal
 
 

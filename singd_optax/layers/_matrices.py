@@ -20,16 +20,17 @@ class MatrixSpec:
     """How one parameter makes a matrix (or a stack of them); static and hashable.
 
     Attributes:
-      path: The name of the matrix: keys that lead to the parameter, joined by slashes; with the
-        axis in brackets where each axis is preconditioned by itself.
+      path: The name of the matrix: the keys that lead to the parameter, joined by slashes; with
+        the axis in brackets where each axis is preconditioned by itself.
       parameter: The path of the parameter.
       shape: The parameter's shape.
-      dtype: Its dtype, by name.
+      dtype: The parameter's dtype, by name.
       rows: The axes that are merged to rows.
       columns: The axes that are merged to columns. Axes in neither run over separate matrices.
       tiles: (Axis, count) pairs: axes that are cut into so many parts, which are separate matrices.
-      structures: The structures of the factors of (rows, columns), choices (``Auto``) resolved.
-      factor_dtype: The dtypes, by name, in which these are kept.
+      structures: The structures of the factors (the matrices that multiply gradients) of (rows,
+        columns), choices (``Auto``) resolved.
+      factor_dtype: The dtypes, by name, in which these factors are kept.
       placement: Which devices hold what of the factors, see ``singd_optax.sharding``.
 
     >>> spec = MatrixSpec(
@@ -53,7 +54,7 @@ class MatrixSpec:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Path -> shape of the parameter."""
+        """A dict from the path of the parameter to its shape."""
         return {self.parameter: self.shape}
 
     @property
@@ -67,17 +68,20 @@ class MatrixSpec:
 
     @property
     def stacks_with_others(self) -> bool:
-        """Whether equal matrices are kept in one stack: unless each has its place on a mesh."""
+        """Whether its state may be kept in one stack with those of equal matrices.
+
+        It may unless each has its place on a mesh.
+        """
         return self.placement == OneDevice()
 
     @property
     def described(self) -> str:
-        """What it is, for people."""
+        """What it is, in words for the printed table: "matrix"."""
         return "matrix"
 
     @property
     def sharing(self) -> str:
-        """That nothing is measured of it, for people."""
+        """That nothing is measured of it, in words for the printed table."""
         return "gradients only"
 
     def with_options(self, **options: object) -> "MatrixSpec":
@@ -89,8 +93,9 @@ class MatrixSpec:
         unknown = [name for name in options if name not in ("structures", "factor_dtype")]
         if unknown:
             raise ValueError(
-                f"`{unknown[0]}` is an option of layers that are measured, {self.path!r} is a "
-                "matrix from find_matrices. Its options: structures, factor_dtype."
+                f"`{unknown[0]}` is an option of layers that are measured, and {self.path!r} is a "
+                "matrix from find_matrices, whose options are `structures` and `factor_dtype`. "
+                "For layers, call find_layers."
             )
         return _resolved(dataclasses.replace(self, **parse_options(self.dtype, **options)))
 
@@ -125,13 +130,13 @@ class MatrixSpec:
 
     @property
     def stack_shape(self) -> tuple[int, ...]:
-        """How many matrices there are along these; ``()`` for one matrix."""
+        """How many separate matrices the parameter makes along each axis; ``()`` for one."""
         tiles = (count for _, count in self.tiles)
         return (*(self.shape[axis] for axis in self._whole_stack), *tiles)
 
     @property
     def dims(self) -> tuple[int, int]:
-        """Rows and columns of the matrix."""
+        """The numbers of rows and of columns of the matrix."""
         tiled = dict(self.tiles)
         row_count, column_count = (
             math.prod(self.shape[axis] // tiled.get(axis, 1) for axis in axes)
@@ -145,13 +150,13 @@ class MatrixSpec:
         return accumulation_dtype_of(self.dtype)
 
     def to_matrix(self, *arrays: jax.Array) -> jax.Array:
-        """The parameter (or its gradient) as (*stack_shape, rows, columns)."""
+        """The parameter (or its gradient) as matrices (*stack_shape, rows, columns)."""
         (array,) = arrays
         turned = jnp.transpose(array.reshape(self._cut_shape), self._order)
         return turned.reshape(*self.stack_shape, *self.dims)
 
     def from_matrix(self, matrix: jax.Array) -> tuple[jax.Array, ...]:
-        """The inverse of ``to_matrix``."""
+        """The inverse of ``to_matrix``: matrices as a tuple with the one parameter."""
         order = self._order
         turned = matrix.reshape([self._cut_shape[axis] for axis in order])
         back = jnp.transpose(turned, sorted(range(len(order)), key=order.__getitem__))
@@ -169,8 +174,10 @@ def matrix_specs(
 
     Args:
       leaves: Parameters, or gradients.
-      structures: Of the factors of rows and columns, one or a pair, as ``parse_structure`` takes.
-      factor_dtype: Of the factors, one or a pair; None is float32, or float64 for float64.
+      structures: The structures of the factors of rows and columns, one or a pair, as
+        ``parse_structure`` takes.
+      factor_dtype: The dtype of the factors, one or a pair; None is float32, or float64 for
+        float64.
       matrix_axes: Regular expression on the whole path -> how such a parameter makes matrices, see
         ``MatrixAxes``. The first that matches counts; parameters without a match are cut.
 

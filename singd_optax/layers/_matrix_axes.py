@@ -13,12 +13,15 @@ Axes = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """Rows, columns, and axes that are cut into separate matrices: heads, experts, fused QKV.
+    """How a parameter makes separate matrices of its parts: heads, experts, fused QKV.
+
+    Axes are counted from 0, or from -1 at the end.
 
     Attributes:
-      rows: Axes that are merged to rows.
-      columns: Axes that are merged to columns. Axes in neither run over separate matrices.
-      tiles: Axis -> into how many equal parts it is cut.
+      rows: The axes that are merged to the rows of a matrix.
+      columns: The axes that are merged to its columns. Axes in neither run over separate matrices.
+      tiles: A dict from an axis of the rows or columns to the number of equal parts that it is cut
+        into, each a separate matrix; empty for none.
 
     >>> Tiles((0,), (1,), {1: 3})  # a fused kernel of queries, keys and values
     Tiles(rows=(0,), columns=(1,), tiles={1: 3})
@@ -31,13 +34,14 @@ class Tiles:
 
 @dataclasses.dataclass(frozen=True)
 class Merged:
-    """Neighbouring axes are merged as long as they have no more than this many entries.
+    """How a parameter makes matrices: neighbouring axes are merged as long as they are small.
 
-    Two axes are then left of most kernels, which make a matrix; one is cut; of more, each is
-    preconditioned by itself.
+    Of most kernels two axes are then left, which are the rows and the columns of a matrix. Where
+    only one is left, the parameter is "cut" as it was; where more are, each axis is preconditioned
+    by itself.
 
     Attributes:
-      size: The most entries of a merged axis.
+      size: The largest number of entries of a merged axis, >= 1.
     """
 
     size: int
@@ -57,7 +61,7 @@ def cut(shape: tuple[int, ...]) -> Tiles | None:
     (in, heads, size) and (heads, size, out) are in x heads size and heads size x out.
 
     Args:
-      shape: Of a parameter.
+      shape: The shape of a parameter.
 
     Returns:
       The axes, or None for a scalar or a vector (or what is one but for axes of length 1).
@@ -82,8 +86,8 @@ def axes_of(
     """The matrices of a parameter: names, axes, and whether the columns have no factor.
 
     Args:
-      path: Of the parameter.
-      shape: Of it.
+      path: The path of the parameter.
+      shape: The shape of the parameter.
       matrix_axes: What the user said.
 
     Raises:
@@ -142,7 +146,8 @@ def _fitting(path: str, shape: tuple[int, ...], axes: Tiles, pattern: str) -> Ti
         if axis not in (*rows, *columns) or shape[axis] % count:
             raise ValueError(
                 f"`matrix_axes` of {pattern!r} cut axis {axis} of {path!r}, of shape {shape}, into "
-                f"{count} tiles: it must be one of the rows or columns, and a multiple of {count}."
+                f"{count} tiles: it must be one of the rows or columns, and of a size that is a "
+                f"multiple of {count}."
             )
     return Tiles(rows, columns, tiles)
 
@@ -153,14 +158,14 @@ def check_matrix_axes(matrix_axes: object) -> None:
     >>> check_matrix_axes({"blocks/.*kernel": ((1,), (2,)), "embedding": None, ".*": Merged(1024)})
     >>> check_matrix_axes({"embedding": 0})
     Traceback (most recent call last):
-    ValueError: `matrix_axes` maps regular expressions to pairs of axes, as ((1,), (2,)), ...
+    ValueError: `matrix_axes` must map regular expressions to pairs of axes, as ((1,), (2,)), ...
     """
     if matrix_axes is None:
         return
     if not isinstance(matrix_axes, Mapping):
         raise TypeError(
             "`matrix_axes` must be None or a dict from regular expressions on paths to pairs of "
-            f"axes, as {{'blocks/.*kernel': ((1,), (2,))}}, got {matrix_axes!r} of type "
+            f"axes, such as {{'blocks/.*kernel': ((1,), (2,))}}, got {matrix_axes!r} of type "
             f"{type(matrix_axes).__name__}."
         )
     for pattern, axes in matrix_axes.items():
@@ -173,7 +178,7 @@ def check_matrix_axes(matrix_axes: object) -> None:
         pair = (axes.rows, axes.columns) if isinstance(axes, Tiles) else axes
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(map(_is_side, pair)):
             raise ValueError(
-                "`matrix_axes` maps regular expressions to pairs of axes, as ((1,), (2,)), to "
+                "`matrix_axes` must map regular expressions to pairs of axes, as ((1,), (2,)), to "
                 "Tiles, Merged, 'cut' or 'each', or to None for parameters that pass through; got "
                 f"{axes!r} for {pattern!r}."
             )

@@ -32,7 +32,7 @@ class Rows(abc.ABC):
           factor: K, or a projection in its place.
           weights: w, (batch, shared), or None for ones.
           bias: Whether a has a last entry that is 1.
-          precision: Of the products.
+          precision: The precision of the products, as ``jax.numpy.einsum`` takes it.
         """
 
     @abc.abstractmethod
@@ -49,7 +49,7 @@ class Rows(abc.ABC):
           matrix: M; None for I.
           is_root: Whether |Mᵀ a|² is wanted; if not, M is symmetric.
           bias: Whether a has a last entry that is 1.
-          precision: Of the products.
+          precision: The precision of the products, as ``jax.numpy.einsum`` takes it.
         """
 
     @abc.abstractmethod
@@ -69,7 +69,7 @@ class Rows(abc.ABC):
           bias: Whether a has a last entry that is 1.
           exact: Whether the positions of an example are added up before they are squared, which is
             Σ (Σ Qᵀ a gᵀ)², as each example's gradient is.
-          precision: Of the products.
+          precision: The precision of the products, as ``jax.numpy.einsum`` takes it.
         """
 
     @abc.abstractmethod
@@ -82,7 +82,7 @@ class Rows(abc.ABC):
           columns: Ω, (inputs, columns).
           weights: w, (batch, shared), or None for ones.
           bias: Whether a has a last entry that is 1.
-          precision: Of the products.
+          precision: The precision of the products, as ``jax.numpy.einsum`` takes it.
         """
 
     @abc.abstractmethod

@@ -79,7 +79,7 @@ def parse_product(equation: str, input_rank: int) -> tuple[Product, Layout]:
 
     Args:
       equation: ``"inputs,kernel->outputs"``; the inputs and outputs may have an ellipsis.
-      input_rank: Of the inputs.
+      input_rank: The number of axes of the inputs.
 
     Returns:
       The operation, and which axes of the kernel are what.
@@ -94,7 +94,8 @@ def parse_product(equation: str, input_rank: int) -> tuple[Product, Layout]:
     terms = operands.split(",")
     if not arrow or len(terms) != 2 or "..." in terms[1]:
         raise ValueError(
-            f"The equation {equation!r} is not 'inputs,kernel->outputs' with an explicit kernel."
+            f"The equation {equation!r} is not 'inputs,kernel->outputs' with an explicit kernel. "
+            "Write it like '...i,io->...o', with no ellipsis in the kernel."
         )
     inputs, kernel = terms
     if "..." in inputs:
@@ -103,15 +104,24 @@ def parse_product(equation: str, input_rank: int) -> tuple[Product, Layout]:
         inputs, result = inputs.replace("...", ellipsis), result.replace("...", ellipsis)
     for name, term in (("inputs", inputs), ("kernel", kernel), ("outputs", result)):
         if len(set(term)) != len(term):
-            raise ValueError(f"The equation {equation!r} uses an index twice in its {name}.")
+            raise ValueError(
+                f"The equation {equation!r} uses an index twice in its {name}. Give each axis a "
+                "letter of its own."
+            )
     lost = [c for c in (*inputs, *kernel) if (c in inputs) + (c in kernel) + (c in result) < 2]
     if lost:
-        raise ValueError(f"The equation {equation!r} sums over {lost} of one operand alone.")
+        raise ValueError(
+            f"The equation {equation!r} sums over {lost} of one operand alone. An index must be in "
+            "two of inputs, kernel and outputs."
+        )
     batch = [c for c in kernel if c in inputs and c in result]
     summed = [c for c in kernel if c in inputs and c not in result]
     free = [c for c in kernel if c not in inputs]
     if not summed or not free:
-        raise ValueError(f"The kernel of {equation!r} is no matrix: it has no inputs or outputs.")
+        raise ValueError(
+            f"The kernel of {equation!r} is no matrix. It must have an index that is summed over "
+            "with the inputs, and one that is in the outputs alone."
+        )
 
     def axes(term: str, letters: list[str]) -> Axes:
         return tuple(term.index(c) - len(term) for c in letters)

@@ -26,10 +26,14 @@ _MULTIPLIES: tuple[Kind, ...] = ("factor", "basis", "product")
 
 
 class Role(NamedTuple):
-    """The role of a field.
+    """The role of a field of a rule's state: what is done with it by whoever treats states alike.
 
     Attributes:
-      kind: What it is.
+      kind: What the field is: "factor" (multiplies gradients), "basis" (so does an orthogonal one),
+        "product" (made of factors, multiplies in their place), "factor_momentum" (the momentum of
+        steps on factors), "moment" (of gradients or rows), "values" (one number for each row or
+        column), "number" or "counter" (one for each matrix), or "none" (the identity, on a side
+        without a factor).
       side: 0 for rows (inputs), 1 for columns (outputs), None for neither or both.
     """
 
@@ -38,12 +42,12 @@ class Role(NamedTuple):
 
     @property
     def has_factor_dtype(self) -> bool:
-        """Whether it is kept in the dtype of its side's factor, rounded at random if narrow."""
+        """Whether the field has the dtype of its side's factor, rounded at random if bfloat16."""
         return self.kind in _IN_FACTOR_DTYPE
 
     @property
     def multiplies(self) -> bool:
-        """Whether gradients are multiplied with it."""
+        """Whether gradients are multiplied with the field."""
         return self.kind in _MULTIPLIES
 
 
@@ -104,8 +108,8 @@ def roles_of(state: type) -> dict[str, Role]:
     fields = getattr(state, "_fields", None)
     if fields is None:
         raise TypeError(
-            f"The state of a rule must be a NamedTuple, got {state!r}. Each field says its "
-            "role, as K: singd_optax.rules.RowFactor."
+            f"The state of a rule must be a NamedTuple, got {state!r}. Make it one, whose fields "
+            "are annotated with their roles, such as K: singd_optax.rules.RowFactor."
         )
     hints = typing.get_type_hints(state, include_extras=True)
     found = {}

@@ -38,7 +38,7 @@ def _from_state_dict(rule: RuleTag, state: dict[str, np.ndarray]) -> RuleTag:
     written = np.asarray(state.get("name", []), np.uint8).tobytes().decode()
     if written != rule.name:
         raise ValueError(
-            f"The checkpoint was written by the rule {written!r}, this optimizer has "
+            f"The checkpoint was written by the rule {written!r}, and this optimizer has "
             f"{rule.name!r}. Use the optimizer that wrote it, or a new state from tx.init(params)."
         )
     return rule

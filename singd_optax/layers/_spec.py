@@ -36,10 +36,12 @@ OPTIONS = ("structures", "kfac_approx", "loss_average", "factor_dtype", "curvatu
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerSpec:
-    """The static, hashable description of one Kronecker layer.
+    """The static, hashable description of one Kronecker layer, as ``find_layers`` makes it.
 
     The gradient of a layer is a matrix of ``fan_in`` x ``fan_out``: the kernel as (inputs,
-    outputs), with the bias, if there is one, as its last row.
+    outputs), with the bias, if there is one, as its last row. It is preconditioned by two factors:
+    K on the side of the inputs, and C on that of the outputs. They are made of statistics: second
+    moments of the layer's inputs, and of the gradients of its outputs.
 
     Attributes:
       path: The layer's name: the keys that lead to the sub-tree that holds the kernel, joined by
@@ -50,9 +52,10 @@ class LayerSpec:
       bias_path: The path of the bias, or None without one.
       bias_shape: The bias's shape, or None without one.
       dtype: The kernel's dtype, by name.
-      layout: Which axes of the kernel are inputs, outputs, or run over matrices.
+      layout: Which axes of the kernel are inputs, are outputs, or run over separate matrices.
       tied: Whether the model also uses the kernel as its transpose.
-      stacking: Which axes of the kernel run over layers (scan over layers) and not over the layer.
+      stacking: Which axes of the kernel run over layers (scan over layers) and are no axes of one
+        layer.
       is_mapped: Whether the model changes the kernel's numbers before it multiplies (scales,
         normalizes, masks or quantizes them): statistics are those of the kernel that multiplies.
       rider: Where what measures the layer travels beside its kernel: ``"module"``, inside the
@@ -64,12 +67,13 @@ class LayerSpec:
       loss_average: Over what the loss is a mean: ``"batch"``, ``"batch+sequence"``, or None for
         a sum.
       structures: The structures of K (input side) and C (output side), choices (``Auto``)
-        resolved for their dims. K of an embedding is always diagonal, as its U is.
+        resolved for their dims. K of an embedding is always diagonal, as the second moment of its
+        inputs is.
       factor_dtype: The dtypes, by name, in which K and C are kept.
       curvature_fraction: The share of positions (or of examples, for convolutions and
         ``"reduce"``) that statistics are formed of, in (0, 1]: every k-th from a random start, k
         the largest divisor of their number up to 1 / ``curvature_fraction``. ``"auto"`` is the
-        least share that leaves ``enough_rows``, and as many examples.
+        least share that leaves ``enough_rows`` rows, of no fewer than 128 examples.
       placement: Which devices hold what of the factors, see ``singd_optax.sharding``; ``OneDevice``
         if the compiler is left to choose.
     """
@@ -101,7 +105,7 @@ class LayerSpec:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Path -> shape of the layer's parameters: the kernel, and the bias if there is one."""
+        """A dict from the path of the kernel, and of the bias if there is one, to its shape."""
         shapes = {self.kernel_path: self.kernel_shape}
         if self.bias_path is not None and self.bias_shape is not None:
             shapes[self.bias_path] = self.bias_shape
@@ -109,13 +113,13 @@ class LayerSpec:
 
     @property
     def described(self) -> str:
-        """The kind, and what is special about the kernel, for people."""
+        """The kind, and what is special about the kernel, in words for the printed table."""
         tied = " (tied)" if self.tied else ""
         return self.kind + tied + (" (kernel changed first)" if self.is_mapped else "")
 
     @property
     def sharing(self) -> str:
-        """What is done with shared positions and with the average of the loss, for people."""
+        """What is done with shared positions and the average of the loss, in words."""
         shared = f"{self.kfac_approx}, loss mean over {self.loss_average or 'nothing'}"
         if self.curvature_fraction == "auto":
             return f"{shared}, of {self.enough_rows} rows or more"
@@ -124,7 +128,7 @@ class LayerSpec:
 
     @property
     def enough_rows(self) -> int:
-        """How many rows ``curvature_fraction="auto"`` leaves, if there are as many.
+        """How many rows of a layer's inputs ``curvature_fraction="auto"`` leaves, if it has them.
 
         The second moment of n rows of d features is off by about sqrt(d / n) of itself, a third
         for eight rows a dim, and refreshes average over draws. To whiten n rows and to form their
@@ -147,7 +151,7 @@ class LayerSpec:
 
     @property
     def scan_shape(self) -> tuple[int, ...]:
-        """How many layers are stacked in one kernel, outermost first; ``()`` for one."""
+        """How many layers one kernel stacks along each axis, outermost first; ``()`` for one."""
         return self.stacking.split(self.kernel_shape)[0]
 
     @property
@@ -157,22 +161,25 @@ class LayerSpec:
 
     @property
     def stack_shape(self) -> tuple[int, ...]:
-        """How many matrices there are: layers of a stack, then the kernel's own batch axes."""
+        """How many matrices there are: layers of a stack, then the kernel's own batch axes.
+
+        It is ``()`` for one matrix.
+        """
         return self.scan_shape + self.layout.sizes(self.own_shape)[0]
 
     @property
     def fan_in(self) -> int:
-        """Rows of the gradient matrix: inputs, and one more if there is a bias."""
+        """The number of rows of the gradient matrix: inputs, and one more if there is a bias."""
         return self.layout.sizes(self.own_shape)[1] + (self.bias_shape is not None)
 
     @property
     def fan_out(self) -> int:
-        """Columns of the gradient matrix: outputs."""
+        """The number of columns of the gradient matrix, which is that of outputs."""
         return self.layout.sizes(self.own_shape)[2]
 
     @property
     def dims(self) -> tuple[int, int]:
-        """The sizes of K and C."""
+        """The sizes of K and C: (``fan_in``, ``fan_out``)."""
         return self.fan_in, self.fan_out
 
     @property
@@ -182,24 +189,27 @@ class LayerSpec:
 
     @property
     def stacks_with_others(self) -> bool:
-        """Whether equal layers are kept in one stack: where nothing slices or places this one."""
+        """Whether its state may be kept in one stack with those of equal layers.
+
+        It may where nothing slices the layer, and it has no place on a mesh.
+        """
         alone = self.rider is not None or self.scan_shape or self.tied
         return not alone and self.placement == OneDevice()
 
     def with_options(self, **options: PyTree) -> "LayerSpec":
-        """A copy with some of the options set, checked."""
+        """A copy with other options, checked; ``Layers.replace`` says which there are."""
         return dataclasses.replace(self, **parse_options(self.dtype, **options))
 
     def renamed(self, path: str) -> "LayerSpec":
-        """A copy with another name."""
+        """A copy whose ``path`` is this one."""
         return dataclasses.replace(self, path=path)
 
     def riding(self, rider: Literal["module", "params"]) -> "LayerSpec":
-        """A copy beside which taps travel there."""
+        """A copy with this ``rider``: where what measures the layer travels beside its kernel."""
         return dataclasses.replace(self, rider=rider)
 
     def to_matrix(self, *arrays: jax.Array) -> jax.Array:
-        """Kernel and bias (values or gradients) as one matrix (*stack_shape, fan_in, fan_out)."""
+        """Kernel and bias, or their gradients, as matrices (*stack_shape, fan_in, fan_out)."""
         kernel, *biases = arrays
         stacked = len(self.scan_shape)
         parts = [self.layout.to_matrix(self.stacking.to_front(kernel), stacked)]
@@ -210,7 +220,7 @@ class LayerSpec:
         return jnp.concatenate([part.astype(dtype) for part in parts], axis=-2)
 
     def from_matrix(self, matrix: jax.Array) -> tuple[jax.Array, ...]:
-        """The inverse of ``to_matrix``: the kernel, and the bias if there is one."""
+        """The inverse of ``to_matrix``: a tuple of the kernel, and the bias if there is one."""
         stacked = len(self.scan_shape)
         rows = self.layout.sizes(self.own_shape)[1]
         parts = [self.layout.from_matrix(matrix[..., :rows, :], self.own_shape, stacked)]
@@ -235,7 +245,7 @@ def parse_options(dtype: str, **options: PyTree) -> dict[str, PyTree]:
 
     Args:
       dtype: The kernel's dtype, by name.
-      **options: PyTree of ``OPTIONS``.
+      **options: Some of ``OPTIONS``, by name.
 
     Returns:
       The same options, parsed.
@@ -271,7 +281,8 @@ def _hashable_number(name: str, value: PyTree) -> float:
     number = concrete_number(value)
     if number is None:
         raise TypeError(
-            f"`{name}` must be a number that is known before anything is traced, got {value!r}."
+            f"`{name}` must be a number that is known before anything is traced, got {value!r}. "
+            "Pass a Python number."
         )
     return number
 
@@ -279,13 +290,17 @@ def _hashable_number(name: str, value: PyTree) -> float:
 def _parse_factor_dtype(value: PyTree, dtype: str) -> tuple[str, str]:
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(pair) != 2:
-        raise ValueError(f"`factor_dtype` is one dtype or a pair, of K and of C, got {value!r}.")
+        raise ValueError(
+            f"`factor_dtype` must be one dtype, or a pair for K and for C, got {value!r}."
+        )
     names = []
     for entry in pair:
         try:
             parsed = jnp.dtype(accumulation_dtype_of(dtype) if entry is None else entry)
         except TypeError as error:
-            raise TypeError(f"`factor_dtype` is a dtype, None or a pair, got {value!r}.") from error
+            raise TypeError(
+                f"`factor_dtype` must be a dtype, None, or a pair of these, got {value!r}."
+            ) from error
         check_choice("factor_dtype", parsed.name, ("bfloat16", "float32", "float64"))
         names.append(parsed.name)
     return names[0], names[1]

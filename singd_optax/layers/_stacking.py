@@ -9,11 +9,16 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Stacking:
-    """The axes that transforms take off a parameter before the layer sees it, outermost first.
+    """The axes of a parameter that run over layers: over those of a scan, or of an ensemble.
 
+    Transforms (``nn.scan``, ``nn.vmap``) take these axes off before the layer sees the parameter.
     Each is the index that the transform uses (``nn.scan``'s ``variable_axes``), negative ones
     counted from the end of what is left at that point. It applies to every array beside the
     kernel alike, whatever its rank.
+
+    Attributes:
+      removed: The axes in the order in which they are taken off, outermost first; empty for a
+        layer that is not stacked.
 
     >>> stacking = Stacking((1,))
     >>> stacking.split((96, 12, 384))
@@ -25,22 +30,22 @@ class Stacking:
     removed: tuple[int, ...] = ()
 
     def positions(self, rank: int) -> tuple[int, ...]:
-        """Where the stacked axes are in an array of this rank, outermost first."""
+        """The indices of the stacked axes in an array of this rank, outermost first."""
         left = list(range(rank))
         return tuple(left.pop(axis) for axis in self.removed)
 
     def split(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The shape as (stacked sizes, the layer's own shape)."""
+        """A shape as (the sizes of the stacked axes, the shape in one layer)."""
         positions = self.positions(len(shape))
         own = tuple(size for axis, size in enumerate(shape) if axis not in positions)
         return tuple(shape[axis] for axis in positions), own
 
     def to_front(self, array: jax.Array) -> jax.Array:
-        """The array with its stacked axes first, outermost first."""
+        """The array with its stacked axes moved to the front, outermost first."""
         return jnp.moveaxis(array, self.positions(array.ndim), tuple(range(len(self.removed))))
 
     def from_front(self, array: jax.Array) -> jax.Array:
-        """The inverse of ``to_front``."""
+        """The inverse of ``to_front``: stacked axes moved from the front to their places."""
         return jnp.moveaxis(array, tuple(range(len(self.removed))), self.positions(array.ndim))
 
     def beside(self, array: jax.Array, rank: int) -> jax.Array:
@@ -65,10 +70,10 @@ class Stacking:
         """The stacking with these axes; None if the bias is stacked in another way.
 
         Args:
-          kernel: Stacked axes of the kernel, in the order of the stack.
-          rank: Of the kernel.
-          bias: Stacked axes of the bias, likewise, or None without one.
-          bias_rank: Of the bias.
+          kernel: The indices of the stacked axes of the kernel, in the order of the stack.
+          rank: The number of axes of the kernel.
+          bias: The indices of the stacked axes of the bias, in that order; None without a bias.
+          bias_rank: The number of axes of the bias.
         """
         left = list(range(rank))
         from_front, from_end = [], []

@@ -15,11 +15,11 @@ from singd_optax.structures import StructuredMatrix
 
 
 class Factors(NamedTuple):
-    """What a layer's gradient is multiplied with.
+    """The factors of one layer: the two matrices that its gradient is multiplied with.
 
     Attributes:
-      K: Of the rows, that is inputs, (fan_in, fan_in).
-      C: Of the columns, that is outputs, (fan_out, fan_out).
+      K: The factor of the rows of the gradient, that is of inputs, (*stack, fan_in, fan_in).
+      C: The factor of its columns, that is of outputs, (*stack, fan_out, fan_out).
     """
 
     K: StructuredMatrix
@@ -29,23 +29,27 @@ class Factors(NamedTuple):
 class RuleState(NamedTuple):
     """The optax state of every ``scale_by_<rule>``.
 
+    A refresh makes the factors (the matrices that multiply gradients) anew. Mappings are from the
+    path of a layer or parameter; equal layers share one stacked array in them.
+
     Attributes:
-      rule_count: Updates made so far, int32.
+      rule_count: The number of updates made so far, int32.
       refresh_due: Whether the next update refreshes, so that the gradient function has to form
         statistics; int32, 0 or 1, as wrappers that blend states (``optax.lookahead``) turn bools
         into numbers.
-      rule_states: Path of a layer or parameter -> what its rule keeps: a NamedTuple, whose fields
-        have roles. As all that is by path it is kept for groups of equal layers (``ByPath``).
+      rule_states: Path -> what the rule keeps there: a NamedTuple, whose fields have roles
+        (``Role``).
       rule_momentum: The momentum, a tree like the parameters, or None without one.
       size_states: Path -> what is kept to set the size of its update (a running size, or what the
         grafted optimizer keeps), or None.
-      skipped_refreshes: Path -> refreshes without effect: statistics or gradients were not
-        finite, empty, or of another step, or a root failed; int32, one for each matrix of a stack.
-      skipped_in_a_row: Path -> those of them since the last one with an effect.
+      skipped_refreshes: Path -> the number of refreshes without effect, because statistics or
+        gradients were not finite, empty, or of another step, or a root failed; int32, one for
+        each matrix of a stack.
+      skipped_in_a_row: Path -> the number of these since the last refresh with an effect.
       places: Path -> the place of a layer in the stack of its group, int32, where that has several.
-        Constants; as a part of the program they would make the code of each layer another one, for
-        which the compiler takes its time.
-      rule_tag: The rule that the state is of.
+        Places are constants; as a part of the program they would make the code of each layer
+        another one, for which the compiler takes its time.
+      rule_tag: The rule that made the state.
     """
 
     rule_count: jax.Array
@@ -72,10 +76,16 @@ class AccumulatedState(NamedTuple):
 
 
 def rule_states(opt_state: PyTree) -> list[RuleState]:
-    """All states of rules inside of an optax state, however it is wrapped.
+    """Find all states of rules inside of an optax state, however it is wrapped.
 
     Boxes around single arrays, as ``nnx.Optimizer`` has, are taken off; numbers of Python, as
     some ways to restore a checkpoint make, become arrays.
+
+    Args:
+      opt_state: The state of any optax transformation.
+
+    Returns:
+      The ``RuleState``s, in the order in which they are found; an empty list if there are none.
     """
     opt_state = jax.tree.map(_as_array, opt_state, is_leaf=is_variable)
     is_state = lambda node: isinstance(node, RuleState)
@@ -83,7 +93,14 @@ def rule_states(opt_state: PyTree) -> list[RuleState]:
 
 
 def measured_states(opt_state: PyTree) -> list[RuleState]:
-    """Those of them whose rules want statistics of layers."""
+    """Find all states of rules that want statistics of layers, inside of an optax state.
+
+    Args:
+      opt_state: The state of any optax transformation.
+
+    Returns:
+      The ``RuleState``s, in the order in which they are found; an empty list if there are none.
+    """
     return [state for state in rule_states(opt_state) if state.rule_tag.measures]
 
 
@@ -96,19 +113,20 @@ def any_due(states: Iterable[RuleState]) -> jax.Array:
 def refresh_due(opt_state: PyTree) -> jax.Array:
     """Whether the next step refreshes factors, as the schedule of the optimizer says.
 
-    For loops that compile two steps, one with and one without statistics, and choose between them
-    on the host: neither has a branch, and the one without has the gradient of any optimizer. On a
-    GPU each branch makes the host wait for the device; so does a look at this number, unless it is
-    taken while the device is at work.
+    A refresh makes the factors (the matrices that multiply gradients) anew from statistics. This
+    function is for loops that compile two steps, one with and one without statistics, and choose
+    between them on the host: neither has a branch, and the one without has the gradient of any
+    optimizer. On a GPU each branch makes the host wait for the device; so does a look at this
+    number, unless it is taken while the device is at work.
 
     Args:
       opt_state: The state of any optimizer of this package, however optax wraps it.
 
     Returns:
-      A bool, traced under ``jax.jit``.
+      A bool array of shape (), traced under ``jax.jit``.
 
     Raises:
-      ValueError: The state is of another optimizer.
+      ValueError: The state has no state of a rule in it.
 
     Example:
       >>> import functools
@@ -136,9 +154,9 @@ def refresh_due(opt_state: PyTree) -> jax.Array:
     states = rule_states(opt_state)
     if not states:
         raise ValueError(
-            "This is the state of another optimizer: got one of type "
-            f"{type(opt_state).__name__}. Pass the state that tx.init(params) of an optimizer of "
-            "singd_optax returned (also inside optax.chain, optax.partition, ...)."
+            "`opt_state` must be the state of an optimizer of singd_optax, got that of another "
+            f"optimizer, of type {type(opt_state).__name__}. Pass the state that tx.init(params) "
+            "returned (also inside optax.chain, optax.partition, ...)."
         )
     return any_due(states)
 
@@ -166,16 +184,17 @@ def factors_of(state: PyTree) -> Factors | None:
 
 
 def factors(opt_state: PyTree) -> dict[str, Factors]:
-    """The Kronecker factors in an optimizer state.
+    """The Kronecker factors in an optimizer state: the pair of matrices of each layer.
 
     Args:
       opt_state: The state of any optax transformation that has a ``scale_by_<rule>`` of this
         package somewhere inside.
 
     Returns:
-      Path of a layer or parameter -> (K, C), structured matrices. The preconditioner is
-      (K Kᵀ) ⊗ (C Cᵀ) for singd, ingd, ikfac and inverse_free_shampoo. For others these are what
-      the rule keeps in their place: inverses, roots or eigenvectors.
+      A dict from the path of each layer or parameter to (K, C), structured matrices. The
+      preconditioner is (K Kᵀ) ⊗ (C Cᵀ) for singd, ingd, ikfac and inverse_free_shampoo. For others
+      these are what the rule keeps in their place: inverses, roots or eigenvectors. Layers that
+      were masked out are not in it.
 
     Raises:
       ValueError: There are no factors in this state.
@@ -202,8 +221,8 @@ def known_rule_states(opt_state: PyTree) -> list[RuleState]:
 
 def _no_factors(opt_state: PyTree) -> ValueError:
     return ValueError(
-        "This optimizer state has no Kronecker factors: got a state of type "
+        "`opt_state` has no Kronecker factors: got a state of type "
         f"{type(opt_state).__name__}. Pass the state that tx.init(params) of an optimizer of "
-        "singd_optax returned (also inside optax.chain, optax.partition, ...); those of eva, "
-        "eva_f and adafisher keep vectors in the place of factors."
+        "singd_optax returned (also inside optax.chain, optax.partition, ...). Some optimizers, "
+        "such as eva, eva_f and adafisher, keep vectors in the place of factors."
     )

@@ -44,7 +44,8 @@ class Leaves:
             name = path_name(path)
             if name in self._index or name in self._empty:
                 raise ValueError(
-                    f"Two parameters have the path {name!r}. Rename the key that has a slash in it."
+                    f"Two parameters have the path {name!r}, as keys are joined by slashes. Rename "
+                    "the key that has a slash in it."
                 )
             if _is_empty(leaf):
                 self._empty.add(name)
@@ -112,8 +113,8 @@ def check_not_flat(leaves: Leaves, what: str) -> None:
     if "" in leaves:
         raise ValueError(
             f"`{what}` is one array of shape {jnp.shape(leaves[''])} and no tree of parameters. "
-            "optax.flatten does that, and then no layer can be told from another: leave it out. "
-            "To flatten the parameters that are no Kronecker layers, write "
+            "optax.flatten makes one of all, and then no layer can be told from another: leave it "
+            "out. To flatten the parameters that are no Kronecker layers, write "
             "fallback=optax.flatten(optax.adamw(learning_rate))."
         )
 

@@ -10,13 +10,13 @@ from singd_optax.structures import Structure
 
 
 class MatrixView(Protocol):
-    """One matrix-shaped parameter, or layer, or a stack of them; static and hashable.
+    """What a rule sees: one matrix-shaped parameter or layer, or a stack; static and hashable.
 
     ``LayerSpec`` (kernel and bias of a layer) and ``MatrixSpec`` (one array) both are views.
     """
 
     def __hash__(self) -> int:
-        """By what it says."""
+        """The hash of what the view says, as views are compared by value."""
 
     @property
     def path(self) -> str:
@@ -24,38 +24,38 @@ class MatrixView(Protocol):
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Path -> shape of the parameters that make the matrix."""
+        """A dict from the path of each parameter that makes the matrix to its shape."""
 
     @property
     def stack_shape(self) -> tuple[int, ...]:
-        """How many matrices there are; ``()`` for one."""
+        """How many matrices there are along each axis of a stack; ``()`` for one matrix."""
 
     @property
     def dims(self) -> tuple[int, int]:
-        """Rows (inputs) and columns (outputs)."""
+        """The numbers of rows (inputs) and of columns (outputs)."""
 
     @property
     def structures(self) -> tuple[Structure, Structure]:
-        """Of the factors of rows and of columns."""
+        """The structures of the factors of rows and of columns."""
 
     @property
     def factor_dtype(self) -> tuple[str, str]:
-        """In which these are kept, by name."""
+        """The dtypes, by name, in which the factors of rows and of columns are kept."""
 
     @property
     def statistics_dtype(self) -> jnp.dtype:
-        """In which everything is computed: float32, or float64 for a float64 parameter."""
+        """The dtype of all computations: float32, or float64 for a float64 parameter."""
 
     @property
     def placement(self) -> Placement:
-        """Where its arrays are, and what moves."""
+        """Which device of a mesh holds which part of its arrays, and what moves."""
 
     @property
     def stacks_with_others(self) -> bool:
-        """Whether its arrays may be kept in one stack with those of equal views."""
+        """Whether its state may be kept in one stack with those of equal views."""
 
     def to_matrix(self, *arrays: jax.Array) -> jax.Array:
-        """The parameters, or their gradients, as (*stack_shape, rows, columns)."""
+        """The parameters, or their gradients, as matrices (*stack_shape, rows, columns)."""
 
     def from_matrix(self, matrix: jax.Array) -> tuple[jax.Array, ...]:
-        """The inverse of ``to_matrix``."""
+        """The inverse of ``to_matrix``: a tuple of the parameters, in the order of ``shapes``."""

@@ -13,12 +13,12 @@ from singd_optax.structures import Identity, Precision, Projection, StructuredMa
 
 
 class CrossMoments(NamedTuple):
-    """The value of ``Cross``.
+    """The value of ``Cross``, with inputs a and output gradients g.
 
     Attributes:
-      K: E[(gᵀ W_C g) a aᵀ], (fan_in, fan_in), in the layer's structure.
-      C: E[(aᵀ W_K a) g gᵀ], (fan_out, fan_out).
-      total: E[(aᵀ W_K a) (gᵀ W_C g)].
+      K: E[(gᵀ W_C g) a aᵀ], (*stack, fan_in, fan_in), in the structure of K.
+      C: E[(aᵀ W_K a) g gᵀ], (*stack, fan_out, fan_out), in the structure of C.
+      total: E[(aᵀ W_K a) (gᵀ W_C g)], (*stack,).
     """
 
     K: StructuredMatrix
@@ -30,14 +30,15 @@ class CrossMoments(NamedTuple):
 class Cross(Measure):
     """Weighted second moments: the partial traces of the Fisher itself, not of its factors.
 
-    With W = I, ``K`` and ``C`` are the two partial traces of F = E[(a aᵀ) ⊗ (g gᵀ)], which the
-    plain moments have only where inputs and gradients are independent.
+    With inputs a, output gradients g and weights W = I, ``K`` and ``C`` are the two partial traces
+    of F = E[(a aᵀ) ⊗ (g gᵀ)], which the plain moments have only where inputs and gradients are
+    independent.
 
     Attributes:
       weighted_by: The fields of the rule's state that, over their Frobenius norms, are W_K and W_C,
         positive semi-definite; or None for I.
-      whitened_by: Likewise those of K and C, with W_K = K Kᵀ and W_C = C Cᵀ, and Kᵀ a and Cᵀ g in
-        place of a and g in the moments.
+      whitened_by: The fields of the rule's state that are the factors K and C, with W_K = K Kᵀ and
+        W_C = C Cᵀ, and Kᵀ a and Cᵀ g in place of a and g in the moments; or None.
       sides: Whether ``K`` and ``C`` are wanted; one that is not is the identity, and not formed.
 
     >>> Cross(whitened_by=("K", "C")).fields
@@ -50,16 +51,16 @@ class Cross(Measure):
 
     @property
     def degrees(self) -> tuple[int, int]:
-        """2 on both sides."""
+        """The powers of inputs and of output gradients in the value: 2 on both sides."""
         return 2, 2
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The weights, or K and C."""
+        """The fields of the rule's state that are the weights, or K and C."""
         return self.weighted_by or self.whitened_by or ()
 
     def zeros(self, view: MatrixView) -> CrossMoments:
-        """Zero matrices in the structures of the layer."""
+        """Zeros of the form of the value, in the structures of the layer's factors."""
         dtype, stack = view.statistics_dtype, view.stack_shape
         K, C = (
             (structure if wanted else Identity()).zeros(dim, dtype, stack)
@@ -75,7 +76,7 @@ class Cross(Measure):
         state: Mapping[str, StructuredMatrix | jax.Array],
         precision: Precision,
     ) -> CrossMoments:
-        """As ``Measure`` says."""
+        """The value of one call of one layer, as ``Measure.of_rows`` says."""
         dtype, scale = view.statistics_dtype, inputs.scale_of_pairs
         is_root = self.whitened_by is not None
         sides, sizes = (inputs, gradients), []

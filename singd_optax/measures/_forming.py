@@ -41,7 +41,7 @@ def layer_statistics(
     transposed: bool = False,
     number: jax.Array | int = 0,
 ) -> Statistics:
-    """The statistics of one call of one layer.
+    """The statistics of one call of one layer: moments of its inputs and output gradients.
 
     With a for inputs and g for gradients of the loss with respect to outputs, U = mean a aᵀ and
     G = c Σ g gᵀ, where c undoes the averaging of the loss: the batch size N for ``"batch"``,
@@ -50,17 +50,17 @@ def layer_statistics(
 
     Args:
       spec: The layer.
-      measures: What is wanted.
+      measures: What is wanted of the layer.
       operation: How the call used the kernel.
-      inputs: As ``operation.arrange`` returns them.
-      output_gradients: Likewise.
+      inputs: The inputs of the call, as ``operation.arrange`` returns them.
+      output_gradients: The gradients of its outputs, as ``operation.arrange`` returns them.
       weights: How many positions each one counts for, of the shape of the first leading axes; or
         None, for one each.
       state: The arrays of the rule's state that measures need, by field.
-      precision: Of the products.
+      precision: The precision of the products, as ``jax.numpy.einsum`` takes it.
       transposed: Whether the call used the kernel as its transpose.
-      number: Of this refresh, from which ``curvature_fraction`` draws its positions; sums over
-        these are scaled up, so that their mean over all draws is that of all positions.
+      number: The number of this refresh, from which ``curvature_fraction`` draws its positions;
+        sums over these are scaled up, so that their mean over all draws is that of all positions.
 
     Returns:
       The moments, the average traces of U and G, and what else is measured.

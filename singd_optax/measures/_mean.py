@@ -23,26 +23,26 @@ class Mean(Measure):
     and output gradients of the other have nothing in common that could be averaged.
 
     Attributes:
-      side: 0 for inputs, 1 for output gradients.
+      side: The rows that are averaged: 0 for inputs, 1 for output gradients.
     """
 
     side: Literal[0, 1]
 
     @property
     def degrees(self) -> tuple[int, int]:
-        """1 on its side."""
+        """The powers of inputs and of output gradients in the value: 1 on its side."""
         return (0, 1) if self.side else (1, 0)
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """None."""
+        """No fields, as nothing of the rule's state is needed."""
         return ()
 
     def zeros(self, view: MatrixView) -> jax.Array:
-        """(*stack, dim).
+        """Zeros of the form of the value, (*stack, dim) with the dim of its side.
 
         Raises:
-          ValueError: The kernel is tied.
+          ValueError: The kernel is also used as its transpose.
         """
         if getattr(view, "tied", False):
             raise ValueError(
@@ -60,7 +60,7 @@ class Mean(Measure):
         state: Mapping[str, StructuredMatrix | jax.Array],
         precision: Precision,
     ) -> jax.Array:
-        """As ``Measure`` says."""
+        """The value of one call of one layer, as ``Measure.of_rows`` says."""
         del state
         own = (inputs, gradients)[self.side]
         total = own.rows.sums(own.weights, own.bias, precision)

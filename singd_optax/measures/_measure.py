@@ -15,18 +15,21 @@ from singd_optax.structures import Precision, StructuredMatrix
 
 
 class RowsOfSide(NamedTuple):
-    """The rows of one side of one call, and how they count.
+    """The rows of one side of one call of a layer, and how they count.
+
+    Rows are in the format [batch, shared, features], with positions (tokens, pixels) that share the
+    kernel on the second axis.
 
     Attributes:
-      rows: Of the inputs, or of the output gradients.
-      weights: (batch, shared), or None for ones.
+      rows: The rows of the inputs, or of the output gradients.
+      weights: How much each row counts, (batch, shared), or None for ones.
       bias: Whether a row has a last entry that is 1.
-      scale: What a sum of their squares is multiplied with: 1 over their number for inputs, what
-        undoes the average of the loss for gradients.
-      scale_of_sums: What their sum is multiplied with: likewise for inputs, 1 for gradients, which
-        are those of an average already.
+      scale: What a sum of squares of rows is multiplied with: 1 over their number for inputs; what
+        undoes the average of the loss for gradients, and makes up for positions left out.
+      scale_of_sums: What a sum of rows is multiplied with: 1 over their number for inputs; for
+        gradients, which are those of an average already, 1, or more where positions are left out.
       scale_of_pairs: What a sum of squares of inputs times squares of gradients is multiplied
-        with: that of gradients, on both sides.
+        with: the ``scale`` of gradients, on both sides.
     """
 
     rows: Rows
@@ -38,9 +41,10 @@ class RowsOfSide(NamedTuple):
 
 
 class Measure(abc.ABC):
-    """What a rule wants to know of a layer; a frozen, hashable dataclass without arrays.
+    """What a rule wants to know of a layer: something formed of its inputs and output gradients.
 
-    Values add up over the calls of a layer, over micro-batches and over shards.
+    Sub-classes are frozen, hashable dataclasses without arrays. Values add up over the calls of a
+    layer, over micro-batches and over shards.
     """
 
     @property
@@ -58,13 +62,19 @@ class Measure(abc.ABC):
         """The fields of the rule's state that ``of_rows`` needs."""
 
     def whitening(self, state: PyTree) -> Sequence[StructuredMatrix]:
-        """K and C of a rule's state, if they whiten; on a mesh they may do so later."""
+        """The factors K and C of a rule's state, if they whiten the rows; else nothing.
+
+        On a mesh they may do so later, at the refresh.
+
+        Args:
+          state: The state of one layer, a NamedTuple.
+        """
         del state
         return ()
 
     @abc.abstractmethod
     def zeros(self, view: MatrixView) -> PyTree:
-        """Zeros, of the form of the value."""
+        """Zeros of the form that the value has for this layer: shapes, structures and dtypes."""
 
     @abc.abstractmethod
     def of_rows(
@@ -79,27 +89,37 @@ class Measure(abc.ABC):
 
         Args:
           view: The layer.
-          inputs: On the side of K.
-          gradients: On the side of C.
-          state: The arrays of ``fields``.
-          precision: Of the products.
+          inputs: The rows on the side of K.
+          gradients: The rows on the side of C.
+          state: What ``fields`` names of the rule's state, by field.
+          precision: The precision of the products, as ``jax.numpy.einsum`` takes it.
         """
 
 
 @flax.struct.dataclass
 class Measured:
-    """The value of a measure, which says whose it is."""
+    """The value of a measure, together with the measure.
+
+    Attributes:
+      value: What was measured, of the form of ``measure.zeros``.
+      measure: The measure whose value it is.
+    """
 
     value: PyTree
     measure: Measure = flax.struct.field(pytree_node=False)
 
     def scaled(self, inputs: ArrayLike, gradients: ArrayLike) -> "Measured":
-        """The value where squares of inputs, and of gradients, are this many times larger."""
+        """The value in other units.
+
+        Args:
+          inputs: How many times larger the squares of inputs are.
+          gradients: How many times larger the squares of output gradients are.
+        """
         a, g = self.measure.degrees
         return self.times(_power(inputs, a) * _power(gradients, g))
 
     def times(self, factor: ArrayLike) -> "Measured":
-        """The value, multiplied."""
+        """The value, multiplied with a number."""
         return Measured(jax.tree.map(lambda leaf: leaf * factor, self.value), self.measure)
 
 
@@ -115,8 +135,8 @@ def carried_fields(
 
     Args:
       view: The layer.
-      measures: Of the rule.
-      state: Of the layer.
+      measures: The measures of the rule.
+      state: What the rule keeps of the layer, a NamedTuple.
     """
     return {
         name: getattr(state, name)

@@ -21,13 +21,16 @@ from singd_optax.structures import (
 
 @dataclasses.dataclass(frozen=True)
 class Moments(Measure):
-    """Π(Kᵀ U K) and Π(Cᵀ G C), or Π(U) and Π(G): ``H_K`` and ``H_C`` of the statistics.
+    """The second moments Π(Kᵀ U K) and Π(Cᵀ G C), or Π(U) and Π(G), of a layer.
+
+    They are ``H_K`` and ``H_C`` of its statistics. U is the second moment of the inputs, G that of
+    the output gradients; Π projects onto the structures of the factors K and C.
 
     Attributes:
       whitened_by: The fields of the rule's state that are K and C, or None for plain moments.
-      structures: What the two sides are projected onto, None for the layer's own structures;
-        ``Identity()`` turns a side off, so that its rows are not multiplied with each other. For
-        plain moments only.
+      structures: The structures that the two sides are projected onto, None for the layer's own;
+        ``Identity()`` turns a side off, so that its rows are not multiplied with each other. This
+        is for plain moments only.
 
     >>> from singd_optax.structures import Identity
     >>> Moments(whitened_by=("K", "C")).fields
@@ -40,20 +43,20 @@ class Moments(Measure):
 
     @property
     def degrees(self) -> tuple[int, int]:
-        """Of both sides; statistics scale each by its own."""
+        """The powers of both sides, 2 and 2; statistics scale each moment by its own side's."""
         return 2, 2
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """K and C, if they whiten."""
+        """The fields of the rule's state that are K and C, if they whiten."""
         return self.whitened_by or ()
 
     def whitening(self, state: PyTree) -> Sequence[StructuredMatrix]:
-        """K and C."""
+        """The factors K and C of a rule's state, if they whiten the rows; else nothing."""
         return [getattr(state, name) for name in self.fields]
 
     def zeros(self, view: MatrixView) -> tuple[StructuredMatrix, StructuredMatrix]:
-        """Zero matrices in the structures of the layer."""
+        """Zero matrices in the structures of the two moments, (*stack, dim, dim) each."""
         K, C = (
             structure.zeros(dim, view.statistics_dtype, view.stack_shape)
             for structure, dim in zip(self.structures_of(view), view.dims, strict=True)
@@ -61,7 +64,7 @@ class Moments(Measure):
         return K, C
 
     def structures_of(self, view: MatrixView) -> tuple[Structure, Structure]:
-        """Those of the values of a layer."""
+        """The structures of the two moments of a layer."""
         K, C = (own or given for own, given in zip(self.structures, view.structures, strict=True))
         return K, C
 
@@ -73,7 +76,7 @@ class Moments(Measure):
         state: Mapping[str, StructuredMatrix | jax.Array],
         precision: Precision,
     ) -> tuple[tuple[StructuredMatrix, jax.Array], tuple[StructuredMatrix, jax.Array]]:
-        """(H_K, mean_U) and (H_C, mean_G): the traces fall out of the same rows."""
+        """The moments of one call, with their traces: (H_K, mean_U) and (H_C, mean_G)."""
         sides = []
         dtype = view.statistics_dtype
         for index, side in enumerate((inputs, gradients)):
@@ -98,7 +101,7 @@ NO_MOMENTS = Moments(structures=(Identity(), Identity()))
 
 
 def moments_of(measures: tuple[Measure, ...]) -> Moments:
-    """The moments among these, or plain ones, which statistics always have."""
+    """The ``Moments`` among these measures, or plain ones, which statistics always have."""
     return next((one for one in measures if isinstance(one, Moments)), PLAIN)
 
 

@@ -14,14 +14,15 @@ from singd_optax.structures import Diagonal, Precision, Projection, StructuredMa
 
 @dataclasses.dataclass(frozen=True)
 class Sketch(Measure):
-    """U Ω of inputs, or G Ω of output gradients, for fixed random columns Ω.
+    """A second moment times a few fixed random columns Ω: U Ω of inputs, or G Ω of gradients.
 
-    Averages of sketches are sketches of averages, and no array of dim x dim is ever formed. A side
-    whose structure is diagonal has its diagonal instead, which is smaller.
+    U is the second moment of a layer's inputs, G that of its output gradients. Averages of sketches
+    are sketches of averages, and no array of dim x dim is ever formed. A side whose structure is
+    diagonal has its diagonal instead, which is smaller.
 
     Attributes:
-      side: 0 for inputs, 1 for output gradients.
-      rank: How many columns Ω has, at most the side's dim.
+      side: Which second moment is sketched: 0 for that of inputs, 1 for that of output gradients.
+      rank: The number of columns of Ω; the side's dim, where this is smaller.
     """
 
     side: Literal[0, 1]
@@ -29,23 +30,23 @@ class Sketch(Measure):
 
     @property
     def degrees(self) -> tuple[int, int]:
-        """2 on its side."""
+        """The powers of inputs and of output gradients in the value: 2 on its side."""
         return (0, 2) if self.side else (2, 0)
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """None."""
+        """No fields, as nothing of the rule's state is needed."""
         return ()
 
     def columns(self, view: MatrixView) -> jax.Array:
-        """Ω of a layer, (dim, rank), orthonormal, always the same."""
+        """The columns Ω of a layer, (dim, rank), orthonormal, and always the same."""
         dim = view.dims[self.side]
         shape = dim, min(self.rank, dim)
         normal = jax.random.normal(jax.random.key(self.side), shape, view.statistics_dtype)
         return jnp.linalg.qr(normal)[0]
 
     def zeros(self, view: MatrixView) -> jax.Array | StructuredMatrix:
-        """(*stack, dim, rank), or a diagonal matrix."""
+        """Zeros of the form of the value: (*stack, dim, rank), or a diagonal matrix."""
         dim, dtype = view.dims[self.side], view.statistics_dtype
         if view.structures[self.side] == Diagonal():
             return Diagonal().zeros(dim, dtype, view.stack_shape)
@@ -59,7 +60,7 @@ class Sketch(Measure):
         state: Mapping[str, StructuredMatrix | jax.Array],
         precision: Precision,
     ) -> jax.Array | StructuredMatrix:
-        """As ``Measure`` says."""
+        """The value of one call of one layer, as ``Measure.of_rows`` says."""
         del state
         own, dtype = (inputs, gradients)[self.side], view.statistics_dtype
         if view.structures[self.side] == Diagonal():

@@ -16,14 +16,16 @@ from singd_optax.structures import Precision, StructuredMatrix
 class Squares(Measure):
     """The mean over examples of (Q_Kᵀ a gᵀ Q_C)², entry by entry: a diagonal of the Fisher.
 
-    In units in which it is the product of the eigenvalues of both second moments where inputs and
-    gradients are independent. Positions of an example count as examples of their own, as in
-    ``kfac_approx="expand"``, or were collapsed before, as in ``"reduce"``.
+    With inputs a and output gradients g, it is in units in which it is the product of the
+    eigenvalues of both second moments where inputs and gradients are independent. Positions
+    (tokens, pixels) of an example count as examples of their own, as in ``kfac_approx="expand"``,
+    or were collapsed before, as in ``"reduce"``.
 
     Attributes:
       basis: The fields of the rule's state that are Q_K and Q_C, or None for I.
-      exact: Whether the positions of each example are added up before they are squared, for
-        ``"expand"`` alone: as dear as the gradient, and a part of the examples after the other.
+      exact: Whether the positions of each example are added up before they are squared, which is
+        legal for ``"expand"`` alone. It costs as much as the gradient, and is done for one part of
+        the examples after the other.
 
     >>> Squares(("K", "C")).degrees
     (2, 2)
@@ -34,19 +36,19 @@ class Squares(Measure):
 
     @property
     def degrees(self) -> tuple[int, int]:
-        """2 on both sides."""
+        """The powers of inputs and of output gradients in the value: 2 on both sides."""
         return 2, 2
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The basis."""
+        """The fields of the rule's state that are the basis."""
         return self.basis or ()
 
     def zeros(self, view: MatrixView) -> jax.Array:
-        """(*stack, rows, columns).
+        """Zeros of the form of the value, (*stack, rows, columns).
 
         Raises:
-          ValueError: Exact squares of positions that are collapsed first.
+          ValueError: Exact squares are wanted of positions that are collapsed first.
         """
         if self.exact and getattr(view, "kfac_approx", "expand") == "reduce":
             raise ValueError(
@@ -64,7 +66,7 @@ class Squares(Measure):
         state: Mapping[str, StructuredMatrix | jax.Array],
         precision: Precision,
     ) -> jax.Array:
-        """As ``Measure`` says."""
+        """The value of one call of one layer, as ``Measure.of_rows`` says."""
         K, C = (state[name] for name in self.basis) if self.basis else (None, None)
         assert not isinstance(K, jax.Array)
         assert not isinstance(C, jax.Array)

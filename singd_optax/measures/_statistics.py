@@ -35,20 +35,21 @@ class Statistics(NamedTuple):
     ``rows``, which add up in ``training.microbatch``, ``MultiSteps`` and ``pmean_curvature``.
 
     Attributes:
-      H_K: Π(Kᵀ U K), with U the second moment of the layer's inputs; Π(U) for a rule whose measure
-        is plain ``Moments()``.
-      H_C: Π(Cᵀ G C), with G the second moment of the gradients of its outputs; or Π(G).
-      mean_U: Tr U / fan_in.
-      mean_G: Tr G / fan_out.
-      transposed: Of a kernel that the model also uses as its transpose (tied embeddings): the
-        same of those uses, in which the output gradients are on the side of K, and the inputs on
-        the side of C. None for all others.
-      measured_at: How many updates the state had that it was measured with, int32: statistics of
-        another step than the one whose gradients they come with are seen by it. None while they
-        are being formed.
+      H_K: Π(Kᵀ U K), with U the second moment of the layer's inputs, a structured matrix (*stack,
+        fan_in, fan_in); Π(U) for a rule whose measure is plain ``Moments()``.
+      H_C: Π(Cᵀ G C), with G the second moment of the gradients of its outputs, a structured matrix
+        (*stack, fan_out, fan_out); or Π(G).
+      mean_U: Tr U / fan_in, (*stack,).
+      mean_G: Tr G / fan_out, (*stack,).
+      transposed: For a kernel that the model also uses as its transpose (tied embeddings), the
+        statistics of those uses, in which the output gradients are on the side of K, and the
+        inputs on the side of C. None for all other kernels.
+      measured_at: How many updates the optimizer state had that this was measured with, int32: by
+        it statistics of another step than that of their gradients are seen. None while they are
+        being formed.
       others: The values of the rule's measures beside moments.
-      rows: How many rows the moments are of: those at hand, each as often as it counts. Of calls,
-        micro-batches and shards they add up.
+      rows: The number of rows that the moments are of, (*stack,): those at hand, each as often as
+        it counts. The numbers of calls, micro-batches and shards add up.
     """
 
     H_K: StructuredMatrix
@@ -66,7 +67,7 @@ class Statistics(NamedTuple):
 
         Args:
           view: The layer.
-          measures: Of the rule.
+          measures: The measures of the rule.
         """
         H_K, H_C = moments_of(measures).zeros(view)
         others = tuple(
@@ -82,12 +83,17 @@ class Statistics(NamedTuple):
         """The value of one of the rule's measures beside moments.
 
         Args:
-          measure: As the rule says it.
+          measure: The measure, equal to that of the rule.
         """
         return next(other.value for other in self.others if other.measure == measure)
 
     def scaled(self, *, inputs: ArrayLike = 1, gradients: ArrayLike = 1) -> "Statistics":
-        """The statistics in other units: squares of inputs, or of gradients, times a number."""
+        """The statistics in other units.
+
+        Args:
+          inputs: How many times larger the squares of inputs are.
+          gradients: How many times larger the squares of output gradients are.
+        """
         return self._replace(
             H_K=self.H_K * inputs,
             H_C=self.H_C * gradients,
@@ -102,7 +108,7 @@ class Statistics(NamedTuple):
         """The statistics where inputs were counted several times, and what has gradients was not.
 
         Args:
-          inputs: One over how often.
+          inputs: One over the number of times that inputs were counted.
         """
         return self._replace(
             H_K=self.H_K * inputs,
@@ -120,7 +126,7 @@ class Statistics(NamedTuple):
         )
 
     def merged(self) -> "Statistics":
-        """The statistics of both uses of a tied kernel as one.
+        """The statistics of both uses of a kernel that is also used as its transpose, as one.
 
         Inputs and output gradients have different units, and each side gets some of both: so each
         use is first scaled to (s U) ⊗ (G / s), which is the same curvature, with s such that
@@ -149,9 +155,9 @@ def is_stale(statistics: Statistics, count: jax.Array) -> jax.Array:
     """Whether statistics were measured before the update with this count.
 
     Args:
-      statistics: Of a layer; without a count, or with one that is no count any more (a mean of
-        several), they are never stale.
-      count: Of the state that they are used with.
+      statistics: The statistics of a layer; without a count, or with one that is no count any more
+        (a mean of several), they are never stale.
+      count: The number of updates made before, of the state that they are used with, int32.
 
     >>> from singd_optax.layers import find_matrices
     >>> spec = find_matrices({"w": jnp.ones((2, 2))}, structures="diagonal")["w"]
@@ -172,14 +178,15 @@ def by_origin(
     gradients: object,
     rows: object,
 ) -> Statistics:
-    """Statistics with one thing for all that is made of inputs, another for that of gradients.
+    """Statistics that say of each field of what it is made: of inputs, or of output gradients.
 
     Args:
-      view: The layer; if it is tied, its transposed use has inputs and gradients exchanged.
-      measures: Of the rule.
-      inputs: For U.
-      gradients: For G, and for what has both.
-      rows: For the number of rows.
+      view: The layer; if its kernel is also used as its transpose, inputs and gradients are
+        exchanged in the statistics of that use.
+      measures: The measures of the rule.
+      inputs: What to put where inputs alone are measured: ``H_K``, ``mean_U``, ...
+      gradients: What to put where gradients are: ``H_C``, ``mean_G``, and what has both.
+      rows: What to put for the number of rows.
 
     Returns:
       A prefix of the layer's statistics.

@@ -96,28 +96,30 @@ def adafisher(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -173,38 +175,43 @@ def caspr(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -269,28 +276,30 @@ def ekfac(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -340,28 +349,30 @@ def eva(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -411,28 +422,30 @@ def eva_f(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -491,28 +504,30 @@ def foof(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -579,28 +594,30 @@ def ikfac(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -676,28 +693,30 @@ def ingd(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -757,38 +776,43 @@ def inverse_free_kl_shampoo(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -872,38 +896,43 @@ def inverse_free_shampoo(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -973,28 +1002,30 @@ def kfac(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -1053,38 +1084,43 @@ def kl_shampoo(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -1148,38 +1184,43 @@ def kl_soap(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -1243,28 +1284,30 @@ def kpsvd(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -1318,28 +1361,30 @@ def mkor(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -1400,38 +1445,43 @@ def normuon(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -1490,38 +1540,43 @@ def optimizer(
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       **options: Those of ``scale_by_rule``, by name:
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad`` if the rule
@@ -1590,38 +1645,43 @@ def psgd_kron(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -1695,28 +1755,30 @@ def rs_kfac(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -1764,28 +1826,30 @@ def scale_by_adafisher(
       normalized: Whether each side's diagonal is brought to [0, 1]; if not, the method is KFAC
         with diagonal factors, and the damping better relative.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -1840,38 +1904,43 @@ def scale_by_caspr(
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -1943,28 +2012,30 @@ def scale_by_ekfac(
       basis_every: At least this many steps from one decomposition to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -2026,28 +2097,30 @@ def scale_by_eva(
         that the scale of loss and activations drops out.
       factor_learning_rate: b1, the weight of a new mean in the averages, in (0, 1], or a schedule.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -2095,28 +2168,30 @@ def scale_by_eva_f(
         that the scale of loss and activations drops out.
       factor_learning_rate: b1, the weight of a new mean in the averages, in (0, 1], or a schedule.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -2174,28 +2249,30 @@ def scale_by_foof(
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -2260,28 +2337,30 @@ def scale_by_ikfac(
         identity that fit the first statistics. None is "statistics" with a spectral step norm,
         else "identity".
       precision: Of all other products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -2335,38 +2414,43 @@ def scale_by_inverse_free_kl_shampoo(
       clip_rms: The largest root mean square of directions, > 0, or None: while factors are learnt,
         they may be far larger than 1.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -2454,38 +2538,43 @@ def scale_by_inverse_free_shampoo(
       factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
         the size of the first gradient, so that nothing has to be learnt but shape.
       precision: Of all other products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -2559,28 +2648,30 @@ def scale_by_kfac(
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -2636,38 +2727,43 @@ def scale_by_kl_shampoo(
       clip_rms: The largest root mean square of directions, > 0, or None. Directions of gradients
         that are like the last ones have about 1, those of their averages less.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -2730,38 +2826,43 @@ def scale_by_kl_soap(
         that are like the last ones have about 1, those of their averages less.
       adam_eps: ε >= 0, or a schedule.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -2828,28 +2929,30 @@ def scale_by_kpsvd(
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -2902,28 +3005,30 @@ def scale_by_mkor(
       stabilizer: 1 - ζ, in (0, 1]: how far an inverse that is too large is drawn back to I; more
         than b1, or it grows faster than it is drawn back.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -2980,38 +3085,43 @@ def scale_by_normuon(
       steps: How many steps of it; None for what it has.
       iteration_dtype: In which it runs: None for that of statistics, "float32" or "bfloat16".
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -3076,38 +3186,43 @@ def scale_by_psgd_kron(
       clip_rms: The largest root mean square of directions, > 0, or None: while P is learnt, they
         may be far larger than 1.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -3183,28 +3298,30 @@ def scale_by_rs_kfac(
       inverse_every: At least this many steps from one decomposition to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -3259,38 +3376,43 @@ def scale_by_shampoo(
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -3384,28 +3506,30 @@ def scale_by_singd(
         an inverse-free ``TKFAC``, in every structure; where inputs and gradients are independent
         the two are the same.
       precision: Of all other products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -3485,28 +3609,30 @@ def scale_by_skfac(
       inverse_every: At least this many steps from one decomposition to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -3556,38 +3682,43 @@ def scale_by_sm3(
         steps get smaller and smaller.
       eps: ε >= 0, or a schedule.
       precision: Of the products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -3651,38 +3782,43 @@ def scale_by_soap(
       second_moment: "full", or "factored": V as the product of the means of its rows and columns,
         which takes the memory of a vector.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -3738,38 +3874,43 @@ def scale_by_splus(
       b2: Decay of L and R, in [0, 1), or a schedule.
       basis_method: "eigh", eigenvectors, or "qr", one step of orthogonal iteration a refresh.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -3840,28 +3981,30 @@ def scale_by_tekfac(
       basis_every: At least this many steps from one decomposition to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -3923,28 +4066,30 @@ def scale_by_tkfac(
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -4008,38 +4153,43 @@ def shampoo(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -4136,28 +4286,30 @@ def singd(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -4246,28 +4398,30 @@ def skfac(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -4322,38 +4476,43 @@ def sm3(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -4414,38 +4573,43 @@ def soap(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -4516,38 +4680,43 @@ def splus(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation, used as ``optax.adamw`` is.
@@ -4612,28 +4781,30 @@ def tekfac(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -4697,28 +4868,30 @@ def tkfac(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.

@@ -17,10 +17,14 @@ def partition_of_names(
     """The partition of an array whose axes have these names.
 
     Args:
-      names: Of its axes, None for one that is not split.
-      sizes: Name of a mesh axis -> its size.
-      rules: For each axis the first rule of its name counts whose mesh axes are not taken yet; None
-        if the names are those of mesh axes.
+      names: The names of the array's axes, None for one that is not split.
+      sizes: A dict from the name of a mesh axis to its size.
+      rules: Pairs of a logical name and a mesh axis, a tuple of several, or None; for each axis the
+        first rule of its name counts whose mesh axes are not taken yet. None if the names are those
+        of mesh axes.
+
+    Returns:
+      The partition.
 
     Raises:
       ValueError: A name is in no rule, or a rule names an axis that the mesh has not.
@@ -47,7 +51,7 @@ def _split_of_name(
         candidates = [axes for rule, axes in rules if rule == name]
     if not candidates:
         raise ValueError(
-            f"The axis name {name!r} of a parameter is in no rule; there are rules for "
+            f"The axis name {name!r} of a parameter is in no rule, there are only rules for "
             f"{sorted({rule for rule, _ in rules or ()})}. Add ({name!r}, None) if it is not split."
         )
     for axes in candidates:

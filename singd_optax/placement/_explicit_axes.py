@@ -31,7 +31,10 @@ def explicit_axes() -> tuple[str, ...]:
 
 
 def partitions_of(tree: object) -> ExplicitPartitions:
-    """How the arrays of a tree are split over the Explicit axes of the mesh that is set."""
+    """How the arrays of a tree are split over the Explicit axes of the mesh that is set.
+
+    With Auto axes, or without a mesh, there is nothing to say.
+    """
     leaves, treedef = jax.tree.flatten(tree)
     if not explicit_axes():
         return ExplicitPartitions(None, None)
@@ -41,16 +44,19 @@ def partitions_of(tree: object) -> ExplicitPartitions:
 def laid_out_like(
     function: Callable[..., Tree], like: ExplicitPartitions, *arguments: object
 ) -> Tree:
-    """``function(*arguments)``, with results that are split as other arrays are.
+    """Call a function whose results are to be split over the mesh as other arrays are.
 
     With Auto axes, or without a mesh, this is a call. With Explicit axes the types of arrays say
     how they are split, and every product over a split axis would have to say so too: inside, axes
     are Auto.
 
     Args:
-      function: Of arrays.
-      like: How the results are to be split.
-      *arguments: Of the function.
+      function: A function of arrays.
+      like: How the results are to be split, from ``partitions_of``.
+      *arguments: The arguments of the function.
+
+    Returns:
+      What the function returns.
     """
     if like.leaves is None or like.treedef is None:
         return function(*arguments)
@@ -61,7 +67,10 @@ def laid_out_like(
 
 
 def gathered(tree: Tree) -> Tree:
-    """The tree, whole on each device: Explicit axes allow no scan over an axis that is split."""
+    """The tree with its arrays whole on each device of a mesh with Explicit axes.
+
+    These allow no scan over an axis that is split.
+    """
     if not explicit_axes():
         return tree
     return jax.tree.map(lambda leaf: jax.sharding.reshard(leaf, PartitionSpec()), tree)

@@ -59,9 +59,9 @@ class MeshPartitions:
         """The split of gradients (*stack, dim, n) beside a factor of size dim.
 
         Args:
-          shape: Of the gradients.
+          shape: The shape of the gradients.
           is_split: Whether the factor's rows are split.
-          side: Of the factor.
+          side: The side of the factor.
         """
         rows = fitting(shape[-2], self.rows[side] if is_split else (), self.mesh.shape)
         columns = tuple(axis for axis in self.spare if axis not in rows)

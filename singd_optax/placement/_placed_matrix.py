@@ -24,29 +24,29 @@ class PlacedMatrix(StructuredMatrix):
 
     @property
     def structure(self) -> Structure:
-        """Of the matrix."""
+        """The structure of the matrix."""
         return self.matrix.structure
 
     @property
     def dim(self) -> int:
-        """Of the matrix."""
+        """The number of rows of the matrix."""
         return self.matrix.dim
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """Of the matrix."""
+        """The leading batch axes of the matrix."""
         return self.matrix.batch_shape
 
     def to_dense(self) -> jax.Array:
-        """Of the matrix."""
+        """The entries of the matrix, (..., dim, dim)."""
         return self.matrix.to_dense()
 
     def matmul(self, x: jax.Array, *, precision: Precision = "highest") -> jax.Array:
-        """A X."""
+        """The product A X with gradients X of shape (..., dim, n)."""
         return self._beside(self._at_hand().matmul(self._beside(x), precision=precision))
 
     def transpose_matmul(self, x: jax.Array, *, precision: Precision = "highest") -> jax.Array:
-        """Aᵀ X."""
+        """The product Aᵀ X with gradients X of shape (..., dim, n)."""
         return self._beside(self._at_hand().transpose_matmul(self._beside(x), precision=precision))
 
     @property

@@ -16,13 +16,14 @@ Tree = TypeVar("Tree")
 class Placement:
     """Where the arrays of one layer are, and how its gradients get to its factors.
 
-    Static and hashable. What is written here is what one device needs: nothing moves. All methods
-    take traced arrays; a tree is a NamedTuple (or one part of it), with ``sides`` that say to which
-    side each of its fields belongs.
+    It is static and hashable. What is written here is what one device needs: nothing moves. All
+    methods take traced arrays; a tree is a NamedTuple (or one part of it), with ``sides`` that say
+    to which side each of its fields belongs: 0 for K (inputs, rows), 1 for C (outputs, columns),
+    None for neither.
     """
 
     def constrained(self, tree: Tree, sides: Sides) -> Tree:
-        """A layer's factors, memory or statistics (stack first), where they are kept."""
+        """A layer's factors, state or statistics (axes of a stack first), where they are kept."""
         del sides
         return tree
 
@@ -36,7 +37,7 @@ class Placement:
         return arrays
 
     def placed(self, tree: Tree, sides: Sides) -> Tree:
-        """The tree with matrices whose products with gradients say where they are computed."""
+        """The state with matrices whose products with gradients say where they are computed."""
         del sides
         return tree
 
@@ -44,15 +45,21 @@ class Placement:
         """The gradient matrix, from where its parameter is to where K is applied.
 
         Args:
-          gradient: (*stack, rows, columns).
+          gradient: The gradient matrix, (*stack, rows, columns).
           placed: What ``placed`` returned.
-          sides: Of its fields.
+          sides: The sides of its fields.
         """
         del placed, sides
         return gradient
 
     def gradient_from_factors(self, gradient: jax.Array, placed: object, sides: Sides) -> jax.Array:
-        """The preconditioned gradient, from where C was applied to where its parameter is."""
+        """The preconditioned gradient, from where C was applied to where its parameter is.
+
+        Args:
+          gradient: The preconditioned matrix, (*stack, rows, columns).
+          placed: What ``placed`` returned.
+          sides: The sides of its fields.
+        """
         del placed, sides
         return gradient
 
@@ -60,15 +67,15 @@ class Placement:
         """A matrix (*stack, m, n) that all devices work on, each with a part of one axis.
 
         Args:
-          matrix: As large as the layer's, or smaller.
-          axis: -1 or -2.
+          matrix: The matrix, as large as the layer's, or smaller.
+          axis: The axis that is divided, -1 or -2.
         """
         del axis
         return matrix
 
     @property
     def device_count(self) -> int:
-        """How many devices there are to deal work to."""
+        """The number of devices that there are to deal work to."""
         return 1
 
     def dealt(self, batch: jax.Array) -> jax.Array:
@@ -77,7 +84,7 @@ class Placement:
         What is done to each matrix of it, a decomposition for one, is then done on one device.
 
         Args:
-          batch: (device_count, ...).
+          batch: The batch, (device_count, ...).
         """
         return batch
 
@@ -85,7 +92,7 @@ class Placement:
         """Whether statistics stay plain where they are formed, and are whitened at the refresh.
 
         Args:
-          factors: K and C; empty for a method that does not whiten.
+          factors: The factors K and C; empty for a method that does not whiten.
         """
         del factors
         return False
@@ -100,10 +107,10 @@ class Placement:
         """Statistics as they are wanted, whether they were whitened where they were formed or not.
 
         Args:
-          statistics: Of one layer, in its factors' structures.
-          sides: Of their fields.
-          factors: K and C; empty for a method that does not whiten.
-          precision: Of the products.
+          statistics: The statistics of one layer, in its factors' structures.
+          sides: The sides of their fields.
+          factors: The factors K and C; empty for a method that does not whiten.
+          precision: The precision of the products, as ``jax.numpy.einsum`` takes it.
         """
         del sides, factors, precision
         return statistics
@@ -112,9 +119,9 @@ class Placement:
         """The sharding of each array (or shape) of what ``constrained`` takes.
 
         Args:
-          tree: Of arrays or shapes.
-          sides: Of its fields.
-          mesh: The devices.
+          tree: A layer's factors, state or statistics, of arrays or shapes.
+          sides: The sides of its fields.
+          mesh: The mesh of devices.
 
         Returns:
           The same tree, of ``NamedSharding``.
@@ -128,4 +135,4 @@ class Placement:
 
 @dataclasses.dataclass(frozen=True)
 class OneDevice(Placement):
-    """Nothing is split by us: one device, or a mesh on which the compiler is left to choose."""
+    """The placement that splits nothing: one device, or a mesh where the compiler may choose."""

@@ -19,9 +19,9 @@ def steps(
     """The shortest way over partitions that divide the array; ends with ``goal``.
 
     Args:
-      shape: Of the array.
+      shape: The shape of the array.
       start: For each axis of the array the mesh axes that it is split over, major first.
-      goal: Likewise.
+      goal: The split that is wanted.
       sizes: (Mesh axis, size).
 
     >>> steps((12, 64, 64), ((), ("a", "b"), ()), (("a",), ("b",), ()), (("a", 4), ("b", 4)))

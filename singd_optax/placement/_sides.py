@@ -20,9 +20,9 @@ def at_sides(function: Callable[[Any, Side], Any], tree: Tree, sides: Sides) -> 
     """The tree with ``function(part, side)`` for each of its parts.
 
     Args:
-      function: Of a part (a matrix, an array, or a tree of these) and its side.
+      function: A function of a part (a matrix, an array, or a tree of these) and its side.
       tree: A NamedTuple, or one part; parts that are None stay None.
-      sides: Of every field of it.
+      sides: The side of every field of it.
 
     Raises:
       KeyError: A field has no side.

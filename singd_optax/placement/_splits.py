@@ -36,8 +36,8 @@ def fitted(shape: Sequence[int], wanted: Sequence[MeshAxes], sizes: Mapping[str,
     """The split of an array of this shape that is wanted, without mesh axes that do not divide it.
 
     Args:
-      shape: Of the array.
-      wanted: For its first axes; the others stay whole.
+      shape: The shape of the array.
+      wanted: The mesh axes for each of its first axes; the others stay whole.
       sizes: Name of a mesh axis -> its size.
     """
     padded = [*wanted[: len(shape)], *[()] * (len(shape) - len(wanted))]
@@ -50,7 +50,7 @@ def fitting(
     """Those of the mesh axes that divide a size, in all the most devices.
 
     Args:
-      size: Of the array's axis.
+      size: The size of the array's axis.
       axes: Candidates, in order.
       sizes: Name of a mesh axis -> its size.
       avoid: Names that are taken only for more devices.

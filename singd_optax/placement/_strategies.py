@@ -15,9 +15,10 @@ class ParameterAxes(NamedTuple):
     """Which axes of a parameter make what of its matrix, in the order of the matrix.
 
     Attributes:
-      stack: Those that run over separate matrices; None for one that is made of a part of an axis.
-      rows: Those that are merged to rows (inputs).
-      columns: Those that are merged to columns (outputs).
+      stack: The axes that run over separate matrices; None for one that is made of a part of an
+        axis.
+      rows: The axes that are merged to rows (inputs).
+      columns: The axes that are merged to columns (outputs).
     """
 
     stack: tuple[int | None, ...]
@@ -30,15 +31,15 @@ class Placeable(Protocol):
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Path -> shape, first of the parameter that is the matrix, then of one more row."""
+        """A dict from path to shape, first of the parameter that is the matrix, then of a bias."""
 
     @property
     def axes(self) -> ParameterAxes:
-        """Of the first parameter."""
+        """Which axes of the first parameter make what of the matrix."""
 
     @property
     def stack_shape(self) -> tuple[int, ...]:
-        """Sizes of the axes of the stack."""
+        """The sizes of the axes of the stack; ``()`` for one matrix."""
 
 
 def placement_on_mesh(
@@ -48,8 +49,10 @@ def placement_on_mesh(
 
     Args:
       view: The layer, or the parameter.
-      shardings: Of its parameters, by path, in the order of ``view.shapes``, all on one mesh.
-      strategy: What to do with mesh axes that do not divide the stack.
+      shardings: The shardings of its parameters, by path, in the order of ``view.shapes``, all on
+        one mesh.
+      strategy: What to do with mesh axes that do not divide the stack: "rows", "layers" or
+        "follow".
     """
     (path, shape), *more_rows = view.shapes.items()
     full = shardings[path].mesh

@@ -17,14 +17,15 @@ from singd_optax.structures._numerics import HIGHEST, Precision
 class Auto(Structure):
     """A choice by size: dense for dim <= ``max_dense_dim``, else another structure.
 
-    A dense factor costs d² numbers and O(d³) a refresh, which is little for small dims and too
-    much for the fan-in of a wide layer or for a vocabulary. The choice is made for each factor
+    A dense factor of d rows costs d² numbers, and O(d³) operations each time that it is refreshed
+    (made anew), which is little for small dims and too much for the fan-in of a wide layer or for a
+    vocabulary. The choice is made for each factor
     when its size is known: ``find_layers`` shows, and layers hold, what was chosen. The row of a
     bias does not count: a layer of 1024 inputs has a dense factor with a bias, as without one.
 
     Attributes:
-      max_dense_dim: The largest dim with a dense factor, a bias's row not counted.
-      otherwise: The structure for larger dims.
+      max_dense_dim: The largest number of rows of a dense factor, the row of a bias not counted.
+      otherwise: The structure for larger dims, by default ``BlockDiagonal(256)``.
 
     Raises:
       TypeError: ``max_dense_dim`` is not an int, or ``otherwise`` not a structure.
@@ -43,12 +44,13 @@ class Auto(Structure):
         check_size("max_dense_dim", self.max_dense_dim)
         if not isinstance(self.otherwise, Structure):
             raise TypeError(
-                "`otherwise` must be a singd_optax.structures.Structure, as BlockDiagonal(256), "
-                f"got {self.otherwise!r} of type {type(self.otherwise).__name__}."
+                "`otherwise` must be a singd_optax.structures.Structure, such as "
+                f"BlockDiagonal(256), got {self.otherwise!r} of type "
+                f"{type(self.otherwise).__name__}."
             )
 
     def resolve(self, dim: int, *, bias: bool = False) -> Structure:
-        """``Dense()``, or ``otherwise``."""
+        """``Dense()`` for a factor of at most ``max_dense_dim`` rows, else ``otherwise``."""
         if dim - bias <= self.max_dense_dim:
             return Dense()
         return self.otherwise.resolve(dim, bias=bias)
@@ -70,5 +72,5 @@ class Auto(Structure):
         return self.resolve(symmetric.shape[-1]).project(symmetric)
 
     def project_gram(self, rows: jax.Array, *, precision: Precision = HIGHEST) -> StructuredMatrix:
-        """The gram in the structure chosen for the length of the rows."""
+        """The gram Π(rowsᵀ rows) of rows (..., n, dim), in the structure chosen for ``dim``."""
         return self.resolve(rows.shape[-1]).project_gram(rows, precision=precision)

@@ -14,11 +14,11 @@ from singd_optax.structures._spectral import power_iteration_bound
 
 
 class Structure(abc.ABC):
-    """A class of square matrices, closed under addition and multiplication.
+    """A set of square matrices, closed under addition and multiplication.
 
     A structure is a frozen, hashable description without arrays, such as ``Dense()``. Sub-classes
     are frozen dataclasses that validate their arguments and print as the call that makes them.
-    Every method takes leading batch axes, for layers that are stacked.
+    Every method takes leading batch axes (written ... in shapes), for layers that are stacked.
 
     A structure of your own needs ``project``, and a matrix class with ``structure`` and
     ``to_dense``. All else then works by dense arithmetic, which warns with a
@@ -79,9 +79,10 @@ class Structure(abc.ABC):
     def project_gram(
         self, rows: jax.Array, *, precision: Precision = HIGHEST
     ) -> "StructuredMatrix":
-        """Π(rowsᵀ rows) for rows (..., n, dim), without forming it unless this is dense.
+        """The gram Π(rowsᵀ rows) of rows (..., n, dim), projected onto this structure.
 
-        The sum over rows accumulates, and is returned, in float32 (float64 for float64 rows).
+        The matrix rowsᵀ rows itself is formed only where this structure is dense. The sum over
+        rows accumulates, and is returned, in float32 (float64 for float64 rows).
         """
         warn_dense(self, "project_gram")
         return self.project(contract("...ni,...nj->...ij", rows, rows, precision=precision))
@@ -89,7 +90,7 @@ class Structure(abc.ABC):
     def project_columns(
         self, columns: Columns, *, precision: Precision = HIGHEST
     ) -> "StructuredMatrix":
-        """``project_gram`` of rows that are formed on demand."""
+        """The gram Π(rowsᵀ rows), as ``project_gram``, of rows that are formed on demand."""
         return columns.accumulate(lambda rows: self.project_gram(rows, precision=precision))
 
     def from_dense(self, dense: jax.Array) -> "StructuredMatrix":
@@ -103,11 +104,12 @@ class Structure(abc.ABC):
         return read_entries(self.project(jnp.zeros_like(dense)), dense)
 
     def resolve(self, dim: int, *, bias: bool = False) -> "Structure":
-        """The structure that a factor of this size gets: itself, unless this is a choice.
+        """The structure that a factor of this size gets: this one, unless it chooses, as ``Auto``.
 
         Args:
-          dim: The size of the factor.
-          bias: Whether one of its rows is a layer's bias, which a choice by size should not count.
+          dim: The number of rows of the factor.
+          bias: Whether one of these rows is a layer's bias, which a choice by size should not
+            count.
         """
         del dim, bias
         return self
@@ -117,10 +119,13 @@ class StructuredMatrix(abc.ABC):
     """A square matrix (or a batch of them) that stores what its structure needs, and no more.
 
     Sub-classes are frozen pytree dataclasses whose fields are arrays with the same leading batch
-    axes (None, where a small dim leaves a part without entries); there is one class a structure.
+    axes (None, where a small dim leaves a part without entries); each structure has one class.
     Element-wise operations work on the stored numbers and are written once, here. Contractions
-    return at least float32, whatever the dtype of the factors: ``astype`` narrows the result for
-    storage.
+    return at least float32, whatever the dtype of the stored numbers: ``astype`` narrows the
+    result for storage.
+
+    Below, A is this matrix, and Π the projection onto its structure (``Structure.project``).
+    ``precision`` is that of ``jax.numpy.einsum``, "highest" by default.
     """
 
     # -- what a structure must say ---------------------------------------------------------
@@ -138,33 +143,33 @@ class StructuredMatrix(abc.ABC):
 
     @property
     def dim(self) -> int:
-        """The number of rows, and of columns."""
+        """The number of rows, which is that of columns."""
         return self._dense_shape()[-1]
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The leading axes, ``()`` for a single matrix."""
+        """The leading batch axes, ``()`` for a single matrix."""
         return self._dense_shape()[:-2]
 
     def multiply(self, other: Self, *, precision: Precision = HIGHEST) -> Self:
-        """The product with a matrix of the same structure; ``A @ B``."""
+        """The product A B with a matrix of the same structure; also written ``A @ B``."""
         warn_dense(self, "multiply")
         entries = self.to_dense(), other.to_dense()
         product = contract("...ij,...jk->...ik", *entries, precision=precision)
         return self._like(self.structure.from_dense(product))
 
     def matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
-        """A X for an array (..., dim, n); ``A @ X``."""
+        """The product A X with an array X of shape (..., dim, n); also written ``A @ X``."""
         warn_dense(self, "matmul")
         return contract("...ij,...jk->...ik", self.to_dense(), x, precision=precision)
 
     def transpose_matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
-        """Aᵀ X for an array (..., dim, n)."""
+        """The product Aᵀ X with an array X of shape (..., dim, n)."""
         warn_dense(self, "transpose_matmul")
         return contract("...ji,...jk->...ik", self.to_dense(), x, precision=precision)
 
     def gram(self, rows: jax.Array | None = None, *, precision: Precision = HIGHEST) -> Self:
-        """Π(Aᵀ rowsᵀ rows A) for rows (..., n, dim); Π(Aᵀ A) without rows."""
+        """The gram Π(Aᵀ rowsᵀ rows A) of rows (..., n, dim); if they are None, Π(Aᵀ A)."""
         warn_dense(self, "gram")
         turned = self.to_dense()
         if rows is not None:
@@ -173,7 +178,7 @@ class StructuredMatrix(abc.ABC):
         return self._like(self.structure.project(gram))
 
     def average_trace(self) -> jax.Array:
-        """Tr A / dim, of shape ``batch_shape``, at least float32."""
+        """The mean of the diagonal, Tr A / dim, of shape ``batch_shape``, at least float32."""
         warn_dense(self, "average_trace")
         diagonal = jnp.diagonal(self.to_dense(), axis1=-2, axis2=-1)
         return jnp.mean(diagonal.astype(accumulation_dtype(diagonal)), axis=-1)
@@ -187,7 +192,7 @@ class StructuredMatrix(abc.ABC):
     # -- what follows ----------------------------------------------------------------------
 
     def gram_by_columns(self, columns: Columns, *, precision: Precision = HIGHEST) -> Self:
-        """``gram(rows)`` for rows that are formed on demand; not for a batch of matrices."""
+        """The gram Π(Aᵀ rowsᵀ rows A) of rows that are formed on demand, for a single matrix A."""
         return columns.accumulate(lambda rows: self.gram(rows, precision=precision))
 
     @property
@@ -197,15 +202,15 @@ class StructuredMatrix(abc.ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes stored, over the whole batch."""
+        """The number of bytes stored, over the whole batch."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self))
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """The same matrix with its numbers cast."""
+        """The same matrix with its stored numbers cast to ``dtype``."""
         return jax.tree.map(lambda leaf: leaf.astype(dtype), self)
 
     def add_identity(self, scale: ArrayLike) -> Self:
-        """A + scale I, with one scale, or one for each matrix of the batch."""
+        """The sum A + scale I, with one scale, or one for each matrix of the batch."""
         eye = self.structure.eye(self.dim, self.dtype, self.batch_shape)
         return self + self._like(eye * scale)
 
@@ -221,25 +226,25 @@ class StructuredMatrix(abc.ABC):
     def spectral_norm_bound(self, *, precision: Precision = HIGHEST) -> jax.Array:
         """The largest singular value to about ten percent, from above, of shape ``batch_shape``.
 
-        Power iteration with a few thin products (see ``_spectral.py``): next to nothing beside a
-        refresh.
+        It is found by power iteration with a few thin products, which cost next to nothing beside
+        a refresh of factors.
         """
         return power_iteration_bound(self, precision)
 
     def __add__(self, other: Self) -> Self:
-        """The sum with a matrix of the same structure."""
+        """The sum A + B with a matrix of the same structure."""
         if not self._matches(other):
             return NotImplemented
         return jax.tree.map(jnp.add, self, other)
 
     def __sub__(self, other: Self) -> Self:
-        """The difference from a matrix of the same structure."""
+        """The difference A - B from a matrix of the same structure."""
         if not self._matches(other):
             return NotImplemented
         return jax.tree.map(jnp.subtract, self, other)
 
     def __mul__(self, scale: ArrayLike) -> Self:
-        """The product with one scalar, or one for each matrix of the batch."""
+        """The product with one scalar, or with one for each matrix of the batch."""
         if isinstance(scale, StructuredMatrix):
             return NotImplemented
         return jax.tree.map(lambda leaf: leaf * expand_scale(scale, leaf), self)
@@ -247,7 +252,7 @@ class StructuredMatrix(abc.ABC):
     __rmul__ = __mul__
 
     def __matmul__(self, other: Any) -> Any:
-        """``A @ B`` for a matrix of the same structure, ``A @ X`` for an array (..., dim, n)."""
+        """A B for a matrix B of the same structure, or A X for an array X (..., dim, n)."""
         if isinstance(other, StructuredMatrix):
             return self.multiply(other) if self._matches(other) else NotImplemented
         return self.matmul(other)
@@ -261,8 +266,9 @@ class StructuredMatrix(abc.ABC):
     def _like(self, other: "StructuredMatrix") -> Self:
         if not isinstance(other, type(self)):
             raise TypeError(
-                f"{self.structure!r} makes {type(other).__name__}, where {type(self).__name__} was "
-                "expected: one structure makes matrices of one class."
+                f"{self.structure!r} must make matrices of one class, got {type(other).__name__} "
+                f"where {type(self).__name__} was expected. Let `project` and `from_dense` of "
+                f"{type(self.structure).__name__} return {type(self).__name__}."
             )
         return other
 

@@ -19,21 +19,23 @@ from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dt
 class BlockDiagonal(Structure):
     """Dense blocks of about k x k along the diagonal, all of about the same size.
 
-    About k d numbers; Π(M) keeps the blocks of M (arXiv 2312.05705, table 1). The gram of n rows
-    costs O(n k d), a product with (d, n) costs O(k d n). For d <= k this is dense.
+    With k = ``block_size`` and d rows it stores about k d numbers; Π(M) keeps the blocks of M
+    (arXiv 2312.05705, table 1). The gram of n rows costs O(n k d), a product with (d, n) costs
+    O(k d n). For d <= k this is dense.
 
     Blocks of one size are one array, and every operation is one batched operation. Where k does not
     divide d, as with a bias's row, full blocks would leave a last one that needs an operation of
     its own, of 1 x 1 for d = 1025 and k = 256. So the least number of blocks from ⌈(d - 1) / k⌉ to
-    4 d / 3 k is taken that divides d, here 5 of 205; and if none does, ⌈(d - 1) / k⌉ blocks whose
-    sizes differ by at most one, which are two arrays: 256, 256, 257 for d = 769. So blocks have at
-    most k rows, but for one with k + 1, and that only if k >= 8 (``benchmarks/blocks.py``). A mesh
-    splits an array of blocks by blocks, if their number allows.
+    4 d / 3 k is taken that divides d, here 5 blocks of 205 rows; and if none does, ⌈(d - 1) / k⌉
+    blocks whose sizes differ by at most one, which are two arrays: 256, 256, 257 for d = 769. So
+    blocks have at most k rows, but for one with k + 1, and that only if k >= 8
+    (``benchmarks/blocks.py``). A mesh splits an array of blocks by blocks, if their number allows.
 
     Attributes:
-      block_size: k >= 1.
-      balanced: Whether sizes are as said. False is the rule of the authors' package, and of its
-        names (``"block30diagonal"``): full blocks, and one for what is left.
+      block_size: The number k of rows of a block, >= 1.
+      balanced: Whether the sizes of blocks are as said, which is the default. False is the rule of
+        the authors' package, and of its names (``"block30diagonal"``): full blocks, and one block
+        for the rows that are left.
 
     Raises:
       TypeError: ``block_size`` is not an int, or ``balanced`` not a bool.
@@ -60,7 +62,7 @@ class BlockDiagonal(Structure):
     def eye(
         self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
     ) -> "BlockDiagonalMatrix":
-        """The identity: identities as blocks."""
+        """The identity of size ``dim``, repeated over ``batch_shape``."""
         return self._from_groups(
             [
                 jnp.broadcast_to(jnp.eye(size, dtype=dtype), (*batch_shape, count, size, size))
@@ -71,7 +73,7 @@ class BlockDiagonal(Structure):
     def zeros(
         self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
     ) -> "BlockDiagonalMatrix":
-        """The zero matrix."""
+        """The zero matrix of size ``dim``, repeated over ``batch_shape``."""
         return self._from_groups(
             [
                 jnp.zeros((*batch_shape, count, size, size), dtype)
@@ -80,7 +82,7 @@ class BlockDiagonal(Structure):
         )
 
     def project(self, symmetric: jax.Array) -> "BlockDiagonalMatrix":
-        """The blocks."""
+        """The projection Π of a symmetric matrix (..., dim, dim): its blocks."""
         groups, start = [], 0
         for count, size in self._sizes(symmetric.shape[-1]):
             stop = start + count * size
@@ -94,7 +96,7 @@ class BlockDiagonal(Structure):
     def project_gram(
         self, rows: jax.Array, *, precision: Precision = HIGHEST
     ) -> "BlockDiagonalMatrix":
-        """The gram of each block's columns of the rows."""
+        """The gram Π(rowsᵀ rows) of rows (..., n, dim), from each block's columns alone."""
         groups, start = [], 0
         for count, size in self._sizes(rows.shape[-1]):
             stop = start + count * size
@@ -106,7 +108,7 @@ class BlockDiagonal(Structure):
     def project_columns(
         self, columns: Columns, *, precision: Precision = HIGHEST
     ) -> "BlockDiagonalMatrix":
-        """The gram of each block, from its own columns alone."""
+        """The gram of rows that are formed on demand, from the columns of one block at a time."""
         groups, start = [], 0
         for count, size in self._sizes(columns.shape[1]):
             form = functools.partial(_gram, precision=precision)
@@ -132,7 +134,14 @@ def _gram(rows: jax.Array, precision: Precision) -> jax.Array:
 
 @flax.struct.dataclass
 class BlockDiagonalMatrix(StructuredMatrix):
-    """Blocks (..., count, size, size), and those of a second size likewise, or None without."""
+    """A block-diagonal matrix, or a batch of them.
+
+    Attributes:
+      blocks: The blocks of the first size, (..., count, size, size).
+      rest: The blocks of a second size, of such a shape; None if all blocks are of one size.
+      block_size: The ``block_size`` of the structure.
+      balanced: The ``balanced`` of the structure.
+    """
 
     blocks: jax.Array
     rest: jax.Array | None
@@ -141,21 +150,21 @@ class BlockDiagonalMatrix(StructuredMatrix):
 
     @property
     def structure(self) -> BlockDiagonal:
-        """``BlockDiagonal(block_size)``, with the rule for its sizes."""
+        """The structure: ``BlockDiagonal(block_size, balanced=balanced)``."""
         return BlockDiagonal(self.block_size, balanced=self.balanced)
 
     @property
     def dim(self) -> int:
-        """The number of rows."""
+        """The number of rows, which is that of columns."""
         return sum(group.shape[-3] * group.shape[-1] for group in self._groups())
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The leading axes."""
+        """The leading batch axes, ``()`` for a single matrix."""
         return self.blocks.shape[:-3]
 
     def to_dense(self) -> jax.Array:
-        """The blocks, with zeros around them."""
+        """The entries (..., dim, dim): the blocks, with zeros around them."""
         dense = jnp.zeros((*self.batch_shape, self.dim, self.dim), self.dtype)
         start = 0
         for group in self._groups():
@@ -172,7 +181,7 @@ class BlockDiagonalMatrix(StructuredMatrix):
     def multiply(
         self, other: "BlockDiagonalMatrix", *, precision: Precision = HIGHEST
     ) -> "BlockDiagonalMatrix":
-        """A B, block by block."""
+        """The product A B with a matrix of the same structure, block by block."""
         return self.structure._from_groups(
             [
                 contract("...ij,...jk->...ik", a, b, precision=precision)
@@ -181,17 +190,20 @@ class BlockDiagonalMatrix(StructuredMatrix):
         )
 
     def matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
-        """A X: each block times its rows of X."""
+        """The product A X with X of shape (..., dim, n): each block times its rows of X."""
         return self._each("...ij,...jk->...ik", x, precision)
 
     def transpose_matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
-        """Aᵀ X: each block transposed, times its rows of X."""
+        """The product Aᵀ X with X of shape (..., dim, n): each block transposed times its rows."""
         return self._each("...ji,...jk->...ik", x, precision)
 
     def gram(
         self, rows: jax.Array | None = None, *, precision: Precision = HIGHEST
     ) -> "BlockDiagonalMatrix":
-        """The gram of each block, in the order of products that is cheaper for this many rows."""
+        """The gram Π(Aᵀ rowsᵀ rows A) of rows (..., n, dim); if they are None, AᵀA.
+
+        The products are taken in the order that is cheaper for this many rows.
+        """
         if rows is not None and rows.shape[-2] <= 2 * self.blocks.shape[-1]:
             turned = self.transpose_matmul(jnp.swapaxes(rows, -1, -2), precision=precision)
             return self.structure.project_gram(jnp.swapaxes(turned, -1, -2), precision=precision)
@@ -211,7 +223,7 @@ class BlockDiagonalMatrix(StructuredMatrix):
     def gram_by_columns(
         self, columns: Columns, *, precision: Precision = HIGHEST
     ) -> "BlockDiagonalMatrix":
-        """The gram of each block, from the columns of one block at a time."""
+        """The gram Π(Aᵀ rowsᵀ rows A) of rows on demand, from the columns of a block at a time."""
 
         def block_gram(start_and_block: tuple[jax.Array, jax.Array]) -> jax.Array:
             start, block = start_and_block
@@ -231,14 +243,14 @@ class BlockDiagonalMatrix(StructuredMatrix):
         return self.structure._from_groups(groups)
 
     def average_trace(self) -> jax.Array:
-        """The mean of the blocks' diagonals."""
+        """The mean of the diagonal, Tr A / dim, of shape ``batch_shape``, at least float32."""
         diagonals = [jnp.diagonal(group, axis1=-2, axis2=-1) for group in self._groups()]
         wide = accumulation_dtype(self.blocks)
         traces = [diagonal.astype(wide).sum((-2, -1)) for diagonal in diagonals]
         return jnp.stack(traces).sum(0) / self.dim
 
     def frobenius_norm(self) -> jax.Array:
-        """The root of the sum of squares."""
+        """The Frobenius norm, of shape ``batch_shape``, at least float32."""
         squares = [contract("...bij,...bij->...", group, group) for group in self._groups()]
         return jnp.sqrt(jnp.stack(squares).sum(0))
 

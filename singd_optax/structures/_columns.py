@@ -10,17 +10,17 @@ from singd_optax.structures._numerics import HIGHEST, Precision
 
 
 class Columns(abc.ABC):
-    """Rows (n, dim) that would be larger than what they are made of, as patches of images are.
+    """Rows (n, dim) that are formed on demand, as they are larger than what they are made of.
 
-    ``StructuredMatrix.gram_by_columns`` asks for what its structure needs: a diagonal one for sums
-    of squares, a block-diagonal one for the columns of one block at a time, all others for all
-    columns of a few rows at a time.
+    Patches of images are such rows. ``StructuredMatrix.gram_by_columns`` asks for what its
+    structure needs: a diagonal one for sums of squares, a block-diagonal one for the columns of one
+    block at a time, all others for all columns of a few rows at a time.
     """
 
     @property
     @abc.abstractmethod
     def shape(self) -> tuple[int, int]:
-        """The number of rows and of columns."""
+        """The number of rows and the number of columns, (n, dim)."""
 
     @abc.abstractmethod
     def squares(self, *, precision: Precision = HIGHEST) -> jax.Array:
@@ -33,10 +33,10 @@ class Columns(abc.ABC):
         start: jax.Array | int = 0,
         size: int | None = None,
     ) -> Any:
-        """The sum of ``form(rows)`` over parts of the rows, one after the other.
+        """The sum of ``form(rows)`` over parts of the rows, taken one after the other.
 
         Args:
-          form: From some of the rows, (m, size).
-          start: The first column; may be traced.
-          size: The number of columns; None for all from ``start`` 0 on.
+          form: A function of some of the rows, (m, size), whose results are summed.
+          start: The index of the first column; it may be traced.
+          size: The number of columns; None for all columns, and then ``start`` is 0.
         """

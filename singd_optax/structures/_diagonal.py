@@ -14,9 +14,9 @@ from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dt
 
 @dataclasses.dataclass(frozen=True)
 class Diagonal(Structure):
-    """Diagonal matrices: d numbers, Π(M) = Diag(M).
+    """Diagonal matrices: d numbers for d rows, and Π(M) = Diag(M).
 
-    Costs O(n d) for the gram of n rows and for a product with (d, n).
+    The gram of n rows costs O(n d), and so does a product with (d, n).
 
     >>> Diagonal().project_gram(jnp.ones((3, 2))).to_dense()
     Array([[3., 0.],
@@ -26,75 +26,82 @@ class Diagonal(Structure):
     def eye(
         self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
     ) -> "DiagonalMatrix":
-        """The identity."""
+        """The identity of size ``dim``, repeated over ``batch_shape``."""
         return DiagonalMatrix(jnp.ones((*batch_shape, dim), dtype))
 
     def zeros(
         self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
     ) -> "DiagonalMatrix":
-        """The zero matrix."""
+        """The zero matrix of size ``dim``, repeated over ``batch_shape``."""
         return DiagonalMatrix(jnp.zeros((*batch_shape, dim), dtype))
 
     def project(self, symmetric: jax.Array) -> "DiagonalMatrix":
-        """The diagonal."""
+        """The projection Π of a symmetric matrix (..., dim, dim): its diagonal."""
         return DiagonalMatrix(jnp.diagonal(symmetric, axis1=-2, axis2=-1))
 
     def project_gram(self, rows: jax.Array, *, precision: Precision = HIGHEST) -> "DiagonalMatrix":
-        """The sums of squares of the columns."""
+        """The gram Π(rowsᵀ rows) of rows (..., n, dim): the sums of squares of their columns."""
         return DiagonalMatrix(contract("...ni,...ni->...i", rows, rows, precision=precision))
 
     def project_columns(
         self, columns: Columns, *, precision: Precision = HIGHEST
     ) -> "DiagonalMatrix":
-        """The same, which needs no rows at all."""
+        """The gram of rows on demand: sums of squares, for which no row is formed."""
         return DiagonalMatrix(columns.squares(precision=precision))
 
 
 @flax.struct.dataclass
 class DiagonalMatrix(StructuredMatrix):
-    """Diagonal entries (..., dim)."""
+    """A diagonal matrix, or a batch of them.
+
+    Attributes:
+      diagonal: The entries of the diagonal, (..., dim).
+    """
 
     diagonal: jax.Array
 
     @property
     def structure(self) -> Diagonal:
-        """``Diagonal()``."""
+        """The structure: ``Diagonal()``."""
         return Diagonal()
 
     @property
     def dim(self) -> int:
-        """The number of rows."""
+        """The number of rows, which is that of columns."""
         return self.diagonal.shape[-1]
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The leading axes."""
+        """The leading batch axes, ``()`` for a single matrix."""
         return self.diagonal.shape[:-1]
 
     def to_dense(self) -> jax.Array:
-        """The diagonal, with zeros around it."""
+        """The entries (..., dim, dim): the diagonal, with zeros around it."""
         return self.diagonal[..., :, None] * jnp.eye(self.dim, dtype=self.dtype)
 
     def multiply(
         self, other: "DiagonalMatrix", *, precision: Precision = HIGHEST
     ) -> "DiagonalMatrix":
-        """A B, entry by entry."""
+        """The product A B with a diagonal matrix, entry by entry."""
         return DiagonalMatrix(
             contract("...i,...i->...i", self.diagonal, other.diagonal, precision=precision)
         )
 
     def matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
-        """A X: the rows of X, scaled."""
+        """The product A X with X of shape (..., dim, n): the rows of X, scaled."""
         return contract("...i,...ik->...ik", self.diagonal, x, precision=precision)
 
     def transpose_matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
-        """Aᵀ X = A X."""
+        """The product Aᵀ X = A X with an array X of shape (..., dim, n)."""
         return self.matmul(x, precision=precision)
 
     def gram(
         self, rows: jax.Array | None = None, *, precision: Precision = HIGHEST
     ) -> "DiagonalMatrix":
-        """Squares of the diagonal, times the sums of squares of the rows' columns."""
+        """The gram Π(Aᵀ rowsᵀ rows A) of rows (..., n, dim); if they are None, AᵀA.
+
+        It has the squares of the diagonal, times the sums of squares of the rows' columns.
+        """
         squares = self.multiply(self, precision=precision)
         if rows is None:
             return squares
@@ -105,23 +112,23 @@ class DiagonalMatrix(StructuredMatrix):
     def gram_by_columns(
         self, columns: Columns, *, precision: Precision = HIGHEST
     ) -> "DiagonalMatrix":
-        """Squares of the diagonal, times the sums of squares of the columns."""
+        """The gram Π(Aᵀ rowsᵀ rows A) of rows that are formed on demand, from sums of squares."""
         squares = Diagonal().project_columns(columns, precision=precision)
         return self.multiply(self, precision=precision).multiply(squares, precision=precision)
 
     def add_identity(self, scale: ArrayLike) -> "DiagonalMatrix":
-        """A + scale I."""
+        """The sum A + scale I, with one scale, or one for each matrix of the batch."""
         return DiagonalMatrix(self.diagonal + expand_scale(scale, self.diagonal))
 
     def average_trace(self) -> jax.Array:
-        """The mean of the diagonal."""
+        """The mean of the diagonal, Tr A / dim, of shape ``batch_shape``."""
         return jnp.mean(self.diagonal.astype(accumulation_dtype(self.diagonal)), axis=-1)
 
     def frobenius_norm(self) -> jax.Array:
-        """The root of the sum of squares."""
+        """The Frobenius norm, of shape ``batch_shape``, at least float32."""
         return jnp.sqrt(contract("...i,...i->...", self.diagonal, self.diagonal))
 
     def spectral_norm_bound(self, *, precision: Precision = HIGHEST) -> jax.Array:
-        """The largest absolute entry, which is exact."""
+        """The largest absolute entry, which is the spectral norm itself."""
         del precision
         return self.max_abs().astype(accumulation_dtype(self.diagonal))

@@ -12,7 +12,7 @@ Matrix = TypeVar("Matrix")
 
 
 class PerformanceWarning(UserWarning):
-    """A structure does an operation on dim x dim entries, because it does not override it."""
+    """A structure works on all dim x dim entries, because it does not override an operation."""
 
 
 def warn_dense(owner: object, method: str) -> None:

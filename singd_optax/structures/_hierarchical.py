@@ -15,7 +15,7 @@ from singd_optax.structures._triangular_low_rank import TriangularLowRank, Trian
 
 @dataclasses.dataclass(frozen=True)
 class Hierarchical(Structure):
-    """Dense rows at the top, a diagonal, and dense rows at the bottom.
+    """Matrices of dense rows at the top, a diagonal, and dense rows at the bottom.
 
     With A of k1 x k1, C diagonal and E of k2 x k2::
 
@@ -23,14 +23,14 @@ class Hierarchical(Structure):
          [0, C,  0 ],
          [0, D,  E ]]
 
-    It stores k1² + k1 (d - k1) + (1 + k2)(d - k1 - k2) + k2² numbers. Π(M) keeps A, Diag(C) and
-    E, and doubles B and D, which stand for two blocks of M (arXiv 2312.05705, table 1). The gram
-    of n rows costs O(n k d), a product with (d, n) costs O(k d n), where k = k1 + k2. Small dims
-    fill A first, then E (with B2), then the diagonal: for d <= k1 this is dense.
+    For d rows it stores k1² + k1 (d - k1) + (1 + k2)(d - k1 - k2) + k2² numbers. Π(M) keeps A,
+    Diag(C) and E, and doubles B and D, which stand for two blocks of M (arXiv 2312.05705, table
+    1). The gram of n rows costs O(n k d), a product with (d, n) costs O(k d n), where k = k1 + k2.
+    Small dims fill A first, then E (with B2), then the diagonal: for d <= k1 this is dense.
 
     Attributes:
-      k1: Rows of A, >= 1.
-      k2: Rows of E, >= 1.
+      k1: The number of rows of A, >= 1.
+      k2: The number of rows of E, >= 1.
 
     Raises:
       TypeError: ``k1`` or ``k2`` is not an int.
@@ -53,7 +53,7 @@ class Hierarchical(Structure):
     def eye(
         self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
     ) -> "HierarchicalMatrix":
-        """The identity."""
+        """The identity of size ``dim``, repeated over ``batch_shape``."""
         k = min(self.k1, dim)
         return self._make(
             jnp.broadcast_to(jnp.eye(k, dtype=dtype), (*batch_shape, k, k)),
@@ -64,7 +64,7 @@ class Hierarchical(Structure):
     def zeros(
         self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
     ) -> "HierarchicalMatrix":
-        """The zero matrix."""
+        """The zero matrix of size ``dim``, repeated over ``batch_shape``."""
         k = min(self.k1, dim)
         return self._make(
             jnp.zeros((*batch_shape, k, k), dtype),
@@ -73,7 +73,7 @@ class Hierarchical(Structure):
         )
 
     def project(self, symmetric: jax.Array) -> "HierarchicalMatrix":
-        """The blocks, B and D twice."""
+        """The projection Π of a symmetric matrix (..., dim, dim): its blocks, with 2 B and 2 D."""
         k = min(self.k1, symmetric.shape[-1])
         return self._make(
             symmetric[..., :k, :k],
@@ -84,7 +84,7 @@ class Hierarchical(Structure):
     def project_gram(
         self, rows: jax.Array, *, precision: Precision = HIGHEST
     ) -> "HierarchicalMatrix":
-        """The grams of the blocks' columns, B and D twice."""
+        """The gram Π(rowsᵀ rows) of rows (..., n, dim), from the columns of each block."""
         first, others = jnp.split(rows, [min(self.k1, rows.shape[-1])], axis=-1)
         return self._make(
             contract("...ni,...nj->...ij", first, first, precision=precision),
@@ -106,10 +106,13 @@ class Hierarchical(Structure):
 
 @flax.struct.dataclass
 class HierarchicalMatrix(StructuredMatrix):
-    """A (..., k1, k1), B = [B1, B2] (..., k1, dim - k1), and [[C, 0], [D, E]].
+    """A hierarchical matrix, or a batch of them.
 
-    The last is a rank-k2 triangular matrix, so that all of its arithmetic is that one's. For
-    dim <= k1, B and the last are None.
+    Attributes:
+      top: The block A, (..., k1, k1).
+      border: The blocks B = [B1, B2], (..., k1, dim - k1); None for dim <= k1.
+      rest: The blocks [[C, 0], [D, E]], as a triangular matrix of rank k2; None for dim <= k1.
+      kind: The structure, ``Hierarchical(k1, k2)``.
     """
 
     top: jax.Array
@@ -119,21 +122,21 @@ class HierarchicalMatrix(StructuredMatrix):
 
     @property
     def structure(self) -> Hierarchical:
-        """``Hierarchical(k1, k2)``."""
+        """The structure: ``Hierarchical(k1, k2)``."""
         return self.kind
 
     @property
     def dim(self) -> int:
-        """The number of rows."""
+        """The number of rows, which is that of columns."""
         return self.top.shape[-1] + (0 if self.border is None else self.border.shape[-1])
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The leading axes."""
+        """The leading batch axes, ``()`` for a single matrix."""
         return self.top.shape[:-2]
 
     def to_dense(self) -> jax.Array:
-        """The blocks, with zeros around them."""
+        """The entries (..., dim, dim): the blocks, with zeros around them."""
         top, border, rest = self._parts()
         upper = jnp.concatenate([top, border], axis=-1)
         left = jnp.zeros_like(jnp.swapaxes(border, -1, -2))
@@ -143,7 +146,7 @@ class HierarchicalMatrix(StructuredMatrix):
     def multiply(
         self, other: "HierarchicalMatrix", *, precision: Precision = HIGHEST
     ) -> "HierarchicalMatrix":
-        """A B, by blocks."""
+        """The product A B with a matrix of the same structure, by blocks."""
         top, border, rest = self._parts()
         other_top, other_border, other_rest = other._parts()
         turned = other_rest.transpose_matmul(jnp.swapaxes(border, -1, -2), precision=precision)
@@ -155,7 +158,7 @@ class HierarchicalMatrix(StructuredMatrix):
         )
 
     def matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
-        """A X, by blocks."""
+        """The product A X with an array X of shape (..., dim, n), by blocks."""
         top, border, rest = self._parts()
         first, others = jnp.split(x, [top.shape[-1]], axis=-2)
         above = contract("...ij,...jk->...ik", top, first, precision=precision)
@@ -163,7 +166,7 @@ class HierarchicalMatrix(StructuredMatrix):
         return jnp.concatenate([above, rest.matmul(others, precision=precision)], axis=-2)
 
     def transpose_matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
-        """Aᵀ X, by blocks."""
+        """The product Aᵀ X with an array X of shape (..., dim, n), by blocks."""
         top, border, rest = self._parts()
         first, others = jnp.split(x, [top.shape[-1]], axis=-2)
         above = contract("...ji,...jk->...ik", top, first, precision=precision)
@@ -174,7 +177,7 @@ class HierarchicalMatrix(StructuredMatrix):
     def gram(
         self, rows: jax.Array | None = None, *, precision: Precision = HIGHEST
     ) -> "HierarchicalMatrix":
-        """The gram of rows A; without rows, AᵀA by blocks."""
+        """The gram Π(Aᵀ rowsᵀ rows A) of rows (..., n, dim); if they are None, Π(AᵀA) by blocks."""
         if rows is not None:
             turned = self.transpose_matmul(jnp.swapaxes(rows, -1, -2), precision=precision)
             return self.kind.project_gram(jnp.swapaxes(turned, -1, -2), precision=precision)
@@ -187,13 +190,13 @@ class HierarchicalMatrix(StructuredMatrix):
         )
 
     def average_trace(self) -> jax.Array:
-        """The mean of all three diagonals."""
+        """The mean of the diagonal, Tr A / dim, of shape ``batch_shape``, at least float32."""
         top, _, rest = self._parts()
         diagonal = jnp.diagonal(top, axis1=-2, axis2=-1)
         return (diagonal.astype(accumulation_dtype(top)).sum(-1) + rest.trace()) / self.dim
 
     def frobenius_norm(self) -> jax.Array:
-        """The root of the sum of squares."""
+        """The Frobenius norm, of shape ``batch_shape``, at least float32."""
         top, border, rest = self._parts()
         squares = contract("...ij,...ij->...", top, top)
         squares += contract("...ij,...ij->...", border, border)

@@ -27,10 +27,18 @@ def accumulation_dtype(*arrays: ArrayLike) -> jnp.dtype:
 
 
 def contract(subscripts: str, *operands: jax.Array, precision: Precision = HIGHEST) -> jax.Array:
-    """``einsum`` that accumulates, and returns, at least float32.
+    """The ``einsum`` of arrays, which accumulates in, and returns, at least float32.
 
     Operands of one low-precision dtype stay in it (their products are exact in float32 and
     that is what matrix units are fast at); operands of several dtypes are promoted first.
+
+    Args:
+      subscripts: What ``jax.numpy.einsum`` takes, such as ``"...ij,...jk->...ik"``.
+      *operands: The arrays.
+      precision: What ``jax.numpy.einsum`` takes, by default "highest".
+
+    Returns:
+      The contraction, in float32, or in float64 if an operand is.
     """
     accumulate = accumulation_dtype(*operands)
 
@@ -60,8 +68,8 @@ def is_finite(x: jax.Array, leading: int) -> jax.Array:
     a library; a test of each number is code, which took 40 to 60 ms to make, here 1 to 10.
 
     Args:
-      x: Of floats.
-      leading: How many axes are kept.
+      x: An array of floats.
+      leading: How many of its first axes are kept.
 
     >>> is_finite(jnp.array([[1e38, 3e38], [1.0, jnp.inf]]), 1)
     Array([ True, False], dtype=bool)
@@ -84,11 +92,12 @@ def stochastic_round(x: jax.Array, dtype: DTypeLike, key: jax.Array) -> jax.Arra
 
     Args:
       x: A float32 or float64 array.
-      dtype: The target. Only bfloat16 is rounded at random; other dtypes are cast to nearest.
+      dtype: The dtype to round to. Only bfloat16 is rounded to at random; numbers are cast to the
+        nearest one of any other dtype.
       key: A random key, as ``jax.random.key`` makes it.
 
     Returns:
-      ``x`` in ``dtype``; non-finite entries are kept.
+      ``x`` in ``dtype``, of the same shape; entries that are not finite are kept.
 
     >>> x = jnp.full(20_000, 1 + 2.0**-10)
     >>> rounded = stochastic_round(x, jnp.bfloat16, jax.random.key(0)).astype(jnp.float32)

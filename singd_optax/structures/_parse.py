@@ -11,7 +11,7 @@ _NUMBER = re.compile(r"\d+")
 
 
 def parse_structure(structure: str | Structure) -> Structure:
-    """A structure from its name; a structure is handed back as it is.
+    """Make a structure from its name; a structure is handed back as it is.
 
     ============================================  ====================================
     string                                        structure
@@ -33,7 +33,7 @@ def parse_structure(structure: str | Structure) -> Structure:
     ``"triutopleftdiag"``.
 
     Args:
-      structure: A string as above, or a ``Structure``.
+      structure: A name as above, or a ``Structure``.
 
     Returns:
       The structure.
@@ -52,8 +52,8 @@ def parse_structure(structure: str | Structure) -> Structure:
         return structure
     if not isinstance(structure, str):
         raise TypeError(
-            f"A structure is a string or a singd_optax.structures.Structure, got {structure!r} of "
-            f"type {type(structure).__name__}. {_legal()}"
+            "A structure must be a string or a singd_optax.structures.Structure, got "
+            f"{structure!r} of type {type(structure).__name__}. {_legal()}"
         )
     numbers = _NUMBER.findall(structure)
     constructor = _constructors().get(_NUMBER.sub("N", structure))
@@ -65,7 +65,18 @@ def parse_structure(structure: str | Structure) -> Structure:
 def parse_structures(
     pair: str | Structure | tuple[str | Structure, ...],
 ) -> tuple[Structure, Structure]:
-    """The structures of (K, C) from a pair, or from one for both.
+    """The structures of the two factors (K, C) of a layer, from a pair or from one for both.
+
+    Args:
+      pair: (The structure of K, the input side; that of C, the output side), or one for both, each
+        a name or a ``Structure``, as ``parse_structure`` takes.
+
+    Returns:
+      The two structures.
+
+    Raises:
+      ValueError: It is no pair, a name is unknown, or a number in it is not legal.
+      TypeError: A part of it is neither a string nor a structure.
 
     >>> parse_structures(("dense", "diagonal"))
     (Dense(), Diagonal())
@@ -74,8 +85,9 @@ def parse_structures(
         pair = (pair, pair)
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ValueError(
-            f"`structures` is a pair (of K, the input side; of C, the output side), got {pair!r}. "
-            "Write for example structures=('dense', 'diagonal')."
+            "`structures` must be one structure for both factors, or a pair (that of K, the input "
+            f"side; that of C, the output side), got {pair!r}. Write for example "
+            "structures=('dense', 'diagonal')."
         )
     return parse_structure(pair[0]), parse_structure(pair[1])
 
@@ -91,7 +103,7 @@ def _legal() -> str:
     aliases = [repr(alias) for entry in STRUCTURES for alias in entry.aliases]
     return (
         f"Legal, with a number for each N: {', '.join(forms)}; the reference's names "
-        f"{', '.join(aliases)}; or an instance of singd_optax.structures.Structure, as Dense()."
+        f"{', '.join(aliases)}; or an instance of singd_optax.structures.Structure, as in Dense()."
     )
 
 

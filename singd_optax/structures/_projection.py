@@ -11,11 +11,11 @@ from singd_optax.structures._numerics import HIGHEST, Precision
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-    """What stands in a factor's place where second moments are not whitened: Π alone.
+    """The projection Π alone, in the place of a factor where second moments are not whitened.
 
     Attributes:
-      structure: To project onto.
-      dim: The size of the matrices.
+      structure: The structure that second moments are projected onto.
+      dim: The number of rows of these matrices.
 
     >>> from singd_optax.structures import Diagonal
     >>> Projection(Diagonal(), 2).gram(jax.numpy.ones((3, 2))).to_dense()
@@ -27,11 +27,11 @@ class Projection:
     dim: int
 
     def gram(self, rows: jax.Array, *, precision: Precision = HIGHEST) -> StructuredMatrix:
-        """Π(rowsᵀ rows)."""
+        """The gram Π(rowsᵀ rows) of rows (..., n, dim)."""
         return self.structure.project_gram(rows, precision=precision)
 
     def gram_by_columns(
         self, columns: Columns, *, precision: Precision = HIGHEST
     ) -> StructuredMatrix:
-        """The same of rows that are formed on demand."""
+        """The gram Π(rowsᵀ rows) of rows that are formed on demand."""
         return self.structure.project_columns(columns, precision=precision)

@@ -17,14 +17,15 @@ from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dt
 class TriangularToeplitz(Structure):
     """Triangular matrices that are constant along each diagonal.
 
-    d numbers a: lower, A[i, j] = a[i - j]; upper, A[i, j] = a[j - i]. Π(M) has a[0] = the mean
+    A matrix A of d rows has d numbers a: a lower one is A[i, j] = a[i - j], an upper one
+    A[i, j] = a[j - i]. Π(M) has a[0] = the mean
     of the diagonal of M, and a[j] = 2 x the mean of its j-th diagonal (arXiv 2312.05705,
     table 1). All products are convolutions, done by FFTs in at least float32: the gram of n rows
     costs O(n d log d), as does a product with (d, n). No d x d array is formed. ``precision``
     has no effect on FFTs.
 
     Attributes:
-      lower: Whether the numbers lie below the diagonal, or above it.
+      lower: Whether the numbers lie below the diagonal, which is the default, or above it.
 
     Raises:
       TypeError: ``lower`` is not a bool.
@@ -44,18 +45,18 @@ class TriangularToeplitz(Structure):
     def eye(
         self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
     ) -> "TriangularToeplitzMatrix":
-        """The identity: a = (1, 0, ...)."""
+        """The identity of size ``dim``, repeated over ``batch_shape``: a = (1, 0, ...)."""
         unit = (jnp.arange(dim) == 0).astype(dtype)
         return TriangularToeplitzMatrix(jnp.broadcast_to(unit, (*batch_shape, dim)), self.lower)
 
     def zeros(
         self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
     ) -> "TriangularToeplitzMatrix":
-        """The zero matrix."""
+        """The zero matrix of size ``dim``, repeated over ``batch_shape``."""
         return TriangularToeplitzMatrix(jnp.zeros((*batch_shape, dim), dtype), self.lower)
 
     def project(self, symmetric: jax.Array) -> "TriangularToeplitzMatrix":
-        """The means of the diagonals, all but the main one twice."""
+        """The projection Π of a symmetric matrix (..., dim, dim): means of its diagonals."""
         *batch, dim, _ = symmetric.shape
         wide = symmetric.astype(accumulation_dtype(symmetric))
         # Rows of length 2 d read as rows of length 2 d - 1 move one further each: diagonals of
@@ -68,7 +69,10 @@ class TriangularToeplitz(Structure):
     def project_gram(
         self, rows: jax.Array, *, precision: Precision = HIGHEST
     ) -> "TriangularToeplitzMatrix":
-        """The sums of the diagonals of rowsᵀ rows are the autocorrelation of the rows."""
+        """The gram Π(rowsᵀ rows) of rows (..., n, dim), from the autocorrelation of the rows.
+
+        That is the sums of the diagonals of rowsᵀ rows.
+        """
         del precision
         rows = rows.astype(accumulation_dtype(rows))
         dim = rows.shape[-1]
@@ -87,28 +91,33 @@ class TriangularToeplitz(Structure):
 
 @flax.struct.dataclass
 class TriangularToeplitzMatrix(StructuredMatrix):
-    """The first column (lower) or the first row (upper), (..., dim)."""
+    """A triangular Toeplitz matrix, or a batch of them.
+
+    Attributes:
+      coefficients: The first column of a lower matrix, the first row of an upper one, (..., dim).
+      lower: Whether the numbers lie below the diagonal, or above it.
+    """
 
     coefficients: jax.Array
     lower: bool = flax.struct.field(pytree_node=False)
 
     @property
     def structure(self) -> TriangularToeplitz:
-        """``TriangularToeplitz(lower=...)``."""
+        """The structure: ``TriangularToeplitz(lower=lower)``."""
         return TriangularToeplitz(lower=self.lower)
 
     @property
     def dim(self) -> int:
-        """The number of rows."""
+        """The number of rows, which is that of columns."""
         return self.coefficients.shape[-1]
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The leading axes."""
+        """The leading batch axes, ``()`` for a single matrix."""
         return self.coefficients.shape[:-1]
 
     def to_dense(self) -> jax.Array:
-        """Each number along its diagonal."""
+        """The entries (..., dim, dim): each number along its diagonal."""
         index = jnp.arange(self.dim)
         offset = index[:, None] - index[None, :] if self.lower else index[None, :] - index[:, None]
         entries = self.coefficients[..., jnp.maximum(offset, 0)]
@@ -117,25 +126,31 @@ class TriangularToeplitzMatrix(StructuredMatrix):
     def multiply(
         self, other: "TriangularToeplitzMatrix", *, precision: Precision = HIGHEST
     ) -> "TriangularToeplitzMatrix":
-        """A B: the convolution of the numbers."""
+        """The product A B with a matrix of the same structure: the convolution of their numbers."""
         del precision
         product = convolve(self.coefficients, other.coefficients)
         return TriangularToeplitzMatrix(product, self.lower)
 
     def matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
-        """A X: each column convolved (lower) or correlated (upper) with the numbers."""
+        """The product A X with X of shape (..., dim, n).
+
+        Each column of X is convolved (lower) or correlated (upper) with the numbers.
+        """
         del precision
         return jnp.swapaxes(self._filter(jnp.swapaxes(x, -1, -2), self.lower), -1, -2)
 
     def transpose_matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
-        """Aᵀ X: the other way round."""
+        """The product Aᵀ X with X of shape (..., dim, n).
+
+        Each column of X is correlated (lower) or convolved (upper) with the numbers.
+        """
         del precision
         return jnp.swapaxes(self._filter(jnp.swapaxes(x, -1, -2), not self.lower), -1, -2)
 
     def gram(
         self, rows: jax.Array | None = None, *, precision: Precision = HIGHEST
     ) -> "TriangularToeplitzMatrix":
-        """The gram of rows A; without rows, the diagonal sums of AᵀA.
+        """The gram Π(Aᵀ rowsᵀ rows A) of rows (..., n, dim); if they are None, Π(AᵀA).
 
         AᵀA is not Toeplitz. A product a[u] a[u + j] occurs d - (u + j) times on its j-th
         diagonal, so that the sums are the correlation of a with (d - v) a[v].
@@ -148,11 +163,11 @@ class TriangularToeplitzMatrix(StructuredMatrix):
         return self.structure._from_sums(correlate(a, weights * a))
 
     def average_trace(self) -> jax.Array:
-        """The number on the diagonal."""
+        """The mean of the diagonal, which is its one number, of shape ``batch_shape``."""
         return self.coefficients[..., 0].astype(accumulation_dtype(self.coefficients))
 
     def frobenius_norm(self) -> jax.Array:
-        """The root of the sum of squares, each as often as it occurs."""
+        """The Frobenius norm, of shape ``batch_shape``, at least float32."""
         a = self.coefficients.astype(accumulation_dtype(self.coefficients))
         return jnp.sqrt((jnp.arange(self.dim, 0, -1, dtype=a.dtype) * a**2).sum(-1))
 

@@ -17,21 +17,21 @@ from singd_optax.structures._numerics import HIGHEST, Precision, accumulation_dt
 class TriangularLowRank(Structure):
     """Block-triangular matrices with one dense k x k block and one diagonal block.
 
-    With the diagonal at the bottom right, and D diagonal::
+    With k = ``rank``, the dense block A, and the diagonal block D at the bottom right::
 
         lower  [[A, 0],    upper  [[A, B],
                 [B, D]]            [0, D]]
 
     and with the diagonal at the top left the dense block A is at the bottom right. Off its
     diagonal such a matrix has rank k: the rank-k triangular structure of arXiv 2312.05705,
-    table 1. It stores k² + k (d - k) + d - k numbers. Π(M) keeps A = M_AA and Diag(M_DD), and
-    B = 2 M_B, as B stands for two blocks of M. The gram of n rows costs O(n k d), a product with
-    (d, n) costs O(k d n). For d <= k this is dense.
+    table 1. For d rows it stores k² + k (d - k) + d - k numbers. Π(M) keeps A = M_AA and
+    Diag(M_DD), and B = 2 M_B, as B stands for two blocks of M. The gram of n rows costs O(n k d), a
+    product with (d, n) costs O(k d n). For d <= k this is dense.
 
     Attributes:
-      rank: k >= 1.
-      lower: Whether B lies below the diagonal.
-      diagonal: Where the diagonal block is, ``"bottom_right"`` or ``"top_left"``.
+      rank: The number k of rows of the dense block, >= 1.
+      lower: Whether B lies below the diagonal, which is the default, or above it.
+      diagonal: Where the diagonal block is, ``"bottom_right"`` (the default) or ``"top_left"``.
 
     Raises:
       TypeError: ``rank`` is not an int, or ``lower`` not a bool.
@@ -56,7 +56,7 @@ class TriangularLowRank(Structure):
     def eye(
         self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
     ) -> "TriangularLowRankMatrix":
-        """The identity."""
+        """The identity of size ``dim``, repeated over ``batch_shape``."""
         k = min(self.rank, dim)
         return self._make(
             jnp.broadcast_to(jnp.eye(k, dtype=dtype), (*batch_shape, k, k)),
@@ -67,13 +67,13 @@ class TriangularLowRank(Structure):
     def zeros(
         self, dim: int, dtype: DTypeLike = jnp.float32, batch_shape: tuple[int, ...] = ()
     ) -> "TriangularLowRankMatrix":
-        """The zero matrix."""
+        """The zero matrix of size ``dim``, repeated over ``batch_shape``."""
         k = min(self.rank, dim)
         shapes = (k, k), (k, dim - k), (dim - k,)
         return self._make(*(jnp.zeros(batch_shape + shape, dtype) for shape in shapes))
 
     def project(self, symmetric: jax.Array) -> "TriangularLowRankMatrix":
-        """The dense block, the border twice, and the diagonal."""
+        """The projection Π of a symmetric matrix (..., dim, dim): M_AA, 2 M_B and Diag(M_DD)."""
         dense, rest = self._split(symmetric, -2)
         corner, border = self._split(dense, -1)
         square = self._split(rest, -1)[1]
@@ -82,7 +82,7 @@ class TriangularLowRank(Structure):
     def project_gram(
         self, rows: jax.Array, *, precision: Precision = HIGHEST
     ) -> "TriangularLowRankMatrix":
-        """The gram of the dense columns with all columns, and the sums of squares of the rest."""
+        """The gram Π(rowsᵀ rows) of rows (..., n, dim), from the columns of each block."""
         dense, rest = self._split(rows, -1)
         return self._make(
             contract("...ni,...nj->...ij", dense, dense, precision=precision),
@@ -113,10 +113,14 @@ class TriangularLowRank(Structure):
 
 @flax.struct.dataclass
 class TriangularLowRankMatrix(StructuredMatrix):
-    """The dense block (..., k, k), the border (..., k, dim - k), the diagonal (..., dim - k).
+    """A triangular matrix with one dense and one diagonal block, or a batch of them.
 
-    Entry [i, j] of the border couples index i of the dense block with index j of the diagonal
-    block, whichever of them is the row. For dim <= k, border and diagonal are None.
+    Attributes:
+      corner: The dense block A, (..., k, k).
+      border: The block B, (..., k, dim - k), or its transpose: entry [i, j] couples index i of the
+        dense block with index j of the diagonal one, whichever is the row. None for dim <= k.
+      diagonal: The diagonal of D, (..., dim - k); None for dim <= k.
+      kind: The structure, ``TriangularLowRank(rank, ...)``.
     """
 
     corner: jax.Array
@@ -126,21 +130,21 @@ class TriangularLowRankMatrix(StructuredMatrix):
 
     @property
     def structure(self) -> TriangularLowRank:
-        """``TriangularLowRank(rank, ...)``."""
+        """The structure: ``TriangularLowRank(rank, ...)``."""
         return self.kind
 
     @property
     def dim(self) -> int:
-        """The number of rows."""
+        """The number of rows, which is that of columns."""
         return self.corner.shape[-1] + (0 if self.diagonal is None else self.diagonal.shape[-1])
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The leading axes."""
+        """The leading batch axes, ``()`` for a single matrix."""
         return self.corner.shape[:-2]
 
     def to_dense(self) -> jax.Array:
-        """The blocks, with zeros around them."""
+        """The entries (..., dim, dim): the blocks, with zeros around them."""
         corner, border, diagonal = self._parts()
         square = diagonal[..., :, None] * jnp.eye(diagonal.shape[-1], dtype=self.dtype)
         beside, below = border, jnp.zeros_like(jnp.swapaxes(border, -1, -2))
@@ -153,7 +157,7 @@ class TriangularLowRankMatrix(StructuredMatrix):
     def multiply(
         self, other: "TriangularLowRankMatrix", *, precision: Precision = HIGHEST
     ) -> "TriangularLowRankMatrix":
-        """A B, by blocks."""
+        """The product A B with a matrix of the same structure, by blocks."""
         S1, W1, d1 = self._parts()
         S2, W2, d2 = other._parts()
         if self._is_wide:
@@ -169,17 +173,17 @@ class TriangularLowRankMatrix(StructuredMatrix):
         )
 
     def matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
-        """A X, by blocks."""
+        """The product A X with an array X of shape (..., dim, n), by blocks."""
         return self._apply(x, "ij", self._is_wide, precision)
 
     def transpose_matmul(self, x: jax.Array, *, precision: Precision = HIGHEST) -> jax.Array:
-        """Aᵀ X: the transpose has the border on the other side."""
+        """The product Aᵀ X with an array X of shape (..., dim, n), by blocks."""
         return self._apply(x, "ji", not self._is_wide, precision)
 
     def gram(
         self, rows: jax.Array | None = None, *, precision: Precision = HIGHEST
     ) -> "TriangularLowRankMatrix":
-        """The gram of rows A; without rows, AᵀA by blocks."""
+        """The gram Π(Aᵀ rowsᵀ rows A) of rows (..., n, dim); if they are None, Π(AᵀA) by blocks."""
         if rows is not None:
             turned = self.transpose_matmul(jnp.swapaxes(rows, -1, -2), precision=precision)
             return self.kind.project_gram(jnp.swapaxes(turned, -1, -2), precision=precision)
@@ -195,22 +199,22 @@ class TriangularLowRankMatrix(StructuredMatrix):
         return self.kind._make(corner, 2 * border, diagonal)
 
     def average_trace(self) -> jax.Array:
-        """The mean of both diagonals."""
+        """The mean of the diagonal, Tr A / dim, of shape ``batch_shape``, at least float32."""
         return self.trace() / self.dim
 
     def frobenius_norm(self) -> jax.Array:
-        """The root of the sum of squares."""
+        """The Frobenius norm, of shape ``batch_shape``, at least float32."""
         return jnp.sqrt(self.sum_of_squares())
 
     def trace(self) -> jax.Array:
-        """The sum of both diagonals, also of a matrix of dim 0."""
+        """The trace Tr A, of shape ``batch_shape``, at least float32; 0 for a matrix of no rows."""
         corner, _, diagonal = self._parts()
         ends = jnp.diagonal(corner, axis1=-2, axis2=-1), diagonal
         first, second = (end.astype(accumulation_dtype(corner)).sum(-1) for end in ends)
         return first + second
 
     def sum_of_squares(self) -> jax.Array:
-        """The square of the Frobenius norm, which has a gradient at zero too."""
+        """The square of the Frobenius norm, of shape ``batch_shape``; it has a gradient at zero."""
         corner, border, diagonal = self._parts()
         squares = contract("...ij,...ij->...", corner, corner)
         squares += contract("...ij,...ij->...", border, border)

@@ -49,18 +49,20 @@ def check_layers(
 
     Args:
       loss_fn: ``loss_fn(params, *args, **kwargs)`` returns a scalar, or (scalar, aux).
-      layers: From ``find_layers`` (or ``singd_optax.nnx.find_layers``), for the same loss function.
+      layers: The layers that ``find_layers`` (or ``singd_optax.nnx.find_layers``) found for the
+        same loss function.
       params: The parameters, with numbers; or the ``nnx.Module`` that the loss function gets. It is
         not changed.
       *args: What ``loss_fn`` is called with after its first argument.
-      rtol: What relative errors may be, in the Frobenius norm; None for 1e-7 in float64, 1e-3 in
-        float32, 1e-2 in float16, and 5e-2 in bfloat16: the coarsest that the layer computes in.
+      rtol: The largest relative error that is allowed, in the Frobenius norm, > 0; None for 1e-7 in
+        float64, 1e-3 in float32, 1e-2 in float16, and 5e-2 in bfloat16, by the coarsest dtype that
+        the layer computes in.
       print_table: Whether to print what was found.
-      wrt: For an ``nnx.Module``, which variables are parameters.
-      **kwargs: What it is called with by name.
+      wrt: Which variables are parameters, for an ``nnx.Module``; ``nnx.Param`` by default.
+      **kwargs: What ``loss_fn`` is called with by name.
 
     Returns:
-      Path of a layer -> what was found. If this returns, all is well.
+      A dict from the path of each layer to what was found. If this returns, all is well.
 
     Raises:
       AssertionError: A layer is not what it says; the message is the table.
@@ -118,7 +120,7 @@ def _check_numbers(arrays: list[PyTree]) -> None:
     for array in arrays:
         if isinstance(array, jax.ShapeDtypeStruct | jax.core.Tracer):
             raise TypeError(
-                "check_layers compares numbers, and got an array without: "
+                "check_layers compares numbers, got an array that has none: "
                 f"{array!r}. Call it outside of jax.jit and other transformations, with "
                 "parameters and a batch that have values."
             )

@@ -55,23 +55,28 @@ def check_rule(
     structures: Sequence[str | tuple[str, str]] = ("dense", "diagonal"),
     tolerance: float = 1e-10,
 ) -> None:
-    """Check all that ``scale_by_rule`` relies on, on a small problem.
+    """Check all that ``scale_by_rule`` relies on of a rule, on a small problem.
 
-    Always: every field of the state has a role, and is kept in its dtype and in a constant form;
-    a step compiles once, and can be vmapped, scanned, donated, pickled and serialized; the matrices
-    of a stack are as separate ones; gradients and statistics that are not finite leave the state as
-    it is, and count; gradients of zero give finite directions; with factors in bfloat16 the
-    directions follow those in float32; on a mesh (if there is more than one device) they are those
-    of one device.
+    This is always checked: every field of the state has a role, and is kept in its dtype and in a
+    constant form; a step compiles once, and can be vmapped, scanned, donated, pickled and
+    serialized; the matrices of a stack are as separate ones; gradients and statistics that are not
+    finite leave the state as it is, and count; gradients of zero give finite directions; with
+    factors in bfloat16 the directions follow those in float32; on a mesh (if there is more than one
+    device) they are those of one device.
 
     Args:
-      rule: With its options.
+      rule: The rule, with its options.
       oracle: What directions must be with dense factors, in float64, refreshed on every step: a
-        function from a layer's steps, for a stack with leading axes.
+        function from the list of a layer's ``Step``s to the direction of each, (*stack, rows,
+        columns); None for no such check.
       equal_to: Rules that must give the same directions.
-      symmetries: What must hold besides, of "scale", "orthogonal", "permutation", "transpose".
-      structures: Of factors, one or a pair; those that the rule can have.
-      tolerance: Of comparisons in float64, relative to the largest entry.
+      symmetries: What must hold besides: "scale" (a larger loss changes the length of directions
+        alone), "orthogonal" (turned inputs and outputs turn the direction, with dense factors),
+        "permutation" (exchanged ones exchange its rows and columns), "transpose" (exchanged sides
+        of gradients exchange those of directions).
+      structures: The structures of factors that the rule can have, each one name for both sides or
+        a pair.
+      tolerance: The largest error of comparisons in float64, relative to the largest entry.
 
     Raises:
       AssertionError: Something does not hold; the message says what.

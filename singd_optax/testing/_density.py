@@ -18,11 +18,11 @@ def check_no_hidden_density(structure: Structure, dim: int = 4096) -> None:
     ``project`` and ``to_dense``, which start from and end with such an array, are left out.
 
     Args:
-      structure: What to check.
-      dim: The size of the matrix, much larger than the structure's blocks or ranks.
+      structure: The structure to check.
+      dim: The number of rows of the matrix, much larger than the structure's blocks or ranks.
 
     Raises:
-      AssertionError: An operation does, which is named.
+      AssertionError: An operation builds such an array; the message names it.
 
     >>> from singd_optax.structures import Dense, Diagonal
     >>> check_no_hidden_density(Diagonal())
@@ -43,6 +43,10 @@ def check_no_hidden_density(structure: Structure, dim: int = 4096) -> None:
 
 def largest_array(function: Callable[..., PyTree], *args: PyTree) -> int:
     """The number of elements of the largest array in a traced function, in calls and loops too.
+
+    Args:
+      function: The function; it is traced, and nothing is computed.
+      *args: Its arguments, arrays or ``jax.ShapeDtypeStruct``s.
 
     >>> largest_array(jax.jit(lambda x: (x[:, None] * x).sum()), jnp.ones(5))
     25

@@ -21,10 +21,10 @@ def draw_structures(
     entries that are one stored number have one color.
 
     Args:
-      structures: What to draw, as ``parse_structure`` takes them; None draws an example of every
-        structure of the library.
-      dim: The size of the matrices.
-      columns: Pictures side by side.
+      structures: The structures to draw, as ``parse_structure`` takes them; None draws an example
+        of every structure of the library.
+      dim: The number of rows of the matrices.
+      columns: The largest number of pictures side by side.
 
     Returns:
       A ``matplotlib.figure.Figure``, which a notebook shows; ``figure.savefig(path)`` keeps it.
@@ -48,7 +48,7 @@ def draw_structures(
         structures = [example for entry in STRUCTURES for example in entry.examples]
     parsed = [parse_structure(structure).resolve(dim) for structure in structures]
     if not parsed:
-        raise ValueError("`structures` is empty: give at least one, or None for all.")
+        raise ValueError("`structures` must not be empty: pass at least one, or None for all.")
     columns = min(columns, len(parsed))
     rows = math.ceil(len(parsed) / columns)
     # A Figure of its own, not pyplot's: no global state, and no backend is chosen.

@@ -44,9 +44,9 @@ def moments(
     Args:
       spec: The layer.
       operation: How the call uses the kernel.
-      inputs: Of the call.
-      gradient: Of its outputs.
-      weights: Of positions, for the first leading axes; or None.
+      inputs: The inputs of the call.
+      gradient: The gradient of its outputs.
+      weights: The weights of positions, for the first leading axes; or None.
       transposed: Whether the call uses the kernel as its transpose.
     """
     rows, columns = input_rows(operation, inputs), output_rows(operation, gradient)

@@ -20,7 +20,7 @@ class Site(NamedTuple):
 
     Attributes:
       number: Which one it is.
-      spec: Of which layer.
+      spec: The layer.
       operation: The product.
       transposed: Whether it uses the kernel as its transpose.
     """

@@ -19,21 +19,22 @@ class LayerCheck:
     """What ``check_layers`` found out about one layer.
 
     Errors are relative, in the Frobenius norm, the largest of a stack; at most ``rtol`` where all
-    is well.
+    is well. a are the inputs of a call of the layer, and g the gradients of its outputs.
 
     Attributes:
-      path: The layer.
-      kind: Of the layer.
-      calls: How many of its calls were heard while the loss ran.
-      gradient_error: Of Σ a gᵀ over its calls, against its gradient; None where the loss takes
-        derivatives through the layer, whose share of the gradient belongs to no call.
-      input_error: Of the second moment of its inputs (the side of K); None where not all of its
-        calls could be heard, under derivatives that the loss takes.
-      output_error: Of that of its output gradients (the side of C); likewise.
-      outside: How large the part of its gradient is that is owed to no call, as that of a penalty
-        on parameters, relative to the part that is.
-      rtol: What errors may be.
-      problem: What is wrong, or None.
+      path: The path of the layer.
+      kind: The kind of the layer.
+      calls: The number of its calls that were heard while the loss ran.
+      gradient_error: The error of Σ a gᵀ over its calls, against its gradient; None where the loss
+        takes derivatives through the layer, whose share of the gradient belongs to no call.
+      input_error: The error of the second moment of its inputs (the side of K); None where not all
+        of its calls could be heard, under derivatives that the loss takes.
+      output_error: The error of the second moment of its output gradients (the side of C); None
+        where ``input_error`` is.
+      outside: The size of the part of its gradient that is owed to no call, such as that of a
+        penalty on parameters, relative to the size of the part that is.
+      rtol: The largest error that is allowed.
+      problem: What is wrong, in words; None if nothing is.
     """
 
     path: str
@@ -53,7 +54,7 @@ class LayerCheck:
 
     @property
     def verdict(self) -> str:
-        """For people."""
+        """What was found, in words for the printed table: "ok", or the problem."""
         if self.problem is not None:
             return self.problem
         notes = [] if self.calls else ["not called with these arguments"]

@@ -24,9 +24,10 @@ class Passes(NamedTuple):
     """What was computed, on the host.
 
     Attributes:
-      parameters: All of them, by path.
-      statistics: By layer.
-      gradients: Of the loss, as matrices by layer, as the gradient function gives them.
+      parameters: All parameters, by path.
+      statistics: The statistics, by layer.
+      gradients: The gradients of the loss, as matrices by layer, as the gradient function gives
+        them.
       echoed: Gradients with Σ a gᵀ of each call added.
       outside: Gradients of the loss as if no call depended on its kernel: those of penalties.
       heard: What the calls said.

@@ -26,10 +26,11 @@ class Step(NamedTuple):
     """What a rule can see of one layer in one step, in float64.
 
     Attributes:
-      gradient: (*stack, rows, columns), of a mean over the batch; the bias is the last row.
-      inputs: a, (*stack, batch, rows); 1 is last where there is a bias.
-      output_gradients: g, (*stack, batch, columns), of the mean: gradient = aᵀ g, U = aᵀ a / N and
-        G = N gᵀ g.
+      gradient: The gradient of a mean over the batch, (*stack, rows, columns); the bias is the last
+        row.
+      inputs: The inputs a, (*stack, batch, rows); 1 is last where there is a bias.
+      output_gradients: The gradients g of the mean with respect to the outputs, (*stack, batch,
+        columns): gradient = aᵀ g, U = aᵀ a / N and G = N gᵀ g, with N the batch size.
     """
 
     gradient: np.ndarray
@@ -58,9 +59,9 @@ class Setup(NamedTuple):
     """How a rule is run.
 
     Attributes:
-      structures: Of the factors.
-      dtype: Of parameters and gradients.
-      factor_dtype: Of factors.
+      structures: The structures of the factors.
+      dtype: The dtype of parameters and gradients.
+      factor_dtype: The dtype of the factors.
       stack: The shape of the stacked kernel.
     """
 

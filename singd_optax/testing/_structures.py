@@ -36,7 +36,15 @@ _BOUND = "spectral_norm_bound"
 
 @dataclasses.dataclass(frozen=True)
 class StructureCase:
-    """One point of the grid on which a structure is checked."""
+    """One point of the grid on which a structure is checked.
+
+    Attributes:
+      structure: The structure.
+      dim: The number of rows of the matrices.
+      batch_shape: The leading axes of the matrices, ``()`` for single ones.
+      dtype: The dtype of the matrices, by name.
+      mode: How operations are called: "eager", "jit", "vmap" or "grad".
+    """
 
     structure: Structure
     dim: int
@@ -45,7 +53,7 @@ class StructureCase:
     mode: str
 
     def __str__(self) -> str:
-        """For test ids."""
+        """A short name, for the ids of tests."""
         batch = "x".join(map(str, self.batch_shape)) or "single"
         return f"{self.structure!r}-{self.dim}-{batch}-{self.dtype}-{self.mode}"
 
@@ -70,12 +78,23 @@ def structure_cases(
     *,
     complete: bool = False,
 ) -> Iterator[StructureCase]:
-    """The grid of cases for a structure.
+    """The grid of cases on which a structure is checked.
 
-    With ``complete``, the full product, which takes minutes a structure. Without it: under jit,
-    every two of size, batch and dtype away from the middle size, the first batch shape and float32
-    (the spectral norm's bound in float32); under vmap and grad, each of the three; eagerly, which
-    compiles every operation by itself, that one point.
+    With ``complete`` it is the full product, which takes minutes a structure. Without it, there
+    are: under jit, every two of size, batch and dtype away from the middle size, the first batch
+    shape and float32 (the spectral norm's bound in float32); under vmap and grad, each of the
+    three; eagerly, which compiles every operation by itself, that one point.
+
+    Args:
+      structure: The structure to check.
+      dims: The numbers of rows of matrices.
+      batch_shapes: The leading axes of matrices.
+      dtypes: The dtypes of matrices, by name.
+      modes: How operations are called: "eager", "jit", "vmap", "grad".
+      complete: Whether to take the full product.
+
+    Returns:
+      An iterator over the cases.
     """
     center = dims[len(dims) // 2], batch_shapes[0], "float32" if "float32" in dtypes else dtypes[0]
     for dim, batch_shape, dtype, mode in itertools.product(dims, batch_shapes, dtypes, modes):
@@ -89,8 +108,8 @@ def check_structure(structure: Structure, **grid: PyTree) -> None:
     """Check a structure on the whole grid.
 
     Args:
-      structure: What to check.
-      **grid: ``dims``, ``batch_shapes``, ``dtypes``, ``modes``, ``complete``, as for
+      structure: The structure to check.
+      **grid: The options ``dims``, ``batch_shapes``, ``dtypes``, ``modes``, ``complete``, as for
         ``structure_cases``.
 
     Raises:

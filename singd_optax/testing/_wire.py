@@ -29,9 +29,9 @@ def ask(
       host: Called with the arrays in numpy, real numbers in float64. Each ``vmap`` around adds a
         leading axis to all of them and to what is returned: of size 1 to those that it does not
         map, and of its own size to all others, and to what is returned.
-      shapes: Of what is returned, without these axes.
-      dtype: Of what comes back.
-      arrays: What is sent.
+      shapes: The shapes of what is returned, without these axes.
+      dtype: The dtype of what comes back.
+      arrays: The arrays that are sent.
       is_needed: Whether the host is called though nothing depends on what it returns.
     """
     dtypes = [array.dtype for array in arrays]

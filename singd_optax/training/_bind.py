@@ -9,16 +9,17 @@ from singd_optax.measures import Statistics
 def bind_curvature(
     tx: optax.GradientTransformation, curvature: dict[str, Statistics] | None, **extra_args: PyTree
 ) -> optax.GradientTransformation:
-    """The transformation with ``curvature`` given once and for all, for one step.
+    """Give a transformation its ``curvature`` beforehand, for one step.
 
-    ``optax.lookahead`` and ``optax.contrib.sam`` call ``update(updates, state, params)`` without
-    extra arguments. Wrap the bound transformation inside of the training step instead; states do
-    not depend on what was bound.
+    Curvature is the statistics of each layer that ``value_and_grad`` returns. ``optax.lookahead``
+    and ``optax.contrib.sam`` call ``update(updates, state, params)`` without extra arguments. Wrap
+    the bound transformation inside of the training step instead; states do not depend on what was
+    bound.
 
     Args:
       tx: The optimizer.
-      curvature: From ``value_and_grad``; None where only ``init`` is called.
-      **extra_args: More arguments for ``update``.
+      curvature: The curvature that ``value_and_grad`` returned; None where only ``init`` is called.
+      **extra_args: More arguments for the optimizer's ``update``.
 
     Returns:
       A transformation with the same ``init``, whose ``update`` takes no extra arguments.

@@ -13,18 +13,23 @@ from singd_optax.layers import rule_states
 def check_refreshes(opt_state: PyTree, *, limit: int = 20) -> list[str]:
     """Warn of layers whose refreshes were all skipped for some time.
 
-    A refresh of which nothing can be made is skipped, and training goes on with the factors that
-    are there. That is right for a while, and wrong in the long run: the layer's preconditioner is
-    then of another network. Call this between steps, outside of ``jax.jit``, where one looks at
+    A refresh makes a layer's factors (the matrices that multiply its gradient) anew. One of which
+    nothing can be made is skipped, and training goes on with the factors that are there. That is
+    right for a while, and wrong in the long run: the layer's preconditioner is then of another
+    network. Call this between steps, outside of ``jax.jit``, where one looks at
     the loss anyway: it reads numbers from the device. ``train_step`` calls it in eager mode,
     and ``check_opt_state`` does; ``diagnostics.metrics`` has the numbers, as ``skipped_in_a_row``.
 
     Args:
       opt_state: The optimizer's state.
-      limit: How many due refreshes in a row a layer may skip.
+      limit: The number of skipped refreshes in a row from which on a layer is warned of, an int >=
+        1.
 
     Returns:
-      The paths of these layers; none where numbers are traced.
+      A list of the paths of these layers; empty where numbers are traced.
+
+    Warns:
+      UserWarning: There are such layers.
 
     Raises:
       ValueError: ``limit`` is below 1.
@@ -51,9 +56,9 @@ def check_refreshes(opt_state: PyTree, *, limit: int = 20) -> list[str]:
     if stuck:
         warnings.warn(
             f"The last {limit} refreshes or more of the layers {stuck[:20]} were all skipped: "
-            "their preconditioners are as old. Either no gradient reaches them (an unused expert: "
-            "leave it out by layers.without), or statistics are not finite, or out of the range "
-            "of float32 (look at the loss, and scale it to about 1), or `curvature` is of an "
+            "their preconditioners are at least as old. Either no gradient reaches them (an unused "
+            "expert: leave it out by layers.without), or statistics are not finite, or out of the "
+            "range of float32 (look at the loss, and scale it to about 1), or `curvature` is of an "
             "earlier step.",
             stacklevel=2,
         )

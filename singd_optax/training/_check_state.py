@@ -22,9 +22,9 @@ def check_opt_state(opt_state: PyTree, tx: PyTree, params: PyTree) -> None:
     layers that are not refreshed any more are warned of, see ``check_refreshes``.
 
     Args:
-      opt_state: As it was restored.
+      opt_state: The state as it was restored.
       tx: The optimizer that is to go on with it.
-      params: Parameters; arrays or ``jax.ShapeDtypeStruct``s.
+      params: The parameters; arrays or ``jax.ShapeDtypeStruct``s.
 
     Raises:
       ValueError: Rule, layers, structures, sizes, dtypes or parts of the state differ, or its

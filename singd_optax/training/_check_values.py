@@ -18,7 +18,8 @@ def damaged(opt_state: PyTree) -> list[str]:
     """What is wrong with the numbers of factors, and of what is kept beside them.
 
     Args:
-      opt_state: Of any optimizer of this package; shapes and traced arrays have no numbers.
+      opt_state: The state of any optimizer of this package; shapes and traced arrays have no
+        numbers.
 
     Returns:
       A line for each fault.

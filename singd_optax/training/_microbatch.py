@@ -27,30 +27,32 @@ def microbatch(
     has_aux: bool = False,
     aux: PyTree = Accumulation.MEAN,
 ) -> Callable[..., PyTree]:
-    """``grad_fn`` over micro-batches: activations of one at a time, results of the whole batch.
+    """Call ``grad_fn`` on one micro-batch after another, with the results of the whole batch.
 
-    Built on ``optax.microbatch``. For mean losses value, gradients and statistics are averaged:
-    with n micro-batches of N/n examples and the factor N/n in each one's own
-    G_i = (N/n) Σ g gᵀ (g of that micro-batch's mean loss, n times as large as of the whole's), the
-    mean over i of G_i is G = N Σ g gᵀ of the whole, and likewise for U. For a sum loss
-    (``loss_average=None``) value, gradients and G add up, and U is averaged. In both cases this is
-    the full batch's result up to rounding, also after K and C whitened it, which is linear.
-    Gradients are accumulated in at least float32. Micro-batches of one call are equally large; with
-    ``position_weights``, and with losses that are a mean over a number of tokens that varies, the
-    mean over micro-batches is not the mean over the whole.
+    So only the activations of one micro-batch are held at a time. It is built on
+    ``optax.microbatch``. For mean losses value, gradients and statistics are averaged. U is the
+    second moment of a layer's inputs, and G that of its output gradients g: with n micro-batches of
+    N/n examples and the factor N/n in each one's own G_i = (N/n) Σ g gᵀ (g of that micro-batch's
+    mean loss, n times as large as of the whole's), the mean over i of G_i is G = N Σ g gᵀ of the
+    whole, and likewise for U. For a sum loss (``loss_average=None``) value, gradients and G add up,
+    and U is averaged. In both cases this is the full batch's result up to rounding, also after K
+    and C whitened it, which is linear. Gradients are accumulated in at least float32. Micro-batches
+    of one call are equally large; with ``position_weights``, and with losses that are a mean over a
+    number of tokens that varies, the mean over micro-batches is not the mean over the whole.
 
     Args:
-      grad_fn: From ``singd_optax.value_and_grad``.
+      grad_fn: The gradient function, from ``singd_optax.value_and_grad``.
       layers: The layers that ``grad_fn`` was made with.
-      microbatch_size: Examples in a micro-batch, a divisor of the batch size.
-      argnums: Which positional arguments of ``grad_fn`` have a batch axis; params are number 0.
-      argnames: Which keyword arguments have one.
-      in_axes: Where it is in each of them.
+      microbatch_size: The number of examples in a micro-batch, a divisor of the batch size.
+      argnums: The positional arguments of ``grad_fn`` that have a batch axis, by number; params are
+        number 0, and the default is 1, the first one after them.
+      argnames: The keyword arguments of ``grad_fn`` that have a batch axis, by name.
+      in_axes: The batch axis, one for all of these arguments or one for each.
       has_aux: Whether the loss function returns (loss, aux).
       aux: How aux is accumulated: an ``optax.microbatching.AccumulationType``, or a tree of them.
 
     Returns:
-      A function that is called as ``grad_fn`` is, and returns what it does.
+      A function that is called as ``grad_fn`` is, and returns what that does.
 
     Raises:
       TypeError: ``layers`` or ``microbatch_size`` are of another type.
@@ -127,7 +129,7 @@ def is_sum_loss(layers: Layers) -> bool:
     """Whether the loss is a sum over the batch, and not a mean.
 
     Args:
-      layers: From ``find_layers``.
+      layers: The layers that ``find_layers`` found.
 
     Raises:
       ValueError: Some layers say so and others do not.
@@ -135,9 +137,9 @@ def is_sum_loss(layers: Layers) -> bool:
     averages = {spec.loss_average for spec in layers.values() if isinstance(spec, LayerSpec)}
     if None in averages and len(averages) > 1:
         raise ValueError(
-            f"The layers have the loss averages {averages}: with None for some, the loss is a sum "
-            "over the batch, with others a mean. Micro-batches add up in the one case and are "
-            "averaged in the other: set loss_average by find_layers for all layers alike."
+            f"All layers must have a loss_average, or all None, got {averages}: with None the loss "
+            "is a sum over the batch, with others a mean. Micro-batches add up in the one case and "
+            "are averaged in the other: set loss_average by find_layers for all layers alike."
         )
     return None in averages
 

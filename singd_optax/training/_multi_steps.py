@@ -17,14 +17,16 @@ from singd_optax.training._microbatch import is_sum_loss
 
 
 class MultiSteps:
-    """``optax.MultiSteps`` that accumulates statistics beside gradients.
+    """An ``optax.MultiSteps`` that accumulates statistics beside gradients.
 
-    For micro-batches that come one a step. Where the whole batch is at hand, ``microbatch`` does
-    the same within one step, and without a second copy of gradients and statistics in the state.
+    It is for micro-batches that come one a step. Where the whole batch is at hand, ``microbatch``
+    does the same within one step, and without a second copy of gradients and statistics in the
+    state.
 
-    Each call of ``update`` takes the gradients and the curvature of one micro-batch; on every
-    k-th the optimizer gets the mean of both over the k (for a sum loss the sum of gradients and
-    G, see ``microbatch``), on all others the updates are zeros. Micro-batches that
+    Each call of ``update`` takes the gradients and the curvature (the statistics of layers) of one
+    micro-batch; on every k-th call the optimizer gets the mean of both over the k (for a sum loss
+    the sum of gradients and of the second moments G of output gradients, see ``microbatch``), on
+    all others the updates are zeros. Micro-batches that
     ``should_skip_update_fn`` rejects count for neither.
 
     Example:
@@ -54,14 +56,17 @@ class MultiSteps:
         should_skip_update_fn: PyTree = None,
         accumulator_dtype: DTypeLike = jnp.float32,
     ):
-        """As ``optax.MultiSteps``, and the layers.
+        """Take the arguments of ``optax.MultiSteps``, and the layers.
 
         Args:
           opt: The optimizer.
-          every_k_schedule: How many micro-batches make a step, or a schedule step -> how many.
-          layers: From ``find_layers``; their ``loss_average`` says what is added up.
-          should_skip_update_fn: As in ``optax.MultiSteps``, for example ``optax.skip_not_finite``.
-          accumulator_dtype: Of the accumulated gradients.
+          every_k_schedule: The number of micro-batches that make a step, an int >= 1, or a schedule
+            step -> int.
+          layers: The layers that ``find_layers`` found; their ``loss_average`` says what is added
+            up.
+          should_skip_update_fn: A function that says whether to skip a micro-batch, as in
+            ``optax.MultiSteps``, for example ``optax.skip_not_finite``; None skips none.
+          accumulator_dtype: The dtype of the accumulated gradients.
 
         Raises:
           TypeError: ``layers`` or ``every_k_schedule`` is something else.
@@ -82,7 +87,11 @@ class MultiSteps:
         )
 
     def init(self, params: PyTree) -> AccumulatedState:
-        """The state: that of ``optax.MultiSteps``, and statistics of no micro-batch."""
+        """The state before the first step: that of ``optax.MultiSteps``, and zero statistics.
+
+        Args:
+          params: The parameters.
+        """
         state = self._multi_steps.init(params)
         zeros = {
             path: Statistics.zeros(self._layers[path], inner.rule_tag.measures)
@@ -104,16 +113,17 @@ class MultiSteps:
         """Take one micro-batch's gradients and curvature.
 
         Args:
-          updates: Gradients.
-          state: From ``init`` or the last ``update``.
-          params: Parameters.
-          curvature: From ``value_and_grad``, called with this ``state`` for ``opt_state``.
-          refresh: Whether this step refreshes, static, the same for all its micro-batches; None for
-            what the optimizer's state says.
-          **extra_args: For the optimizer.
+          updates: The gradients of the micro-batch, a tree like ``params``.
+          state: The state from ``init`` or the last ``update``.
+          params: The parameters.
+          curvature: The curvature that ``value_and_grad`` returned, called with this ``state`` for
+            ``opt_state``.
+          refresh: Whether this step refreshes the factors, static, the same for all its
+            micro-batches; None for what the optimizer's state says.
+          **extra_args: More arguments for the optimizer's ``update``.
 
         Returns:
-          Updates, zeros but on the last micro-batch of a step, and the next state.
+          The updates, which are zeros but on the last micro-batch of a step, and the next state.
 
         Raises:
           ValueError: ``curvature`` is missing, of other layers, or of another step.
@@ -150,11 +160,15 @@ class MultiSteps:
         return result, AccumulatedState(new_inner, jax.tree.map(kept, old, new))
 
     def has_updated(self, state: AccumulatedState) -> PyTree:
-        """Whether the last ``update`` was one of the optimizer."""
+        """Whether the last call of ``update`` was the last of a step, on which parameters change.
+
+        Args:
+          state: The state that this call returned.
+        """
         return self._multi_steps.has_updated(state.multi_steps)
 
     def gradient_transformation(self) -> optax.GradientTransformationExtraArgs:
-        """This as a pair of functions, for ``optax.chain`` and others."""
+        """The same as an optax transformation, for ``optax.chain`` and others."""
         return optax.GradientTransformationExtraArgs(self.init, self.update)
 
     def _accumulated(

@@ -10,7 +10,7 @@ from singd_optax.measures import Statistics
 def pmean_curvature(
     curvature: Mapping[str, Statistics], axis_name: Hashable
 ) -> dict[str, Statistics]:
-    """``jax.lax.pmean`` of curvature, whose numbers of rows add up.
+    """The ``jax.lax.pmean`` of curvature, in which numbers of rows add up.
 
     Where each device has a shard of the batch (``jax.shard_map``, ``jax.pmap``), and the loss is a
     mean, this is the curvature of the whole batch as ``jax.lax.pmean`` of gradients is its
@@ -18,8 +18,9 @@ def pmean_curvature(
     ``singd_optax.sampling_damping`` is that of one shard.
 
     Args:
-      curvature: From ``value_and_grad``, of a shard.
-      axis_name: Of the mesh axis, or several, over which the batch is split.
+      curvature: The curvature of a shard, which ``value_and_grad`` returned: statistics by path of
+        a layer.
+      axis_name: The name of the mesh axis over which the batch is split, or a tuple of several.
 
     Returns:
       The curvature of the whole batch.

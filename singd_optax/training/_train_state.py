@@ -12,10 +12,11 @@ from singd_optax.training._check_refreshes import check_refreshes
 
 
 class TrainState(train_state.TrainState):
-    """flax's ``TrainState`` with an ``apply_gradients`` that forwards ``curvature``.
+    """Flax's ``TrainState`` with an ``apply_gradients`` that forwards ``curvature``.
 
-    flax's own drops extra arguments of the optimizer. All else is as there: ``create``,
-    ``replace``, more fields by sub-classing, serialization.
+    Curvature is the statistics of layers that ``value_and_grad`` returns; flax's own class drops
+    extra arguments of the optimizer. All else is as there: ``create``, ``replace``, more fields by
+    sub-classing, serialization.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
@@ -41,11 +42,12 @@ class TrainState(train_state.TrainState):
         extra_args: Mapping[str, PyTree] | None = None,
         **kwargs: PyTree,
     ) -> Self:
-        """One step of the optimizer.
+        """Take one step of the optimizer.
 
         Args:
-          grads: Of the same structure as ``params``.
-          curvature: From ``singd_optax.value_and_grad``, with ``opt_state=state.opt_state``.
+          grads: The gradients, a tree like ``params``.
+          curvature: The curvature that ``singd_optax.value_and_grad`` returned, called with
+            ``opt_state=state.opt_state``; None for optimizers without layers.
           extra_args: Other arguments of the optimizer's ``update``, such as ``{"value": value}``
             for ``optax.contrib.reduce_on_plateau``.
           **kwargs: Fields of the state to replace, such as ``batch_stats``.
@@ -65,16 +67,16 @@ class TrainState(train_state.TrainState):
 def train_step(
     grad_fn: Callable[..., PyTree], state: TrainState, *args: PyTree, **kwargs: PyTree
 ) -> tuple[TrainState, PyTree]:
-    """One step of training: gradients and curvature, then the optimizer.
+    """Take one step of training: gradients and curvature, then the optimizer.
 
     Args:
-      grad_fn: From ``singd_optax.value_and_grad``.
-      state: A ``TrainState``.
-      *args: Of the loss function, after its params: the batch.
-      **kwargs: Of the loss function; ``loss_scale`` too.
+      grad_fn: The gradient function, from ``singd_optax.value_and_grad``.
+      state: The state of training, a ``singd_optax.training.TrainState``.
+      *args: The arguments of the loss function after its params: the batch.
+      **kwargs: The arguments of the loss function by name; ``loss_scale`` too.
 
     Returns:
-      The next state, and the value (or value and aux) of the loss.
+      The next state, and the value of the loss, or (value, aux).
 
     Raises:
       TypeError: ``state`` is of another class, for example flax's own.

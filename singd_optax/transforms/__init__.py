@@ -1,4 +1,4 @@
-"""The optax face of rules: one transformation, sizes, and schedules.
+"""Rules as optax transformations: ``scale_by_rule``, the sizes of updates, and schedules.
 
 Words: a *size* is what sets the length of updates (``UpdateRMS``, ``KLClip``, ``Grafting``).
 """

@@ -22,8 +22,8 @@ def checked_layers(layers: Layers, state: RuleState) -> dict[str, MatrixView]:
     """The layers that a state is of, by path.
 
     Args:
-      layers: Of the optimizer.
-      state: From its ``init``, or from a checkpoint.
+      layers: The layers of the optimizer.
+      state: A state from its ``init``, or from a checkpoint.
 
     Raises:
       ValueError: The state is of other layers.
@@ -32,8 +32,8 @@ def checked_layers(layers: Layers, state: RuleState) -> dict[str, MatrixView]:
     if unknown:
         raise ValueError(
             f"`opt_state` has factors for the layers {unknown}, which `layers` of this optimizer "
-            f"have not: {list(layers)}. Use a state from tx.init(params), or from a checkpoint "
-            "that was written with these layers."
+            f"have not: they have {list(layers)}. Use a state from tx.init(params), or from a "
+            "checkpoint that was written with these layers."
         )
     views: dict[str, MatrixView] = {path: layers[path] for path in state.rule_states}
     check_stacks(views, state.rule_states)
@@ -45,7 +45,7 @@ def check_matrices(views: Mapping[str, MatrixView], state: RuleState) -> None:
 
     Args:
       views: What the gradients make.
-      state: Of an optimizer without layers.
+      state: The state of an optimizer without layers.
 
     Raises:
       ValueError: It is of others.
@@ -155,7 +155,7 @@ def check_tag(own: RuleTag, tag: RuleTag) -> None:
     """Raise unless a state is of this rule.
 
     Args:
-      own: Of the optimizer.
+      own: The tag of the optimizer's rule.
       tag: What the state says.
 
     Raises:
@@ -164,7 +164,7 @@ def check_tag(own: RuleTag, tag: RuleTag) -> None:
     if not isinstance(tag, RuleTag) or tag.name != own.name:
         written = tag.name if isinstance(tag, RuleTag) else tag
         raise ValueError(
-            f"`opt_state` is of the rule {written!r}, this optimizer has {own.name!r}. Use the "
+            f"`opt_state` is of the rule {written!r}, and this optimizer has {own.name!r}. Use the "
             "optimizer that the state is of, or a new state from tx.init(params)."
         )
 
@@ -183,8 +183,8 @@ def check_axes(rule: Rule, views: Mapping[str, MatrixView]) -> None:
         if rule.is_of_whole and len(names) > 1:
             parameter = next(iter(views[names[0]].shapes))
             raise ValueError(
-                f"{rule.state_name} gives a matrix as a whole its size, got {len(names)} matrices "
-                f"of {parameter!r}, one for each axis. Say which axes are rows and columns, as "
+                f"{rule.state_name} must see a matrix as a whole, got {len(names)} matrices of "
+                f"{parameter!r}, one for each axis. Say which axes are rows and columns, as "
                 f"matrix_axes={{{parameter!r}: ((0,), (1, 2))}}, or 'cut'; Shampoo and "
                 "InverseFreeShampoo take axes one after the other."
             )

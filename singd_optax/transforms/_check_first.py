@@ -25,7 +25,7 @@ def check_arguments_first(
 
     Args:
       transformation: A complete optimizer.
-      layers: Of the rule in it, if that has layers.
+      layers: The layers of the rule in it, if that has any.
 
     Returns:
       A transformation whose ``init`` raises where there are no parameters, and whose ``update``

@@ -22,11 +22,11 @@ def directed(
     """The rule, with the direction that options ask for.
 
     Args:
-      rule: The user's.
+      rule: The user's rule.
       direction: "natural" or "polar".
-      softness: Of polar directions.
-      matrix_axes: The user's.
-      layers: Likewise.
+      softness: The softness of polar directions.
+      matrix_axes: The user's axes, or None.
+      layers: The user's layers, or None.
 
     Raises:
       ValueError: The rule does not whiten, an option is out of range or of no use, or axes are
@@ -40,7 +40,8 @@ def directed(
         advice = "Polar(rule, softness=...)" if is_twice else "direction='polar' with it"
         raise ValueError(
             f"`softness` is of direction='polar', got {softness!r} with "
-            f"{'a rule that has its own' if is_twice else repr(direction)}. Write {advice}."
+            f"{'a rule that has its own' if is_twice else f'direction={direction!r}'}. "
+            f"Write {advice}."
         )
     if direction == "polar" and not isinstance(rule, Polar):
         rule = Polar(rule, softness=softness)
@@ -51,7 +52,7 @@ def directed(
         if each:
             raise ValueError(
                 f"A polar factor is one of a matrix, got `matrix_axes` 'each' for {each[0]!r}, "
-                "which is preconditioned along one axis after the other. Say rows and columns, as "
-                "((0,), (1, 2)), or use direction='natural'."
+                "which is preconditioned along one axis after the other. Say which axes are rows "
+                "and which are columns, such as ((0,), (1, 2)), or use direction='natural'."
             )
     return rule

@@ -69,9 +69,9 @@ def as_parameters(
     """The inverse, for all of them.
 
     Args:
-      views: By path.
-      matrices: Likewise.
-      places: Of the members of groups in their stacks.
+      views: The views, by path.
+      matrices: Their matrices, by path.
+      places: The places of the members of groups in their stacks.
     """
     return {
         path: array

@@ -22,8 +22,8 @@ class GraftMoments(NamedTuple):
     """Moving averages of a gradient that the grafted optimizer needs.
 
     Attributes:
-      graft_mean: Of the gradient, as a matrix; None where only the square is needed.
-      graft_square: Of its square.
+      graft_mean: The average of the gradient, as a matrix; None where only the square is needed.
+      graft_square: The average of its square.
       graft_weights: The sums of the weights of both, (..., 2), by which they are divided.
     """
 
@@ -34,11 +34,12 @@ class GraftMoments(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Grafting:
-    """Each matrix's direction at the Frobenius norm of another optimizer's step.
+    """Scale each matrix's direction to the Frobenius norm of another optimizer's step.
 
     Attributes:
-      step: "sgd" is the gradient, "rmsprop" the gradient over the root of its mean square (decay
-        0.999), "adam" with momentum 0.9 too, both with corrected bias.
+      step: The other optimizer. The step of "sgd" is the gradient; that of "rmsprop" (the default)
+        is the gradient over the root of its mean square (decay 0.999); that of "adam" has a
+        momentum of 0.9 in the gradient's place. Both have corrected bias.
     """
 
     step: GraftedStep = "rmsprop"
@@ -50,7 +51,7 @@ class Grafting:
         check_choice("grafting", self.step, get_args(GraftedStep))
 
     def init(self, view: MatrixView) -> GraftMoments | None:
-        """Moments of zero, or None where none are needed."""
+        """The moments that are kept of one parameter, zeros at first; None for "sgd"."""
         if self.step == "sgd":
             return None
         shape, dtype = (*view.stack_shape, *view.dims), view.statistics_dtype
@@ -61,7 +62,11 @@ class Grafting:
         )
 
     def scaled(self, step: Directions) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
-        """Each direction at its length; moments stay where a gradient is not finite."""
+        """The scaled directions and the moments, which stay where a gradient is not finite.
+
+        Args:
+          step: What became of this step's gradients.
+        """
         scaled, kept = {}, {}
         for path, direction in step.directions.items():
             gradient, moments = step.gradients[path], step.states[path]

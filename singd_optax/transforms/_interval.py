@@ -37,6 +37,6 @@ def _check_returned(value: object) -> None:
     if isinstance(value, float) or (dtype is not None and jnp.issubdtype(dtype, jnp.floating)):
         raise TypeError(
             f"`{name}` must be an int >= 1, got {value!r}. A schedule of optax returns floats: "
-            "round it, as lambda step: jnp.round(schedule(step)).astype(int)."
+            "round it, as in lambda step: jnp.round(schedule(step)).astype(int)."
         )
     check_interval(name, value, schedule=False)

@@ -15,8 +15,8 @@ class KLDCorrectionState(NamedTuple):
     """The state of ``kld_correction``.
 
     Attributes:
-      corrections: Gradients so far, int32.
-      last_gradient: The last one, a tree like the parameters; zeros before the first.
+      corrections: The number of gradients so far, int32.
+      last_gradient: The last gradient, a tree like the parameters; zeros before the first.
     """
 
     corrections: jax.Array
@@ -39,12 +39,17 @@ def kld_correction(
     scale_by_kfac(layers), optax.scale_by_learning_rate(schedule))``.
 
     Args:
-      learning_rate: η, a number > 0 or a schedule, that of the optimizer; where it is 0, there is
-        no correction.
-      decay: ρ, from 0 (no correction) to 1, or a schedule.
+      learning_rate: The learning rate η of the optimizer, a number >= 0 or a schedule; where it is
+        0, there is no correction.
+      decay: The decay ρ of the curvature's moving average, from 0 (no correction) to 1, or a
+        schedule.
 
     Returns:
-      An optax transformation.
+      An optax transformation of gradients.
+
+    Raises:
+      ValueError: A number is out of range.
+      TypeError: An argument is neither a number nor a schedule.
 
     References:
       Puiu, Rethinking Exponential Averaging of the Fisher, ECML 2022, arXiv 2204.04718.

@@ -25,9 +25,9 @@ class Momentum:
     bias, m <- d m + (1 - d) u over 1 - d^t.
 
     Attributes:
-      decay: d in [0, 1).
+      decay: The decay d, in [0, 1).
       nesterov: Whether what comes out looks one step ahead.
-      dtype: Of the buffer; None for the parameter's.
+      dtype: The dtype of the buffer; None for the parameter's.
     """
 
     decay: Hyperparameter
@@ -39,7 +39,8 @@ class Momentum:
         check_flag("nesterov", self.nesterov)
         if self.dtype is not None and not jnp.issubdtype(jnp.dtype(self.dtype), jnp.floating):
             raise ValueError(
-                f"`accumulator_dtype` must be a dtype of floats or None, got {self.dtype!r}."
+                "`accumulator_dtype` must be a dtype of floats, such as jnp.float32, or None, got "
+                f"{self.dtype!r}."
             )
 
     @property

@@ -172,8 +172,8 @@ def stored(
       before: What the rule got, widened.
       new: What it made of it; what it did not touch is not rounded again.
       old: What was kept.
-      key: Of the random bits with which narrow factors are rounded.
-      index: Of the parameter, by which its bits are others.
+      key: The key of the random bits with which narrow factors are rounded.
+      index: The index of the parameter, by which its bits are others.
     """
     roles = roles_of(type(new))
     parts = {}

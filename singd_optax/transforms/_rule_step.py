@@ -36,10 +36,10 @@ class RuleStep:
 
     Attributes:
       rule: What to do for each matrix.
-      momentum: Of gradients, or of updates.
+      momentum: The momentum, of gradients or of updates.
       size: What sets the size of updates, or None.
       refresh_every: The interval between refreshes.
-      seed: Of random bits.
+      seed: The seed of random bits.
     """
 
     rule: Rule

@@ -36,12 +36,13 @@ def sample_weights(
     precision of the prior over N, in "absolute" units.
 
     Args:
-      rule: The rule of the optimizer, one whose states whiten.
-      layers: Those of the optimizer.
-      opt_state: Its state, with factors.
-      params: The mean.
-      key: A random key.
-      scale: c, a number >= 0; may be traced.
+      rule: The rule of the optimizer, with its options: one whose state has a root of the
+        preconditioner.
+      layers: The layers that the optimizer was made with.
+      opt_state: The optimizer's state, which has the rule's factors.
+      params: The parameters, which are the mean.
+      key: A random key, as ``jax.random.key`` makes it.
+      scale: The factor c of the covariance, a number >= 0; it may be traced.
 
     Returns:
       Parameters like ``params``; those of no layer are as they were.
@@ -67,14 +68,17 @@ def sample_weights(
       >>> updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
     """
     if not isinstance(rule, Rule):
-        raise TypeError(f"`rule` must be a singd_optax.rules.Rule, got {rule!r}.")
+        raise TypeError(
+            f"`rule` must be a singd_optax.rules.Rule, such as SINGD(), got {rule!r}. Pass the "
+            "rule that the optimizer was made with."
+        )
     check_layers(layers)
     check_number("scale", scale, schedule=False)
     if rule.whitening() != rule:
         raise ValueError(
             f"{rule.state_name} keeps the product and not a root of its preconditioner, and "
-            "weights are drawn with a root. Use KFAC(inverse_method='root'), EKFAC, SINGD "
-            "or IKFAC."
+            "weights are drawn with a root. Use a rule that keeps one: "
+            "KFAC(inverse_method='root'), EKFAC, SINGD or IKFAC."
         )
     found: dict[str, PyTree] = {}
     for state in known_rule_states(opt_state):
@@ -87,8 +91,8 @@ def sample_weights(
     other = [path for path in found if path not in layers]
     if other:
         raise ValueError(
-            f"`opt_state` has the layers {other}, which `layers` have not: {list(layers)}. Pass "
-            "the layers that the optimizer was made with."
+            f"`opt_state` has the layers {other}, which `layers` have not: they have "
+            f"{list(layers)}. Pass the layers that the optimizer was made with."
         )
     leaves = Leaves(params)
     check_params([layers[path] for path in found], leaves, "params")

@@ -59,64 +59,74 @@ def scale_by_rule(
 ) -> optax.GradientTransformationExtraArgs:
     """Precondition matrix-shaped gradients by a rule; pass all others through.
 
+    A rule is what one method does for one matrix: it keeps factors, the matrices K and C that
+    multiply a gradient from the left and from the right, and makes them anew in a refresh.
+
     With ``layers`` the matrices are those of Kronecker layers, kernel and bias together. Without,
     every array of two axes or more is one: leading axes are merged to rows and trailing ones to
     columns, cut where the larger side is smallest (``(3, 3, 64, 128)`` becomes 576 x 128,
     ``(768, 12, 64)`` 768 x 768). A parameter of a stack of layers (``nn.scan``) looks like any
-    other array of that shape, so say which axes are whose by ``matrix_axes``; the layers of the
-    stack are then preconditioned apart.
+    other array of that shape, so say by ``matrix_axes`` which axes are rows and columns; the layers
+    of the stack are then preconditioned apart.
 
-    The factors are refreshed on steps with ``count % refresh_every == 0``, step 0 included. A
-    refresh of which the statistics are not finite, or empty, or of an earlier step (which outside
-    of ``jax.jit`` is an error), or that would make factors so, is skipped and counted, for each
-    matrix by itself. A gradient that is not finite passes on, and changes no factor and no moment.
-    One that is finite, but so large that its preconditioned form is not, gives an update of zeros.
+    The factors are refreshed on steps with ``count % refresh_every == 0``, step 0 included, where
+    count is the number of updates before. A refresh is skipped and counted, for each matrix by
+    itself, if its statistics are not finite, or empty, or of an earlier step (which outside of
+    ``jax.jit`` is an error), or if its factors would not be finite. A gradient that is not finite
+    passes on, and changes no factor and no moment. A gradient that is finite, but so large that its
+    preconditioned form is not, gives an update of zeros.
 
-    A layer of which a wrapper (``optax.masked``, ``partition``, ...) masks a parameter out has no
-    state, and passes through.
+    If a wrapper (``optax.masked``, ``partition``, ...) masks out a parameter of a layer, the layer
+    has no state, and what is left of it passes through.
 
     Args:
-      rule: What to do for each matrix, for example ``SINGD()``, or one of your own.
-      layers: From ``find_layers``; rules with measures need them, all others may have them, or
-        what ``find_matrices`` returns.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      rule: What to do for each matrix, for example ``SINGD()``, or a rule of your own.
+      layers: The layers that ``find_layers`` found, or the matrices that ``find_matrices`` did.
+        Rules with measures, which want statistics of layers, need the former; all others may have
+        either. None: every array of two axes or more is a matrix.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
-        without ``layers``, which have their own. None for what
-        suits the rule, mostly "auto".
-      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
-      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
-        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
-        itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding. This is for optimizers without
+        ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      A transformation. Its ``update`` takes ``curvature`` from ``value_and_grad`` as an extra
-      argument, if the rule has measures, and ignores it otherwise. With ``refresh=True`` or False
-      this step refreshes, or does not, whatever the state says, and its program has no branch; see
-      ``singd_optax.refresh_due``.
+      A transformation. Its ``update`` takes ``curvature``, the statistics that ``value_and_grad``
+      returns, as an extra argument, if the rule has measures, and ignores it otherwise. With
+      ``refresh=True`` or False this step refreshes, or does not, whatever the state says, and its
+      program has no branch; see ``singd_optax.refresh_due``.
 
     Raises:
       ValueError: An option is out of range, or two set the size. From ``init`` and ``update``:
@@ -219,7 +229,9 @@ def scale_by_rule(
 def _check_rule(rule: Rule, layers: Layers | None) -> None:
     if not isinstance(rule, Rule):
         called = " It was not called: write SINGD()." if isinstance(rule, type) else ""
-        raise TypeError(f"`rule` must be a singd_optax.rules.Rule, got {rule!r}.{called}")
+        raise TypeError(
+            f"`rule` must be a singd_optax.rules.Rule, such as SINGD(), got {rule!r}.{called}"
+        )
     roles_of(rule.State)
     if layers is not None:
         check_layers(layers)
@@ -227,8 +239,8 @@ def _check_rule(rule: Rule, layers: Layers | None) -> None:
     if rule.measures and not is_measured:
         got = "no `layers`" if layers is None else "matrices from find_matrices"
         raise TypeError(
-            f"{rule.state_name} measures the layers of a model, got {got}. Write layers "
-            "= singd_optax.find_layers(loss_fn, params, batch), and pass them."
+            f"`layers` must be those of a model, which {rule.state_name} measures, got {got}. "
+            "Write layers = singd_optax.find_layers(loss_fn, params, batch), and pass them."
         )
 
 
@@ -237,5 +249,6 @@ def _check_unused(**options: object) -> None:
     if given:
         raise ValueError(
             f"`{given[0]}` is for optimizers without `layers`, which have their own: got "
-            f"{options[given[0]]!r}. Use layers.replace(...)."
+            f"{options[given[0]]!r}. Use layers.replace(pattern, ...), or give `matrix_axes` to "
+            "find_matrices."
         )

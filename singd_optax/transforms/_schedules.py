@@ -15,19 +15,20 @@ def refresh_schedule(
 ) -> Callable[[ArrayLike], jax.Array]:
     """Refresh often at the start, and ever more rarely: the interval grows in proportion to steps.
 
-    T(step) = min(late, max(early, early * floor(step / early_steps))), so that the next interval is
+    T(step) = min(late, max(early, early * floor(step / early_steps))) is the interval, the number
+    of steps from one refresh of the factors K and C to the next, so that the next interval is
     always a small part of what the factors have seen. K = C = I is far from the curvature, and the
     first steps decide how soon the preconditioner is of use. A jump from 1 to 10 as soon as the
     warm-up of the learning rate ends made a transformer diverge for a hundred steps on one seed of
     three; this one does not, for 30 refreshes more.
 
     Args:
-      early_steps: How many steps are early, >= 1.
-      early: The interval between refreshes during these, and those as many again.
-      late: The interval that it grows to.
+      early_steps: The number of early steps, an int >= 1.
+      early: The interval in steps during these, and during as many again, an int >= 1.
+      late: The interval in steps that it grows to, an int >= 1.
 
     Returns:
-      A schedule step -> interval, for ``refresh_every``.
+      A schedule step -> interval, for the option ``refresh_every`` of optimizers.
 
     Raises:
       ValueError: A number is out of range.
@@ -62,19 +63,21 @@ def damping_schedule(
 ) -> Callable[[ArrayLike], jax.Array]:
     """Damp much at the start, and ever less: as one over the number of steps.
 
-    λ(step) = max(late, early / (1 + step / early_steps)). The first statistics are of few batches,
+    The damping is what is added to the statistics, λ(step) = max(late, early / (1 + step /
+    early_steps)). The first statistics are of few batches,
     and of a network that is soon another one. To whiten fully at once gives all directions that
     are noise the size of those that are not: a narrow deep autoencoder of the digits then stays on
     its first plateau for a large part of a short run. It is a trade: a transformer does a little
     better in its first hundreds of steps with a constant 0.03, and the same after a thousand.
 
     Args:
-      late: λ in the end, > 0.
-      early: λ at step 0, > 0. With relative damping, 1 is as much identity as curvature.
-      early_steps: The steps after which λ is half of ``early``, >= 1.
+      late: The damping λ in the end, > 0.
+      early: The damping λ at step 0, > 0. With relative damping, 1 is as much identity as
+        curvature.
+      early_steps: The number of steps after which λ is half of ``early``, an int >= 1.
 
     Returns:
-      A schedule step -> λ, for ``damping``.
+      A schedule step -> λ, for the option ``damping`` of optimizers.
 
     Raises:
       ValueError: A number is out of range.

@@ -18,7 +18,7 @@ def size_of(
       update_rms: A root mean square, or None.
       kl_clip: A bound, or None.
       grafting: An optimizer, or None.
-      momentum: By whose decay the running size goes.
+      momentum: The decay of the momentum, by which that of the running size goes.
 
     Raises:
       ValueError: Two of them are given, or one is out of range.

@@ -23,13 +23,13 @@ class Directions(NamedTuple):
     """What became of the gradients of a step, each by path.
 
     Attributes:
-      views: The parameters.
-      gradients: Of this step, as matrices.
-      vectors: What became the directions: the momentum, or the gradient.
-      directions: The preconditioned vectors.
+      views: The parameters, as matrices.
+      gradients: The gradients of this step, as matrices (*stack, rows, columns).
+      vectors: What became the directions, of the same shapes: the momentum, or the gradient.
+      directions: The preconditioned vectors, of the same shapes.
       states: What is kept to set sizes, from ``Size.init`` or the last step.
       finite: Whether the gradient is finite, for each matrix of a stack.
-      at_step: Updates made before this one.
+      at_step: The number of updates made before this one, int32.
     """
 
     views: Mapping[str, MatrixView]
@@ -42,11 +42,11 @@ class Directions(NamedTuple):
 
 
 class Size(Protocol):
-    """How the size of updates is set.
+    """How the size of updates is set: what ``UpdateRMS``, ``KLClip`` and ``Grafting`` have.
 
     Attributes:
-      is_last: Whether it is that of the update after a momentum of updates, or that of the
-        direction before it.
+      is_last: Whether the size is set after the momentum, where this is one of updates: that of
+        the update; or before it: that of the direction.
       drops_lost: Whether it makes zeros of directions that are not finite though their vectors are.
     """
 
@@ -54,10 +54,14 @@ class Size(Protocol):
     drops_lost: ClassVar[bool]
 
     def init(self, view: MatrixView) -> PyTree:
-        """What is kept of one parameter, or None."""
+        """What is kept of one parameter from step to step, or None.
+
+        Args:
+          view: The parameter, as a matrix.
+        """
 
     def scaled(self, step: Directions) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
-        """Directions of the right size, and what is kept.
+        """The directions at the right size and what is kept, both by path.
 
         Args:
           step: What became of this step's gradients.
@@ -66,7 +70,7 @@ class Size(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class UpdateRMS:
-    """One root mean square for each matrix, so that AdamW's learning rates carry over.
+    """Give each matrix's update one root mean square, so that AdamW's learning rates carry over.
 
     AdamW's updates have a root mean square of about 0.2 to 0.4 before the learning rate, whatever
     the layer's size. Kernel and bias of a layer are scaled together, those of a stack one by one.
@@ -76,9 +80,9 @@ class UpdateRMS:
     scaled up again: far below its running size, an update fades.
 
     Attributes:
-      rms: The root mean square, > 0.
-      decay: Of the running mean square, in [0, 1). After momentum m, √m is a good one: the running
-        size then shrinks at a quarter of momentum's pace.
+      rms: The root mean square of an update before the learning rate, > 0.
+      decay: The decay of the running mean square, in [0, 1). After momentum m, √m is a good one:
+        the running size then shrinks at a quarter of momentum's pace.
     """
 
     rms: float = 0.8
@@ -92,11 +96,15 @@ class UpdateRMS:
         check_number("decay", self.decay, maximum=1, strict_maximum=True, schedule=False)
 
     def init(self, view: MatrixView) -> jax.Array:
-        """A running size of 0."""
+        """The running size of one parameter, (*stack,), 0 at first."""
         return jnp.zeros(view.stack_shape, view.statistics_dtype)
 
     def scaled(self, step: Directions) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
-        """Each direction at the size."""
+        """The directions at the size and the running sizes, both by path.
+
+        Args:
+          step: What became of this step's gradients.
+        """
         decay = hyperparameter_at(self.decay, step.at_step)
         pairs = {
             path: scaled_to(direction, step.states[path], self.rms, decay, step.vectors[path])
@@ -113,8 +121,9 @@ class KLClip:
     KL divergence. So all natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))).
 
     Attributes:
-      bound: δ > 0, a number or a schedule.
-      learning_rate: η > 0, what the scaled gradients are multiplied with afterwards.
+      bound: The bound δ > 0 on the change of the predictions, a number or a schedule.
+      learning_rate: The learning rate η that the scaled gradients are multiplied with afterwards, a
+        number >= 0 or a schedule; 1 by default.
 
     >>> from singd_optax.layers import find_matrices
     >>> views = find_matrices({"w": jnp.ones((2, 2))}, structures="dense")
@@ -136,11 +145,15 @@ class KLClip:
         check_number("learning_rate", self.learning_rate)
 
     def init(self, view: MatrixView) -> None:
-        """Nothing."""
+        """None, as nothing is kept."""
         del view
 
     def scaled(self, step: Directions) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
-        """All directions, scaled by one number."""
+        """All directions, scaled by one number, and what is kept, which is None.
+
+        Args:
+          step: What became of this step's gradients.
+        """
         products = [
             jnp.vdot(step.vectors[path], direction, preferred_element_type=jnp.float32)
             for path, direction in step.directions.items()

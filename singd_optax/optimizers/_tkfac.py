@@ -1,7 +1,7 @@
 """TKFAC: a Kronecker product with the Fisher's own trace."""
 
 import dataclasses
-from typing import Self
+from typing import ClassVar, Self
 
 import jax
 import optax
@@ -34,6 +34,8 @@ class TKFAC(KFAC):
     the paper's δ Φ ⊗ Ψ with δ = t; averages are of numerators, so that this holds for them, too.
     The state is KFAC's.
     """
+
+    methods: ClassVar[tuple[str, ...]] = ("cholesky", "root", "eigh")
 
     @classmethod
     def paper(cls, damping: Hyperparameter = 1e-3) -> Self:

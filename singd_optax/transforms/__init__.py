@@ -5,6 +5,7 @@ Words: a *size* is what sets the length of updates (``UpdateRMS``, ``KLClip``, `
 
 from singd_optax.layers import RuleState
 from singd_optax.transforms._grafting import Grafting
+from singd_optax.transforms._hybrid import HybridState, hybrid
 from singd_optax.transforms._kld_correction import KLDCorrectionState, kld_correction
 from singd_optax.transforms._sample_weights import sample_weights
 from singd_optax.transforms._scale_by_rule import scale_by_rule
@@ -13,12 +14,14 @@ from singd_optax.transforms._sizes import KLClip, Size, UpdateRMS
 
 __all__ = [
     "Grafting",
+    "HybridState",
     "KLClip",
     "KLDCorrectionState",
     "RuleState",
     "Size",
     "UpdateRMS",
     "damping_schedule",
+    "hybrid",
     "kld_correction",
     "refresh_schedule",
     "sample_weights",

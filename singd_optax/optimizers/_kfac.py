@@ -1,7 +1,7 @@
 """KFAC: Kronecker-factored curvature, with inverses."""
 
 import dataclasses
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,13 @@ from singd_optax._validate import (
 )
 from singd_optax.layers import Layers
 from singd_optax.measures import Measure, Moments, Statistics
+from singd_optax.optimizers._kfac_states import (
+    AnyState,
+    CGKFACState,
+    EigenKFACState,
+    KFACState,
+    RootKFACState,
+)
 from singd_optax.optimizers._recipe import (
     optimizer_of,
     scaling_of,
@@ -23,21 +30,10 @@ from singd_optax.optimizers._recipe import (
     shows_scaling_of,
 )
 from singd_optax.rules import (
-    ColumnBasis,
-    ColumnFactor,
-    ColumnMoment,
-    ColumnValues,
     ConjugateGradients,
-    Counter,
     DampingMode,
     Hyperparameter,
     MatrixView,
-    Number,
-    Role,
-    RowBasis,
-    RowFactor,
-    RowMoment,
-    RowValues,
     Rule,
     hyperparameter_at,
     new_weight,
@@ -47,89 +43,6 @@ from singd_optax.structures import Precision, StructuredMatrix
 from singd_optax.transforms import damping_schedule
 
 InverseMethod = Literal["cholesky", "root", "eigh", "cg"] | ConjugateGradients
-
-
-class KFACState(NamedTuple):
-    """What KFAC keeps of a layer.
-
-    Attributes:
-      K: The inverse of the damped S_K.
-      C: The inverse of the damped S_C.
-      S_K: Exponential moving average of U.
-      S_C: Exponential moving average of G.
-      averaged: How many statistics are in them, int32.
-      inverted_at: The step of the last inversion, int32, or -1.
-    """
-
-    K: RowFactor
-    C: ColumnFactor
-    S_K: RowMoment
-    S_C: ColumnMoment
-    averaged: Counter
-    inverted_at: Counter
-
-
-class RootKFACState(NamedTuple):
-    """What KFAC keeps of a layer with ``inverse_method="root"``.
-
-    Attributes:
-      K: With K Kᵀ the inverse of the damped S_K; all others are as in ``KFACState``.
-      C: With C Cᵀ the inverse of the damped S_C.
-    """
-
-    K: RowFactor
-    C: ColumnFactor
-    S_K: RowMoment
-    S_C: ColumnMoment
-    averaged: Counter
-    inverted_at: Counter
-
-
-class EigenKFACState(NamedTuple):
-    """What KFAC keeps of a layer with ``inverse_method="eigh"``.
-
-    Attributes:
-      K: Eigenvectors of S_K.
-      C: Eigenvectors of S_C.
-      values_K: Their eigenvalues, (fan_in,).
-      values_C: Likewise, (fan_out,).
-      damping: λ, added to the products of eigenvalues.
-      S_K: Exponential moving average of U.
-      S_C: Exponential moving average of G.
-      averaged: How many statistics are in them, int32.
-      inverted_at: The step of the last decomposition, int32, or -1.
-    """
-
-    K: RowBasis
-    C: ColumnBasis
-    values_K: RowValues
-    values_C: ColumnValues
-    damping: Number
-    S_K: RowMoment
-    S_C: ColumnMoment
-    averaged: Counter
-    inverted_at: Counter
-
-
-class CGKFACState(NamedTuple):
-    """What KFAC keeps of a layer with ``inverse_method="cg"``: no inverse.
-
-    Attributes:
-      K: S_K, exponential moving average of U.
-      C: S_C, exponential moving average of G.
-      damping: λ, added to their product.
-      solution: The last solution, (fan_in, fan_out), or None without a warm start.
-      averaged: How many statistics are in the averages, int32.
-    """
-
-    K: RowFactor
-    C: ColumnFactor
-    damping: Number
-    solution: Annotated[jax.Array | None, Role("moment", 0)]
-    averaged: Counter
-
-
-AnyState = KFACState | RootKFACState | EigenKFACState | CGKFACState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -182,7 +95,8 @@ class KFAC(Rule):
     def paper(cls, damping: Hyperparameter = 1e-3) -> Self:
         """Absolute damping, shared out by π; averages with b1 = 0.05, which start at 0.
 
-        The paper adapts λ by the reduction of the loss; here it is what you give.
+        The paper adapts λ by the reduction of the loss; here it is what you give, and
+        ``transforms.levenberg_marquardt`` adapts it, with step size and momentum.
 
         Args:
           damping: λ.
@@ -272,13 +186,20 @@ class KFAC(Rule):
     def _corrected(
         self, view: MatrixView, state: AnyState, count: jax.Array
     ) -> tuple[StructuredMatrix, StructuredMatrix]:
-        """Both averages, without what they started at."""
-        assert not isinstance(state, CGKFACState)
+        """Both averages, without what they started at, as factors of the curvature."""
+        if isinstance(state, CGKFACState):
+            return state.K, state.C
         if not self.bias_correction:
-            return state.S_K, state.S_C
-        rate = hyperparameter_at(self.factor_learning_rate, count, view.statistics_dtype)
-        correction = 1 / (1 - (1 - rate) ** state.averaged.astype(view.statistics_dtype))
-        return state.S_K * correction, state.S_C * correction
+            return self._scaled(state.S_K, state.S_C)
+        dtype = view.statistics_dtype
+        rate = hyperparameter_at(self.factor_learning_rate, count, dtype)
+        correction = 1 / (1 - (1 - rate) ** jnp.maximum(state.averaged, 1).astype(dtype))
+        return self._scaled(state.S_K * correction, state.S_C * correction)
+
+    def _scaled(
+        self, S_K: StructuredMatrix, S_C: StructuredMatrix
+    ) -> tuple[StructuredMatrix, StructuredMatrix]:
+        return S_K, S_C
 
     def _damping_of(
         self, view: MatrixView, S_K: StructuredMatrix, S_C: StructuredMatrix, count: jax.Array
@@ -342,12 +263,20 @@ class KFAC(Rule):
         left = jnp.swapaxes(C.matmul(turned, precision=precision), -1, -2)
         return K.matmul(left, precision=precision), state
 
+    def curvature(
+        self, view: MatrixView, state: AnyState, matrix: jax.Array, count: jax.Array
+    ) -> jax.Array:
+        """S_K X S_C."""
+        S_K, S_C = self._corrected(view, state, count)
+        left = jnp.swapaxes(S_K.matmul(matrix, precision=self.precision), -1, -2)
+        return jnp.swapaxes(S_C.matmul(left, precision=self.precision), -1, -2)
+
     def whitening(self) -> "KFAC":
         """With roots of inverses in their place."""
         if self.solver is not None:
             raise ValueError(
-                "KFAC with inverse_method='cg' has no roots of inverses, which a polar direction "
-                "needs: use inverse_method='root' or 'eigh'."
+                "KFAC with inverse_method='cg' has no roots of inverses, which polar directions "
+                "and drawn weights need: use inverse_method='root' or 'eigh'."
             )
         is_whole = self.inverse_method == "cholesky"
         return dataclasses.replace(self, inverse_method="root") if is_whole else self

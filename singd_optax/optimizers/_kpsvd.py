@@ -160,7 +160,7 @@ class KPSVD(KFAC):
         new, ok = super().refresh(view, state, own, gradient, count, key)
         if not isinstance(new, TwoTermState):
             return new, ok
-        first = self._scaled(*self._corrected(view, new, count))
+        first = self._corrected(view, new, count)
         fits = jnp.maximum(before.averaged - 1, 0)  # the first refresh has no second term yet
         weight = new_weight(self.factor_learning_rate, fits, count)
         weight = weight.astype(view.statistics_dtype)
@@ -186,7 +186,7 @@ class KPSVD(KFAC):
     ) -> PyTree:
         if isinstance(state, TwoTermState):  # whose second term is yet to come
             return state
-        return super()._inverted(view, state, *self._scaled(S_K, S_C), count)
+        return super()._inverted(view, state, S_K, S_C, count)
 
     def _decomposed(
         self,
@@ -212,6 +212,16 @@ class KPSVD(KFAC):
         if not isinstance(state, TwoTermState):
             return super().direction(view, state, vector, gradient, count)
         return self.unwhiten(view, state, self.whiten(view, state, vector)), state
+
+    def curvature(
+        self, view: MatrixView, state: PyTree, matrix: jax.Array, count: jax.Array
+    ) -> jax.Array:
+        """S_K X S_C / σ, and T_K X T_C."""
+        found = super().curvature(view, state, matrix, count)
+        if not isinstance(state, TwoTermState):
+            return found
+        left = jnp.swapaxes(state.T_K.matmul(matrix, precision=self.precision), -1, -2)
+        return found + jnp.swapaxes(state.T_C.matmul(left, precision=self.precision), -1, -2)
 
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
         """As KFAC's; with two terms over the roots of 1 + s_K s_Cᵀ."""

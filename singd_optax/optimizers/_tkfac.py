@@ -66,18 +66,13 @@ class TKFAC(KFAC):
         own = statistics._replace(H_K=cross.K, H_C=cross.C)
         return super().refresh(view, state, own, gradient, count, key)
 
-    def _inverted(
-        self,
-        view: MatrixView,
-        state: AnyState,
-        S_K: StructuredMatrix,
-        S_C: StructuredMatrix,
-        count: jax.Array,
-    ) -> AnyState:
+    def _scaled(
+        self, S_K: StructuredMatrix, S_C: StructuredMatrix
+    ) -> tuple[StructuredMatrix, StructuredMatrix]:
         # The two traces are one number but for rounding, and for averages that start at I.
         total = S_K.average_trace() * S_K.dim, S_C.average_trace() * S_C.dim
         scale = total[0] ** -0.25 * total[1] ** -0.25  # their product may be out of range
-        return super()._inverted(view, state, S_K * scale, S_C * scale, count)
+        return S_K * scale, S_C * scale
 
 
 @shows_scaling_of(TKFAC)

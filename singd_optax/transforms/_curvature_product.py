@@ -33,7 +33,7 @@ def curvature_product(rule: Rule, layers: Layers, opt_state: PyTree, vector: PyT
       NotImplementedError: The rule keeps no curvature.
 
     Example:
-      >>> import flax.linen as nn, jax.numpy as jnp, singd_optax
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
       >>> from singd_optax.optimizers import KFAC
       >>> model = nn.Dense(3)
       >>> x = jnp.ones((8, 5))

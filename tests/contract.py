@@ -16,7 +16,7 @@ import optax
 import singd_optax
 from singd_optax.layers import measured_states
 from singd_optax.optimizers import CASPR, IKFAC, KFAC, InverseFreeShampoo
-from singd_optax.rules import Polar, Rule
+from singd_optax.rules import ConjugateGradients, Polar, Rule
 from singd_optax.testing._compile import _known_options
 from singd_optax.transforms import KLClip
 
@@ -74,7 +74,7 @@ def _scaled(scale):
 #: Of the literature, which rest on a layer's inputs and output gradients.
 CURVATURE = (
     *("adafisher", "ekfac", "eva", "eva_f", "foof"),
-    *("kpsvd", "mkor", "rs_kfac", "skfac", "tekfac", "tkfac"),
+    *("kpsvd", "locoprop", "mkor", "rs_kfac", "skfac", "tekfac", "tkfac"),
 )
 
 #: Those that keep vectors in the place of factors, and in which fields.
@@ -163,6 +163,10 @@ TRANSFORMATIONS = {
             Polar(InverseFreeShampoo(), softness=0.5), grafting="sgd"
         )
     ),
+    "kfac by conjugate gradients": lambda layers: singd_optax.kfac(
+        0.05, layers, inverse_method=ConjugateGradients(warm_start=True)
+    ),
+    "kpsvd with two terms": lambda layers: singd_optax.kpsvd(0.05, layers, second_term=True),
     "singd with cross moments": lambda layers: singd_optax.singd(0.05, layers, cross_moments=True),
     "scale_by_ekfac of gradients": _scaled(
         lambda layers: singd_optax.scale_by_ekfac(layers, scale_source="gradients", update_rms=0.8)

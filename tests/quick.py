@@ -70,6 +70,8 @@ ROOMS = {
     ],
     "transforms": [
         "test_sample_weights::test_errors",
+        "test_hybrid::test_the_rule",
+        "test_levenberg_marquardt::test_errors",
         "test_transforms::test_trains_with_one_compilation_and_a_constant_state",
         "test_transforms::test_fallback_gets_exactly_the_rest",
         "test_groups::test_as_if_apart[*-singd]",

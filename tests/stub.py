@@ -27,6 +27,7 @@ from jax.typing import DTypeLike
 from singd_optax.layers import Layers, MatrixAxes
 from singd_optax.optimizers._ekfac import ScaleSource
 from singd_optax.optimizers._kfac import InverseMethod
+from singd_optax.optimizers._locoprop import LocalMethod
 from singd_optax.optimizers._psgd_kron import Geometry
 from singd_optax.optimizers._recipe import Mask
 from singd_optax.optimizers._singd import FactorInit

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from contract import problem
+from test_curvature_rules import local_steps
 
 import singd_optax
 from singd_optax.optimizers import (
@@ -21,8 +22,11 @@ from singd_optax.optimizers import (
     TEKFAC,
     TKFAC,
     Eva,
+    LocoProp,
 )
+from singd_optax.rules import ConjugateGradients
 from singd_optax.rules._low_rank import leading_of, leading_of_sketch
+from singd_optax.structures import DenseMatrix
 from singd_optax.testing._rule_problem import (
     Setup,
     Step,
@@ -137,6 +141,89 @@ def test_kpsvd_is_the_leading_singular_pair():
     got = np.outer(S_K.reshape(-1), S_C.reshape(-1))
     got = got / np.sqrt(np.linalg.norm(S_K) * np.linalg.norm(S_C))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-8 * np.abs(want).max())
+
+
+def test_a_second_term_is_the_second_singular_pair():
+    """From the first refresh on, two terms are not further from the Fisher than one."""
+    rule = KPSVD(**EXACT, second_term=True)
+    steps = same_steps(40)
+    step = steps["single"][0]
+    F, sizes = fisher(step), step.gradient.shape
+    layers = layers_of(Setup("dense"))
+    take, init = step_of(rule, layers)
+    state, compiled = init(params_of(Setup("dense"))), jax.jit(take)
+    now = {path: several[0] for path, several in steps.items()}
+    for _ in range(40):
+        _, state = compiled(gradients_of(now, "float64"), state, now)
+        own = state.rule_states["single"]
+        norms = [np.linalg.norm(m) for m in dense(own, "S_K", "S_C")]
+        first = kronecker(own) / np.sqrt(norms[0] * norms[1])
+        second = np.kron(*dense(own, "T_K", "T_C"))
+        assert np.linalg.norm(F - first - second) <= np.linalg.norm(F - first) * (1 + 1e-9)
+    rearranged = F.reshape(*sizes, *sizes).transpose(0, 2, 1, 3).reshape(sizes[0] ** 2, -1)
+    left, values, right = np.linalg.svd(rearranged)
+    want = values[1] * np.outer(left[:, 1], right[1])
+    got = np.outer(*(m.reshape(-1) for m in dense(own, "T_K", "T_C")))
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-8 * np.abs(want).max())
+    np.testing.assert_allclose(
+        np.linalg.norm(F - first - second), np.linalg.norm(values[2:]), rtol=1e-10
+    )
+
+
+def test_a_second_term_that_takes_too_much_is_bounded():
+    """The preconditioner stays positive, and below 1 / floor times that of the first term."""
+    steps = steps_of(0, 6)
+    rule = KPSVD(damping=1e-4, second_term=True, floor=0.8)
+    state = state_of(rule, steps)
+    values = 1 + np.outer(state.values_K, state.values_C)
+    assert values.min() < 0.7  # so that there is something to bound
+    K, C = dense(state, "K", "C")
+    scaled = np.kron(K, C) / np.sqrt(np.maximum(values, 0.8).reshape(-1))
+    P, one = scaled @ scaled.T, np.kron(K @ K.T, C @ C.T)
+    assert np.linalg.eigvalsh(P)[0] > 0
+    assert np.linalg.eigvalsh(one / 0.8 - P)[0] > -1e-6 * np.linalg.norm(P)
+    found = directions_of(rule, Setup("dense"), steps)[0]["single"][-1]
+    want = (P @ steps["single"][-1].gradient.reshape(-1)).reshape(found.shape)
+    np.testing.assert_allclose(found, want, rtol=1e-8, atol=1e-8 * np.abs(want).max())
+
+
+def test_conjugate_gradients_are_the_best_of_their_krylov_space():
+    """In the norm of the system; a warm start is never worse than none, whatever it is."""
+    rng = np.random.default_rng(0)
+    (a, b), V = (rng.normal(size=(n, n)) for n in (5, 4)), rng.normal(size=(5, 4))
+    A, B, damping = a @ a.T, b @ b.T, 0.1
+    M = np.kron(A, B) + damping * np.eye(20)
+    solution = np.linalg.solve(M, V.reshape(-1))
+    error = lambda x: float((d := np.reshape(x, -1) - solution) @ M @ d)
+    factors = DenseMatrix(jnp.asarray(A)), DenseMatrix(jnp.asarray(B))
+    for count in (1, 3, 6):
+        solver = ConjugateGradients(iterations=count)
+        got = solver.solved(factors, jnp.asarray(damping), jnp.asarray(V))
+        columns = [V.reshape(-1)]
+        for _ in range(count - 1):
+            columns.append(M @ columns[-1] / np.linalg.norm(M @ columns[-1]))
+        Q = np.linalg.qr(np.stack(columns, 1))[0]
+        best = Q @ np.linalg.solve(Q.T @ M @ Q, Q.T @ V.reshape(-1))
+        np.testing.assert_allclose(np.reshape(got, -1), best, rtol=1e-6, atol=1e-9)
+        for start in (1e4 * V, -got, 0.9 * solution.reshape(5, 4), 0 * V):
+            warm = solver.solved(factors, jnp.asarray(damping), jnp.asarray(V), jnp.asarray(start))
+            assert error(warm) <= error(0 * V)
+    full = ConjugateGradients(iterations=40)
+    got = full.solved(factors, jnp.asarray(damping), jnp.asarray(V))
+    np.testing.assert_allclose(np.reshape(got, -1), solution, rtol=1e-8)
+
+
+def test_locoprop_by_rmsprop_and_of_many_steps():
+    """By rows of weights and targets; and without end it is FOOF."""
+    steps = steps_of(0, 3)
+    options = {"damping": 0.02, "damping_mode": "absolute", "factor_learning_rate": 0.3}
+    local = {"local_steps": 4, "local_learning_rate": 0.8, "local_method": "rmsprop"}
+    got = directions_of(LocoProp(**options, **local), Setup("dense"), steps)[0]["single"]
+    for own, want in zip(got, local_steps(steps["single"], "rmsprop"), strict=True):
+        np.testing.assert_allclose(own, want, rtol=1e-9, atol=1e-12)
+    many = directions_of(LocoProp(**options, local_steps=10_000), Setup("dense"), steps)[0]
+    for path, want in directions_of(FOOF(**options), Setup("dense"), steps)[0].items():
+        np.testing.assert_allclose(many[path], want, rtol=1e-8, atol=1e-10)
 
 
 def test_foof_is_ridge_regression():
@@ -333,8 +420,16 @@ def test_errors():
     blocks = layers.replace("", structures="block_diagonal:2")
     with pytest.raises(ValueError, match="dense or diagonal"):
         singd_optax.mkor(0.1, blocks).init(problem()[0])
+    with pytest.raises(ValueError, match="is for one term"):
+        KPSVD(second_term=True, inverse_method="eigh")
+    with pytest.raises(ValueError, match="'cholesky', 'root', 'eigh', got 'cg'"):
+        TKFAC(inverse_method="cg")
+    with pytest.raises(ValueError, match="no roots of inverses"):
+        singd_optax.kfac(0.1, layers, inverse_method="cg", direction="polar")
+    with pytest.raises(ValueError, match="`iterations`"):
+        ConjugateGradients(iterations=0)
     toeplitz = layers.replace("", structures="lower_toeplitz")
-    for name in ("ekfac", "tkfac", "kpsvd", "foof"):
+    for name in ("ekfac", "tkfac", "kpsvd", "foof", "locoprop"):
         with pytest.raises(ValueError, match="inverts its factors"):
             getattr(singd_optax, name)(0.1, toeplitz).init(problem()[0])
     with pytest.raises(ValueError, match="`stabilizer` must be larger"):

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_check_rule import Entry, gram, trace
@@ -20,8 +21,10 @@ from singd_optax.optimizers import (
     AdaFisher,
     Eva,
     EvaF,
+    LocoProp,
 )
-from singd_optax.rules import Gated, Mixed, Polar
+from singd_optax.rules import ConjugateGradients, Gated, Mixed, Polar
+from singd_optax.structures import DenseMatrix
 from singd_optax.testing import check_rule
 
 ALL = ("orthogonal", "permutation")
@@ -101,6 +104,41 @@ def kpsvd(steps):
     return inverted(steps, pairs)
 
 
+@each
+def two_terms(steps):
+    """By the inverse of a dense matrix, with the second term fitted to the dense rest of F."""
+    norm, found = np.linalg.norm, []
+    W = [np.eye(n) for n in steps[0].gradient.shape]
+    totals, T = [0, 0], [0, W[1]]
+    for count, step in enumerate(steps, 1):
+        new = cross(step, *W)
+        new = new[0] / norm(W[1]), new[1] / norm(W[0])
+        totals = [(1 - RATE) * t + RATE * n for t, n in zip(totals, new, strict=True)]
+        W = totals
+        A, B = (t / (1 - (1 - RATE) ** count) for t in totals)
+        root = (norm(A) * norm(B)) ** 0.25
+        A, B = A / root, B / root
+        a, g = step.inputs, step.output_gradients * len(step.inputs)
+        F = np.einsum("ni,nj,no,np->ijop", a, a, g, g) / len(a) - np.einsum("ij,op->ijop", A, B)
+        if count == 1:
+            T = [0 * A, T[1] - B * np.trace(B) / norm(B) ** 2]
+        else:
+            w = RATE / (1 - (1 - RATE) ** (count - 1))
+            side = count % 2
+            length = norm(T[1 - side])
+            other = T[1 - side] / length
+            fitted = np.einsum("ijop,op->ij" if side == 0 else "ijop,ij->op", F, other)
+            T[1 - side], T[side] = other, (1 - w) * T[side] * length + w * fitted
+        pi, lam = np.sqrt(trace(A) / trace(B))[0, 0], DAMPING**0.5
+        sides = A + pi * lam * np.eye(len(A)), B + lam / pi * np.eye(len(B))
+        dense = np.kron(*sides)
+        total = dense + np.kron(*T)
+        half = np.linalg.inv(np.linalg.cholesky(dense))
+        assert np.linalg.eigvalsh(half @ total @ half.T)[0] > 0.1  # the floor
+        found.append(np.linalg.solve(total, step.gradient.reshape(-1)).reshape(len(A), len(B)))
+    return found
+
+
 def in_bases(steps, moments, first, exact_first=False):
     """EKFAC: scales in the bases of moments, carried over when these turn."""
     found, weights = [], [r / (1 - (1 - r) ** n) for n in range(1, 9) for r in (RATE,)]
@@ -166,6 +204,31 @@ def foof(steps):
     moments = averaged(gram(s.inputs) / s.inputs.shape[-2] for s in steps)
     eye = DAMPING * np.eye(steps[0].inputs.shape[-1])
     return [np.linalg.solve(S + eye, s.gradient) for s, S in zip(steps, moments, strict=True)]
+
+
+def local_steps(steps, method="gradient", count=4, rate=0.8):
+    """The local steps of each layer on its own loss, by rows of weights and targets."""
+    found = []
+    for step, S in zip(steps, averaged(gram(s.inputs) / len(s.inputs) for s in steps), strict=True):
+        H = S + DAMPING * np.eye(len(S))
+        bound = float(DenseMatrix(jnp.asarray(H)).spectral_norm_bound())
+        assert bound >= np.linalg.norm(H, 2)
+        W, shift = np.ones(step.gradient.shape), 7.0  # neither matters
+        V, v = W, 0
+        size = np.sqrt(np.mean(step.gradient**2))
+        for i in range(count):
+            slope = H @ (V - W) + shift * step.gradient
+            if method == "gradient":
+                V = V - rate / bound * slope
+                continue
+            v = 0.9 * v + 0.1 * (slope / shift) ** 2
+            root = np.sqrt(v / (1 - 0.9 ** (i + 1))) + 1e-5 * size
+            V = V - rate * max(1 - i / count, 0.25) * size / bound * slope / root
+        found.append((W - V) / shift)
+    return found
+
+
+locoprop = each(local_steps)
 
 
 @each
@@ -267,6 +330,27 @@ RULES = {
     "TKFAC, relative": Entry(TKFAC(), symmetries=("scale",), structures=("diagonal",)),
     "polar TKFAC": Entry(Polar(TKFAC()), symmetries=("scale",), structures=("dense",)),
     "KPSVD": Entry(KPSVD(**OPTIONS), kpsvd, symmetries=ALL),
+    "KPSVD with two terms": Entry(
+        KPSVD(**OPTIONS, second_term=True),
+        two_terms,
+        symmetries=ALL,
+        structures=("dense", ("block_diagonal:2", "diagonal")),
+        equal_to=(KPSVD(**OPTIONS, second_term=True, inverse_method="root"),),
+        tolerance=1e-9,
+    ),
+    "KFAC by conjugate gradients": Entry(
+        KFAC(**OPTIONS, inverse_method=ConjugateGradients(iterations=60, warm_start=True)),
+        symmetries=ALL,
+        equal_to=(KFAC(**OPTIONS, inverse_method="eigh"),),
+        structures=("dense", ("block_diagonal:2", "diagonal")),
+        tolerance=1e-7,
+    ),
+    "LocoProp": Entry(
+        LocoProp(**OPTIONS, local_steps=4, local_learning_rate=0.8),
+        locoprop,
+        symmetries=ALL[1:],
+        structures=("dense", ("block_diagonal:2", "diagonal")),
+    ),
     "KPSVD, relative": Entry(
         KPSVD(inverse_method="eigh"), symmetries=("scale",), structures=("dense",), tolerance=1e-8
     ),

@@ -36,10 +36,12 @@ class Cross(Measure):
 
     Attributes:
       weighted_by: The fields of the rule's state that, over their Frobenius norms, are W_K and W_C,
-        positive semi-definite; or None for I.
+        positive semi-definite unless ``signed``; or None for I.
       whitened_by: The fields of the rule's state that are the factors K and C, with W_K = K Kᵀ and
         W_C = C Cᵀ, and Kᵀ a and Cᵀ g in place of a and g in the moments; or None.
       sides: Whether ``K`` and ``C`` are wanted; one that is not is the identity, and not formed.
+      signed: Whether W_K and W_C may be any symmetric matrices, so that weights have signs: the
+        moments are then differences of two, at twice the price, and need not be positive.
 
     >>> Cross(whitened_by=("K", "C")).fields
     ('K', 'C')
@@ -48,6 +50,7 @@ class Cross(Measure):
     weighted_by: tuple[str, str] | None = None
     whitened_by: tuple[str, str] | None = None
     sides: tuple[bool, bool] = (True, True)
+    signed: bool = False
 
     @property
     def degrees(self) -> tuple[int, int]:
@@ -88,19 +91,25 @@ class Cross(Measure):
                 norm = norm_of(W)
                 W = W * (1 / jnp.where(norm > 0, norm, 1))
             size = side.rows.quadratic(W, is_root, side.bias, precision).astype(dtype)
-            sizes.append(jnp.maximum(size, 0))  # rounding may leave it below
+            # Rounding may leave it below.
+            sizes.append(size if self.signed else jnp.maximum(size, 0))
         for index, side in enumerate(sides):
             if not self.sides[index]:
                 found.append(Identity().zeros(view.dims[index], dtype))
                 continue
             weights = sizes[1 - index]
-            largest = weights.max()  # rows may have a narrow dtype
+            largest = jnp.abs(weights).max()  # rows may have a narrow dtype
             weights = weights / jnp.where(largest > 0, largest, 1)
             whitening = Projection(view.structures[index], view.dims[index])
             if self.whitened_by:
                 whitening = state[self.whitened_by[index]]  # type: ignore[assignment]
-            moment, _ = side.rows.gram(whitening, weights, side.bias, precision)
-            found.append(moment.astype(dtype) * (largest * scale))
+            parts = (jnp.maximum(weights, 0), jnp.maximum(-weights, 0))[: 2 if self.signed else 1]
+            moments = [
+                side.rows.gram(whitening, part, side.bias, precision)[0].astype(dtype)
+                for part in parts
+            ]
+            moment = moments[0] - moments[1] if self.signed else moments[0]
+            found.append(moment * (largest * scale))
         return CrossMoments(found[0], found[1], jnp.sum(sizes[0] * sizes[1]) * scale)
 
 

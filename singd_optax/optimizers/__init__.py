@@ -23,6 +23,7 @@ from singd_optax.optimizers._kfac import KFAC, kfac, scale_by_kfac
 from singd_optax.optimizers._kl_shampoo import KLShampoo, kl_shampoo, scale_by_kl_shampoo
 from singd_optax.optimizers._kl_soap import KLSOAP, kl_soap, scale_by_kl_soap
 from singd_optax.optimizers._kpsvd import KPSVD, kpsvd, scale_by_kpsvd
+from singd_optax.optimizers._locoprop import LocoProp, locoprop, scale_by_locoprop
 from singd_optax.optimizers._mkor import MKOR, mkor, scale_by_mkor
 from singd_optax.optimizers._normuon import NorMuon, normuon, scale_by_normuon
 from singd_optax.optimizers._psgd_kron import PSGDKron, psgd_kron, scale_by_psgd_kron
@@ -65,6 +66,7 @@ __all__ = [
     "InverseFreeKLShampoo",
     "InverseFreeShampoo",
     "KLShampoo",
+    "LocoProp",
     "NorMuon",
     "PSGDKron",
     "SPlus",
@@ -83,6 +85,7 @@ __all__ = [
     "kl_shampoo",
     "kl_soap",
     "kpsvd",
+    "locoprop",
     "mkor",
     "normuon",
     "optimizer",
@@ -101,6 +104,7 @@ __all__ = [
     "scale_by_kl_shampoo",
     "scale_by_kl_soap",
     "scale_by_kpsvd",
+    "scale_by_locoprop",
     "scale_by_mkor",
     "scale_by_normuon",
     "scale_by_psgd_kron",

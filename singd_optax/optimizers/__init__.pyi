@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from singd_optax.layers import Layers, MatrixAxes
 from singd_optax.optimizers._ekfac import ScaleSource
 from singd_optax.optimizers._kfac import InverseMethod
+from singd_optax.optimizers._locoprop import LocalMethod
 from singd_optax.optimizers._psgd_kron import Geometry
 from singd_optax.optimizers._recipe import Mask
 from singd_optax.optimizers._singd import FactorInit
@@ -49,6 +50,7 @@ from singd_optax.optimizers._eva import EvaF as EvaF
 from singd_optax.optimizers._inverse_free_kl_shampoo import InverseFreeKLShampoo as InverseFreeKLShampoo
 from singd_optax.optimizers._inverse_free_shampoo import InverseFreeShampoo as InverseFreeShampoo
 from singd_optax.optimizers._kl_shampoo import KLShampoo as KLShampoo
+from singd_optax.optimizers._locoprop import LocoProp as LocoProp
 from singd_optax.optimizers._normuon import NorMuon as NorMuon
 from singd_optax.optimizers._psgd_kron import PSGDKron as PSGDKron
 from singd_optax.optimizers._splus import SPlus as SPlus
@@ -993,7 +995,9 @@ def kfac(
       use_pi: Whether the damping is shared out by π, that is by the traces.
       inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
         good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; or "eigh", which damps the product and not the factors.
+        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
+        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
+        without decompositions and inverses: half the state, kept in the factor dtype.
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
@@ -1243,6 +1247,8 @@ def kpsvd(
     use_pi: bool = True,
     inverse_method: InverseMethod = 'cholesky',
     inverse_every: int = 1,
+    second_term: bool = False,
+    floor: float = 0.1,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -1275,9 +1281,96 @@ def kpsvd(
       use_pi: Whether the damping is shared out by π, that is by the traces.
       inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
         good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; or "eigh", which damps the product and not the factors.
+        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
+        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
+        without decompositions and inverses: half the state, kept in the factor dtype.
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
+      second_term: Whether the sum of two Kronecker products takes the place of one. State and
+        averages are twice as large, what is measured is three times as much, and each refresh has
+        eigenvectors beside inverses.
+      floor: The least that 1 + s_K s_Cᵀ is taken for, in (0, 1]: the second term is not definite,
+        and may take away as much as the first one has; with it the preconditioner is never larger
+        than 1 / ``floor`` times that of the first term alone.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def locoprop(
+    learning_rate: Hyperparameter,
+    layers: Layers,
+    *,
+    local_steps: int = 10,
+    local_method: LocalMethod = 'gradient',
+    local_learning_rate: float = 1.0,
+    damping: Hyperparameter = 0.0,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """LocoProp-S, local steps of each layer, as a drop-in for AdamW.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      local_steps: k, an int >= 1: as many products with S_K in each step.
+      local_method: "gradient", or "rmsprop" (the paper's), which starts anew in each step.
+      local_learning_rate: η, relative to what the largest eigenvalue allows: in (0, 2) for
+        "gradient", where from 1 on the leading direction is there at once.
+      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute", or "relative" to Tr S_K / d_i, so that the scale of activations
+        drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
+        schedule.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
@@ -2644,7 +2737,9 @@ def scale_by_kfac(
       use_pi: Whether the damping is shared out by π, that is by the traces.
       inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
         good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; or "eigh", which damps the product and not the factors.
+        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
+        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
+        without decompositions and inverses: half the state, kept in the factor dtype.
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
@@ -2893,6 +2988,8 @@ def scale_by_kpsvd(
     use_pi: bool = True,
     inverse_method: InverseMethod = 'cholesky',
     inverse_every: int = 1,
+    second_term: bool = False,
+    floor: float = 0.1,
     precision: Precision = 'highest',
     direction: DirectionName = 'natural',
     softness: Hyperparameter = 0.0,
@@ -2908,7 +3005,8 @@ def scale_by_kpsvd(
     """Scale gradients by KPSVD's preconditioner: the Kronecker product nearest to the Fisher.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    (S_K / √σ + π √λ I)^-1 G (S_C / √σ + √λ / π I)^-1. The equations are in
+    (S_K / √σ + π √λ I)^-1 G (S_C / √σ + √λ / π I)^-1, or with ``second_term`` what the inverse of a
+    sum of two Kronecker products makes of it. The equations are in
     ``singd_optax.optimizers.KPSVD``; parameters outside ``layers`` pass through unchanged.
 
     Args:
@@ -2925,9 +3023,17 @@ def scale_by_kpsvd(
       use_pi: Whether the damping is shared out by π, that is by the traces.
       inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
         good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; or "eigh", which damps the product and not the factors.
+        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
+        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
+        without decompositions and inverses: half the state, kept in the factor dtype.
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
+      second_term: Whether the sum of two Kronecker products takes the place of one. State and
+        averages are twice as large, what is measured is three times as much, and each refresh has
+        eigenvectors beside inverses.
+      floor: The least that 1 + s_K s_Cᵀ is taken for, in (0, 1]: the second term is not definite,
+        and may take away as much as the first one has; with it the preconditioner is never larger
+        than 1 / ``floor`` times that of the first term alone.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
         Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
@@ -2965,6 +3071,84 @@ def scale_by_kpsvd(
     References:
       Koroko et al., Efficient Approximations of the Fisher Matrix in Neural Networks using
       Kronecker Product Singular Value Decomposition, 2022, arXiv 2201.10285.
+    """
+    ...
+
+def scale_by_locoprop(
+    layers: Layers,
+    *,
+    local_steps: int = 10,
+    local_method: LocalMethod = 'gradient',
+    local_learning_rate: float = 1.0,
+    damping: Hyperparameter = 0.0,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by LocoProp-S: a few steps on a local loss of each layer.
+
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes what
+    ``local_steps`` steps make of it towards (S_K + λ I)^-1 G, with S_K a moving average of the
+    second moment of inputs. The structure of a layer's C is not used. The equations are in
+    ``singd_optax.optimizers.LocoProp``; parameters outside ``layers`` pass through unchanged.
+
+    Args:
+      layers: From ``find_layers``.
+      **options: Of the rule, and common ones, by name:
+      local_steps: k, an int >= 1: as many products with S_K in each step.
+      local_method: "gradient", or "rmsprop" (the paper's), which starts anew in each step.
+      local_learning_rate: η, relative to what the largest eigenvalue allows: in (0, 2) for
+        "gradient", where from 1 on the leading direction is there at once.
+      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute", or "relative" to Tr S_K / d_i, so that the scale of activations
+        drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
+        schedule.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Amid et al., LocoProp: Enhancing BackProp via Local Loss Optimization, AISTATS 2022,
+      arXiv 2106.06199.
     """
     ...
 
@@ -4062,7 +4246,9 @@ def scale_by_tkfac(
       use_pi: Whether the damping is shared out by π, that is by the traces.
       inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
         good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; or "eigh", which damps the product and not the factors.
+        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
+        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
+        without decompositions and inverses: half the state, kept in the factor dtype.
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
@@ -4859,7 +5045,9 @@ def tkfac(
       use_pi: Whether the damping is shared out by π, that is by the traces.
       inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
         good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; or "eigh", which damps the product and not the factors.
+        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
+        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
+        without decompositions and inverses: half the state, kept in the factor dtype.
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.

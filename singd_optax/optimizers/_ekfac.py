@@ -265,6 +265,12 @@ class EKFAC(Rule):
         turned = self._turned(state, vector) / self._damped(state)
         return self._back(state, turned), state
 
+    def curvature(
+        self, view: MatrixView, state: EKFACState, matrix: jax.Array, count: jax.Array
+    ) -> jax.Array:
+        """K [ (Kᵀ X C) s ] Cᵀ."""
+        return self._back(state, self._turned(state, matrix) * state.scales)
+
     def whiten(self, view: MatrixView, state: EKFACState, matrix: jax.Array) -> jax.Array:
         """In the basis, over the roots of damped scales."""
         del view

@@ -1,7 +1,7 @@
 """KFAC: Kronecker-factored curvature, with inverses."""
 
 import dataclasses
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,13 @@ from singd_optax._validate import (
 )
 from singd_optax.layers import Layers
 from singd_optax.measures import Measure, Moments, Statistics
+from singd_optax.optimizers._kfac_states import (
+    AnyState,
+    CGKFACState,
+    EigenKFACState,
+    KFACState,
+    RootKFACState,
+)
 from singd_optax.optimizers._recipe import (
     optimizer_of,
     scaling_of,
@@ -23,96 +30,19 @@ from singd_optax.optimizers._recipe import (
     shows_scaling_of,
 )
 from singd_optax.rules import (
-    ColumnBasis,
-    ColumnFactor,
-    ColumnMoment,
-    ColumnValues,
-    Counter,
+    ConjugateGradients,
     DampingMode,
     Hyperparameter,
     MatrixView,
-    Number,
-    RowBasis,
-    RowFactor,
-    RowMoment,
-    RowValues,
     Rule,
     hyperparameter_at,
+    new_weight,
 )
 from singd_optax.rules._inverse import check_invertible, eigen, inverse, inverse_factor
 from singd_optax.structures import Precision, StructuredMatrix
 from singd_optax.transforms import damping_schedule
 
-InverseMethod = Literal["cholesky", "root", "eigh"]
-
-
-class KFACState(NamedTuple):
-    """What KFAC keeps of a layer.
-
-    Attributes:
-      K: The inverse of the damped S_K.
-      C: The inverse of the damped S_C.
-      S_K: Exponential moving average of U.
-      S_C: Exponential moving average of G.
-      averaged: How many statistics are in them, int32.
-      inverted_at: The step of the last inversion, int32, or -1.
-    """
-
-    K: RowFactor
-    C: ColumnFactor
-    S_K: RowMoment
-    S_C: ColumnMoment
-    averaged: Counter
-    inverted_at: Counter
-
-
-class RootKFACState(NamedTuple):
-    """What KFAC keeps of a layer with ``inverse_method="root"``.
-
-    Attributes:
-      K: With K Kᵀ the inverse of the damped S_K.
-      C: With C Cᵀ the inverse of the damped S_C.
-      S_K: Exponential moving average of U.
-      S_C: Exponential moving average of G.
-      averaged: How many statistics are in them, int32.
-      inverted_at: The step of the last inversion, int32, or -1.
-    """
-
-    K: RowFactor
-    C: ColumnFactor
-    S_K: RowMoment
-    S_C: ColumnMoment
-    averaged: Counter
-    inverted_at: Counter
-
-
-class EigenKFACState(NamedTuple):
-    """What KFAC keeps of a layer with ``inverse_method="eigh"``.
-
-    Attributes:
-      K: Eigenvectors of S_K.
-      C: Eigenvectors of S_C.
-      values_K: Their eigenvalues, (fan_in,).
-      values_C: Likewise, (fan_out,).
-      damping: λ, added to the products of eigenvalues.
-      S_K: Exponential moving average of U.
-      S_C: Exponential moving average of G.
-      averaged: How many statistics are in them, int32.
-      inverted_at: The step of the last decomposition, int32, or -1.
-    """
-
-    K: RowBasis
-    C: ColumnBasis
-    values_K: RowValues
-    values_C: ColumnValues
-    damping: Number
-    S_K: RowMoment
-    S_C: ColumnMoment
-    averaged: Counter
-    inverted_at: Counter
-
-
-AnyState = KFACState | RootKFACState | EigenKFACState
+InverseMethod = Literal["cholesky", "root", "eigh", "cg"] | ConjugateGradients
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,9 +54,9 @@ class KFAC(Rule):
         S_K <- (1 - b1) S_K + b1 U,    S_C <- (1 - b1) S_C + b1 G
         natural gradient = (S_K + π √λ I)^-1 ∇ (S_C + √λ / π I)^-1
 
-    with π² = (Tr S_K / d_i) / (Tr S_C / d_o) (arXiv 1503.05671, section 6.3), or π = 1; by "eigh",
-    the damping is not divided: (S_K ⊗ S_C + λ I)^-1 ∇. Inverses are formed in float32 (float64 for
-    float64 kernels), and kept in the layer's factor dtype.
+    with π² = (Tr S_K / d_i) / (Tr S_C / d_o) (arXiv 1503.05671, section 6.3), or π = 1; by "eigh"
+    and "cg" the damping is not divided: (S_K ⊗ S_C + λ I)^-1 ∇. Inverses are formed in float32
+    (float64 for float64 kernels), and kept in the layer's factor dtype.
 
     Attributes:
       damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
@@ -140,7 +70,9 @@ class KFAC(Rule):
       use_pi: Whether the damping is shared out by π, that is by the traces.
       inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
         good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; or "eigh", which damps the product and not the factors.
+        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
+        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
+        without decompositions and inverses: half the state, kept in the factor dtype.
       inverse_every: At least this many steps from one inversion to the next; they happen on
         steps that refresh the statistics.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
@@ -156,12 +88,15 @@ class KFAC(Rule):
     precision: Precision = "highest"
 
     State: ClassVar[type] = KFACState
+    #: The inverse methods of the rule, by name.
+    methods: ClassVar[tuple[str, ...]] = ("cholesky", "root", "eigh", "cg")
 
     @classmethod
     def paper(cls, damping: Hyperparameter = 1e-3) -> Self:
         """Absolute damping, shared out by π; averages with b1 = 0.05, which start at 0.
 
-        The paper adapts λ by the reduction of the loss; here it is what you give.
+        The paper adapts λ by the reduction of the loss; here it is what you give, and
+        ``transforms.levenberg_marquardt`` adapts it, with step size and momentum.
 
         Args:
           damping: λ.
@@ -174,9 +109,16 @@ class KFAC(Rule):
         check_number("factor_learning_rate", self.factor_learning_rate, strict=True, maximum=1)
         check_flag("bias_correction", self.bias_correction)
         check_flag("use_pi", self.use_pi)
-        check_choice("inverse_method", self.inverse_method, ("cholesky", "root", "eigh"))
+        if self.solver is None or "cg" not in self.methods:
+            check_choice("inverse_method", self.inverse_method, self.methods)
         check_interval("inverse_every", self.inverse_every, schedule=False)
         check_precision("precision", self.precision)
+
+    @property
+    def solver(self) -> ConjugateGradients | None:
+        """What solves for the direction in each step, if nothing is inverted."""
+        method = ConjugateGradients() if self.inverse_method == "cg" else self.inverse_method
+        return method if isinstance(method, ConjugateGradients) else None
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -190,17 +132,21 @@ class KFAC(Rule):
         stack, dtype = view.stack_shape, view.statistics_dtype
         sides = list(zip(view.structures, view.dims, view.factor_dtype, strict=True))
         K, C = (structure.eye(dim, name, stack) for structure, dim, name in sides)
+        averaged, inverted_at = jnp.zeros(stack, jnp.int32), jnp.full(stack, -1, jnp.int32)
+        damping = jnp.zeros(stack, dtype)
+        if self.solver is not None:
+            is_warm = self.solver.warm_start
+            solution = jnp.zeros((*stack, *view.dims), dtype) if is_warm else None
+            return CGKFACState(K, C, damping, solution, averaged)
         S_K, S_C = (
             (structure.zeros if self.bias_correction else structure.eye)(dim, dtype, stack)
             for structure, dim, _ in sides
         )
-        averaged, inverted_at = jnp.zeros(stack, jnp.int32), jnp.full(stack, -1, jnp.int32)
         if self.inverse_method == "cholesky":
             return KFACState(K, C, S_K, S_C, averaged, inverted_at)
         if self.inverse_method == "root":
             return RootKFACState(K, C, S_K, S_C, averaged, inverted_at)
         ones_K, ones_C = (jnp.ones((*stack, dim), dtype) for dim in view.dims)
-        damping = jnp.zeros(stack, dtype)
         return EigenKFACState(K, C, ones_K, ones_C, damping, S_K, S_C, averaged, inverted_at)
 
     def refresh(
@@ -216,20 +162,62 @@ class KFAC(Rule):
         assert statistics is not None
         rate = hyperparameter_at(self.factor_learning_rate, count, view.statistics_dtype)
         averaged = state.averaged + 1
+        if isinstance(state, CGKFACState):
+            if self.bias_correction:
+                rate = new_weight(self.factor_learning_rate, state.averaged, count)
+                rate = rate.astype(view.statistics_dtype)
+            K = state.K * (1 - rate) + statistics.H_K * rate
+            C = state.C * (1 - rate) + statistics.H_C * rate
+            damping = self._damping_of(view, K, C, count)
+            return state._replace(K=K, C=C, damping=damping, averaged=averaged), True
         S_K = state.S_K * (1 - rate) + statistics.H_K * rate
         S_C = state.S_C * (1 - rate) + statistics.H_C * rate
         due = (state.inverted_at < 0) | (count - state.inverted_at >= self.inverse_every)
         now = jnp.any(due)
-        correction = jnp.ones_like(rate)
-        if self.bias_correction:
-            correction = 1 / (1 - (1 - rate) ** averaged.astype(view.statistics_dtype))
+        new = state._replace(S_K=S_K, S_C=S_C, averaged=averaged)
 
         def invert() -> AnyState:
-            return self._inverted(view, state, S_K * correction, S_C * correction, count)
+            return self._inverted(view, new, *self._corrected(view, new, count), count)
 
-        new = jax.lax.cond(now, invert, lambda: state)
         inverted_at = jnp.where(now, count, state.inverted_at)
-        return new._replace(S_K=S_K, S_C=S_C, averaged=averaged, inverted_at=inverted_at), True
+        inverted = jax.lax.cond(now, invert, lambda: new)
+        return inverted._replace(inverted_at=inverted_at), True
+
+    def _corrected(
+        self, view: MatrixView, state: AnyState, count: jax.Array
+    ) -> tuple[StructuredMatrix, StructuredMatrix]:
+        """Both averages, without what they started at, as factors of the curvature."""
+        if isinstance(state, CGKFACState):
+            return state.K, state.C
+        if not self.bias_correction:
+            return self._scaled(state.S_K, state.S_C)
+        dtype = view.statistics_dtype
+        rate = hyperparameter_at(self.factor_learning_rate, count, dtype)
+        correction = 1 / (1 - (1 - rate) ** jnp.maximum(state.averaged, 1).astype(dtype))
+        return self._scaled(state.S_K * correction, state.S_C * correction)
+
+    def _scaled(
+        self, S_K: StructuredMatrix, S_C: StructuredMatrix
+    ) -> tuple[StructuredMatrix, StructuredMatrix]:
+        return S_K, S_C
+
+    def _damping_of(
+        self, view: MatrixView, S_K: StructuredMatrix, S_C: StructuredMatrix, count: jax.Array
+    ) -> jax.Array:
+        """λ, for each matrix of the stack."""
+        damping = hyperparameter_at(self.damping, count)
+        if self.damping_mode == "relative":
+            damping = damping * S_K.average_trace() * S_C.average_trace()
+        return jnp.broadcast_to(damping.astype(view.statistics_dtype), view.stack_shape)
+
+    def _damped(
+        self, view: MatrixView, S_K: StructuredMatrix, S_C: StructuredMatrix, count: jax.Array
+    ) -> tuple[StructuredMatrix, StructuredMatrix]:
+        """S_K + π √λ I and S_C + √λ / π I."""
+        root = jnp.sqrt(self._damping_of(view, S_K, S_C, count))
+        ratio = S_K.average_trace() / S_C.average_trace()
+        pi = jnp.sqrt(ratio) if self.use_pi else jnp.ones_like(ratio)
+        return S_K.add_identity(pi * root), S_C.add_identity(root / pi)
 
     def _inverted(
         self,
@@ -239,21 +227,14 @@ class KFAC(Rule):
         S_C: StructuredMatrix,
         count: jax.Array,
     ) -> AnyState:
-        dtype = view.statistics_dtype
-        damping = hyperparameter_at(self.damping, count)
-        traces = S_K.average_trace(), S_C.average_trace()
-        if self.damping_mode == "relative":
-            damping = damping * traces[0] * traces[1]
-        damping = jnp.broadcast_to(damping.astype(dtype), view.stack_shape)
         if isinstance(state, EigenKFACState):
+            damping = self._damping_of(view, S_K, S_C, count)
             (K, values_K), (C, values_C) = eigen(S_K), eigen(S_C)
             # Rounding may leave eigenvalues of a singular moment below zero.
             values = jnp.maximum(values_K, 0), jnp.maximum(values_C, 0)
             return state._replace(K=K, C=C, values_K=values[0], values_C=values[1], damping=damping)
-        pi = jnp.sqrt(traces[0] / traces[1]) if self.use_pi else jnp.ones_like(traces[0])
-        root = jnp.sqrt(damping)
         invert = inverse_factor if isinstance(state, RootKFACState) else inverse
-        K, C = invert(S_K.add_identity(pi * root)), invert(S_C.add_identity(root / pi))
+        K, C = map(invert, self._damped(view, S_K, S_C, count))
         return state._replace(K=K, C=C)
 
     def direction(
@@ -266,6 +247,10 @@ class KFAC(Rule):
     ) -> tuple[jax.Array, AnyState]:
         """The natural gradient."""
         K, C, precision = state.K, state.C, self.precision
+        if isinstance(state, CGKFACState):
+            assert self.solver is not None
+            found = self.solver.solved((K, C), state.damping, vector, state.solution, precision)
+            return found, state if state.solution is None else state._replace(solution=found)
         if isinstance(state, RootKFACState):
             return self.unwhiten(view, state, self.whiten(view, state, vector)), state
         if not isinstance(state, EigenKFACState):
@@ -278,8 +263,21 @@ class KFAC(Rule):
         left = jnp.swapaxes(C.matmul(turned, precision=precision), -1, -2)
         return K.matmul(left, precision=precision), state
 
+    def curvature(
+        self, view: MatrixView, state: AnyState, matrix: jax.Array, count: jax.Array
+    ) -> jax.Array:
+        """S_K X S_C."""
+        S_K, S_C = self._corrected(view, state, count)
+        left = jnp.swapaxes(S_K.matmul(matrix, precision=self.precision), -1, -2)
+        return jnp.swapaxes(S_C.matmul(left, precision=self.precision), -1, -2)
+
     def whitening(self) -> "KFAC":
         """With roots of inverses in their place."""
+        if self.solver is not None:
+            raise ValueError(
+                "KFAC with inverse_method='cg' has no roots of inverses, which polar directions "
+                "and drawn weights need: use inverse_method='root' or 'eigh'."
+            )
         is_whole = self.inverse_method == "cholesky"
         return dataclasses.replace(self, inverse_method="root") if is_whole else self
 

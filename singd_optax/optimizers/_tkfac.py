@@ -1,7 +1,7 @@
 """TKFAC: a Kronecker product with the Fisher's own trace."""
 
 import dataclasses
-from typing import Self
+from typing import ClassVar, Self
 
 import jax
 import optax
@@ -35,6 +35,8 @@ class TKFAC(KFAC):
     The state is KFAC's.
     """
 
+    methods: ClassVar[tuple[str, ...]] = ("cholesky", "root", "eigh")
+
     @classmethod
     def paper(cls, damping: Hyperparameter = 1e-3) -> Self:
         """Absolute damping √λ I on both sides.
@@ -64,18 +66,13 @@ class TKFAC(KFAC):
         own = statistics._replace(H_K=cross.K, H_C=cross.C)
         return super().refresh(view, state, own, gradient, count, key)
 
-    def _inverted(
-        self,
-        view: MatrixView,
-        state: AnyState,
-        S_K: StructuredMatrix,
-        S_C: StructuredMatrix,
-        count: jax.Array,
-    ) -> AnyState:
+    def _scaled(
+        self, S_K: StructuredMatrix, S_C: StructuredMatrix
+    ) -> tuple[StructuredMatrix, StructuredMatrix]:
         # The two traces are one number but for rounding, and for averages that start at I.
         total = S_K.average_trace() * S_K.dim, S_C.average_trace() * S_C.dim
         scale = total[0] ** -0.25 * total[1] ** -0.25  # their product may be out of range
-        return super()._inverted(view, state, S_K * scale, S_C * scale, count)
+        return S_K * scale, S_C * scale
 
 
 @shows_scaling_of(TKFAC)

@@ -29,6 +29,7 @@ from singd_optax.layers._roles import (
 from singd_optax.layers._view import MatrixView
 from singd_optax.measures import Cross, Mean, Measure, Moments, Sketch, Squares, Statistics
 from singd_optax.rules._averages import new_weight
+from singd_optax.rules._conjugate_gradients import ConjugateGradients
 from singd_optax.rules._damping import (
     Damping,
     SamplingDamping,
@@ -55,6 +56,7 @@ __all__ = [
     "ColumnMomentum",
     "ColumnProduct",
     "ColumnValues",
+    "ConjugateGradients",
     "Counter",
     "Cross",
     "Damping",

@@ -216,6 +216,28 @@ class Rule(abc.ABC):
         """K X Cᵀ, likewise."""
         raise NotImplementedError(f"{type(self).__name__} has no factors that whiten.")
 
+    def curvature(
+        self, view: MatrixView, state: PyTree, matrix: jax.Array, count: jax.Array
+    ) -> jax.Array:
+        """The curvature that the rule keeps, without damping, times a matrix.
+
+        For rules that keep it and not its inverse alone: the product with the Fisher as they
+        approximate it, which ``transforms.curvature_product`` is made of.
+
+        Args:
+          view: The parameter.
+          state: Its state.
+          matrix: (*stack_shape, rows, columns).
+          count: Updates made so far, for schedules.
+
+        Raises:
+          NotImplementedError: The rule does not keep it.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} keeps no curvature that vectors can be multiplied with. Use "
+            "KFAC, TKFAC, KPSVD, EKFAC or TEKFAC."
+        )
+
 
 def choose(condition: jax.Array, new: Tree, old: Tree) -> Tree:
     """Leaves of ``new`` where the condition holds, else of ``old``; it has their leading axes."""

@@ -120,6 +120,12 @@ class Wrapped(Rule):
         found, new = self.rule.direction(view, inner, vector, gradient, count)
         return found, state if new is inner else self.joined(state, new)
 
+    def curvature(
+        self, view: MatrixView, state: PyTree, matrix: jax.Array, count: jax.Array
+    ) -> jax.Array:
+        """As the rule does."""
+        return self.rule.curvature(view, self.inner(state), matrix, count)
+
     def whitening(self) -> Rule:
         """With the rule's form that whitens."""
         return dataclasses.replace(self, rule=self.rule.whitening())

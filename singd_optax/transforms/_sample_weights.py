@@ -1,7 +1,5 @@
 """Weights drawn around the mean, with the preconditioner as their covariance."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -9,11 +7,10 @@ from jax.typing import ArrayLike
 from singd_optax._types import PyTree
 from singd_optax._validate import check_number
 from singd_optax.layers import Layers
-from singd_optax.layers._check import check_layers, check_params
-from singd_optax.layers._states import known_rule_states
+from singd_optax.layers._check import check_params
 from singd_optax.layers._tree import Leaves
 from singd_optax.rules import Rule
-from singd_optax.transforms._refreshing import widened
+from singd_optax.transforms._states_of_rule import check_rule_and_layers, states_of_rule
 
 
 def sample_weights(
@@ -67,12 +64,7 @@ def sample_weights(
       >>> value, grads, curvature = grad_fn(drawn, x, opt_state=opt_state)
       >>> updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
     """
-    if not isinstance(rule, Rule):
-        raise TypeError(
-            f"`rule` must be a singd_optax.rules.Rule, such as SINGD(), got {rule!r}. Pass the "
-            "rule that the optimizer was made with."
-        )
-    check_layers(layers)
+    check_rule_and_layers(rule, layers)
     check_number("scale", scale, schedule=False)
     if rule.whitening() != rule:
         raise ValueError(
@@ -80,35 +72,16 @@ def sample_weights(
             "weights are drawn with a root. Use a rule that keeps one: "
             "KFAC(inverse_method='root'), EKFAC, SINGD or IKFAC."
         )
-    found: dict[str, PyTree] = {}
-    for state in known_rule_states(opt_state):
-        if state.rule_tag.name != rule.state_name:
-            raise ValueError(
-                f"`opt_state` is of the rule {state.rule_tag.name!r}, and `rule` is "
-                f"{rule.state_name!r}. Pass the rule that the optimizer was made with."
-            )
-        found |= {path: state.rule_states[path] for path in state.rule_states}
-    other = [path for path in found if path not in layers]
-    if other:
-        raise ValueError(
-            f"`opt_state` has the layers {other}, which `layers` have not: they have "
-            f"{list(layers)}. Pass the layers that the optimizer was made with."
-        )
+    found = states_of_rule(rule, layers, opt_state)
     leaves = Leaves(params)
     check_params([layers[path] for path in found], leaves, "params")
     drawn: dict[str, jax.Array] = {}
     for index, (path, own) in enumerate(found.items()):
         view = layers[path]
-        wanted = type(jax.eval_shape(functools.partial(rule.init, view)))
-        if type(own) is not wanted:
-            raise ValueError(
-                f"`opt_state` has a {type(own).__name__} for layer {path!r}, and `rule` keeps a "
-                f"{wanted.__name__}. Pass the rule, with its options, that the optimizer has."
-            )
         dtype = view.statistics_dtype
         shape = (*view.stack_shape, *view.dims)
         normal = jax.random.normal(jax.random.fold_in(key, index), shape, dtype)
-        noise = rule.unwhiten(view, widened(view, own), normal) * jnp.sqrt(scale).astype(dtype)
+        noise = rule.unwhiten(view, own, normal) * jnp.sqrt(scale).astype(dtype)
         for name, part in zip(view.shapes, view.from_matrix(noise), strict=True):
             mean = leaves[name]
             drawn[name] = (mean + part).astype(mean.dtype)

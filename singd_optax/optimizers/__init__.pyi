@@ -1298,28 +1298,30 @@ def kpsvd(
         params.
       fallback: For parameters that are no matrices of this optimizer; None for
         ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
@@ -3115,28 +3117,30 @@ def scale_by_locoprop(
       factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
         schedule.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
-        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
-        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
-        make the rule a ``singd_optax.rules.Polar``.
-      softness: From a polar direction (0) towards the natural one (without bound), a number or a
-        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
-        square.
-      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
-        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
-        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
-        raw gradients beside it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
-      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
-      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
-      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
-        AdamW's learning rates carry over. None keeps the rule's own size.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
-        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
       grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
-        "adam".
-      seed: Of the random bits with which bfloat16 factors are rounded.
+        "adam"; None for no grafting.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.

@@ -21,13 +21,13 @@ from singd_optax.rules import (
     ColumnFactor,
     ColumnMoment,
     Hyperparameter,
+    JointRule,
     MatrixView,
     Number,
     Recipe,
     RootMethod,
     RowFactor,
     RowMoment,
-    Rule,
     hyperparameter_at,
 )
 from singd_optax.rules._roots import check_roots, grouped_inverse_roots
@@ -58,7 +58,7 @@ class ShampooState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shampoo(Rule):
+class Shampoo(JointRule):
     """Shampoo (arXiv 1802.09568), with exponential moving averages of the moments.
 
     With p = ``root`` and gradients G (rows x columns)::
@@ -145,21 +145,6 @@ class Shampoo(Rule):
             moment_weight=jnp.ones_like(weight) if self.b2 is None else weight * decay + fresh,
         )
 
-    def refresh(
-        self,
-        view: MatrixView,
-        state: ShampooState,
-        statistics: Statistics | None,
-        gradient: jax.Array,
-        count: jax.Array,
-        key: jax.Array,
-    ) -> tuple[ShampooState, jax.Array | bool]:
-        """New roots; where one fails, the old one."""
-        path = view.path
-        return self.refresh_all(
-            {path: view}, {path: state}, {path: statistics}, {path: gradient}, count, key
-        )[path]
-
     def refresh_all(
         self,
         views: Mapping[str, MatrixView],
@@ -173,6 +158,7 @@ class Shampoo(Rule):
         moments = {path: _unbiased(states[path]) for path in views}
         old = {path: (states[path].K, states[path].C) for path in views}
         roots, flags = grouped_inverse_roots(
+            views,
             moments,
             old,
             self.root,

@@ -49,6 +49,7 @@ def scale_by_rule(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -93,6 +94,11 @@ def scale_by_rule(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -116,7 +122,7 @@ def scale_by_rule(
       A transformation. Its ``update`` takes ``curvature`` from ``value_and_grad`` as an extra
       argument, if the rule has measures, and ignores it otherwise. With ``refresh=True`` or False
       this step refreshes, or does not, whatever the state says, and its program has no branch; see
-      ``singd_optax.refresh_due``.
+      ``singd_optax.refresh_due``. With ``stagger`` True is for what is due of the matrices.
 
     Raises:
       ValueError: An option is out of range, or two set the size. From ``init`` and ``update``:
@@ -145,7 +151,13 @@ def scale_by_rule(
         check_matrix_axes(matrix_axes)
     else:
         _check_unused(structures=structures, factor_dtype=factor_dtype, matrix_axes=matrix_axes)
-    step = RuleStep(rule, ball, size, refresh_every, seed)
+    check_flag("stagger", stagger)
+    if stagger and rule.measures:
+        raise ValueError(
+            f"`stagger` is for rules that need gradients only, got True for {rule.state_name}: the "
+            "backward pass of a refresh measures all layers at once. Write stagger=False."
+        )
+    step = RuleStep(rule, ball, size, refresh_every, stagger, seed)
 
     def matrices(leaves: Leaves) -> dict[str, MatrixView]:
         return dict(

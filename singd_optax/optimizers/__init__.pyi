@@ -43,16 +43,20 @@ from singd_optax.optimizers._sm3 import SM3 as SM3
 from singd_optax.optimizers._soap import SOAP as SOAP
 from singd_optax.optimizers._tekfac import TEKFAC as TEKFAC
 from singd_optax.optimizers._tkfac import TKFAC as TKFAC
+from singd_optax.optimizers._tnt import TNT as TNT
 from singd_optax.optimizers._adafisher import AdaFisher as AdaFisher
 from singd_optax.optimizers._eva import Eva as Eva
 from singd_optax.optimizers._eva import EvaF as EvaF
+from singd_optax.optimizers._eva_s import EvaS as EvaS
 from singd_optax.optimizers._inverse_free_kl_shampoo import InverseFreeKLShampoo as InverseFreeKLShampoo
 from singd_optax.optimizers._inverse_free_shampoo import InverseFreeShampoo as InverseFreeShampoo
+from singd_optax.optimizers._jorge import Jorge as Jorge
 from singd_optax.optimizers._kl_shampoo import KLShampoo as KLShampoo
 from singd_optax.optimizers._normuon import NorMuon as NorMuon
 from singd_optax.optimizers._psgd_kron import PSGDKron as PSGDKron
 from singd_optax.optimizers._splus import SPlus as SPlus
 from singd_optax.optimizers._shampoo import Shampoo as Shampoo
+from singd_optax.optimizers._sketchy import Sketchy as Sketchy
 
 def adafisher(
     learning_rate: Hyperparameter,
@@ -137,6 +141,7 @@ def caspr(
     eps: Hyperparameter = 1e-06,
     root: int = 4,
     root_method: RootMethod = 'eigh',
+    trace_scaled: bool = False,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -147,6 +152,7 @@ def caspr(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = ...,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = 'rmsprop',
@@ -167,6 +173,10 @@ def caspr(
       root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
@@ -187,6 +197,11 @@ def caspr(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -436,6 +451,101 @@ def eva_f(
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def eva_s(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    damping: Hyperparameter = 1.0,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    stagger: bool = False,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Eva-s as a drop-in for AdamW, in the memory of two vectors beside the momentum.
+
+    Matrix-shaped parameters: ``scale_by_eva_s`` of the momentum, scaled to a root mean square as
+    AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the authors'), or "relative" to m n s², with s the average of the
+        mean of G_ij²; a gradient of equal entries has |r|² |c|² = m n s².
+      factor_learning_rate: b1, the weight of a new gradient in the averages, in (0, 1], or a
+        schedule.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
 
     Raises:
       ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
@@ -727,6 +837,7 @@ def inverse_free_kl_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 10,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -771,6 +882,11 @@ def inverse_free_kl_shampoo(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -829,6 +945,7 @@ def inverse_free_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = ...,
+    stagger: bool = False,
     update_rms: float | None = 0.2,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -886,6 +1003,11 @@ def inverse_free_shampoo(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -918,6 +1040,96 @@ def inverse_free_shampoo(
       >>> tx = singd_optax.inverse_free_shampoo(1e-2, structures=("dense", "diagonal"))
       >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
       >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    """
+    ...
+
+def jorge(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    initial_moment: float = 1e-06,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.9,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 10,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = 'rmsprop',
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Jorge as a drop-in for AdamW: Shampoo by matrix products alone, with no moments kept.
+
+    Matrix-shaped parameters: ``scale_by_jorge`` at the length of RMSProp's step (the paper: of
+    SGD's, ``grafting="sgd"``), an average of it, decoupled weight decay. All others go to
+    ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      initial_moment: L and R to begin with, times I: a number > 0.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
     """
     ...
 
@@ -1024,6 +1236,7 @@ def kl_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 10,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -1067,6 +1280,11 @@ def kl_shampoo(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -1121,6 +1339,7 @@ def kl_soap(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 10,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -1162,6 +1381,11 @@ def kl_soap(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -1370,6 +1594,7 @@ def normuon(
     nesterov: bool = True,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = 0.2,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -1414,6 +1639,11 @@ def normuon(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -1463,6 +1693,7 @@ def optimizer(
     nesterov: bool = ...,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = ...,
+    stagger: bool = False,
     update_rms: float | None = ...,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = ...,
@@ -1504,6 +1735,11 @@ def optimizer(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -1559,6 +1795,7 @@ def psgd_kron(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -1604,6 +1841,11 @@ def psgd_kron(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -1808,6 +2050,7 @@ def scale_by_caspr(
     eps: Hyperparameter = 1e-06,
     root: int = 4,
     root_method: RootMethod = 'eigh',
+    trace_scaled: bool = False,
     precision: Precision = 'highest',
     direction: DirectionName = 'natural',
     softness: Hyperparameter = 0.0,
@@ -1815,6 +2058,7 @@ def scale_by_caspr(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -1839,6 +2083,10 @@ def scale_by_caspr(
       root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
@@ -1854,6 +2102,11 @@ def scale_by_caspr(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -2132,6 +2385,103 @@ def scale_by_eva_f(
     """
     ...
 
+def scale_by_eva_s(
+    layers: Layers | None = None,
+    *,
+    damping: Hyperparameter = 1.0,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Eva-s's preconditioner, of rank one, from gradients alone.
+
+    The equations are in ``singd_optax.optimizers.EvaS``. How arrays make matrices is said at
+    ``scale_by_rule``, structures are not used; scalars and vectors pass through.
+    ``singd_optax.eva_s`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the authors'), or "relative" to m n s², with s the average of the
+        mean of G_ij²; a gradient of equal entries has |r|² |c|² = m n s².
+      factor_learning_rate: b1, the weight of a new gradient in the averages, in (0, 1], or a
+        schedule.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Zhang et al., Eva: A General Vectorized Approximation Framework for Second-order
+      Optimization, ICLR 2023, arXiv 2308.02123.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_eva_s(damping=1.0, damping_mode="absolute")
+      >>> grads = {"kernel": jnp.ones((3, 2))}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(4)[0]  # 1 / (1 + 3 · 2)
+      Array([0.1429, 0.1429], dtype=float32)
+    """
+    ...
+
 def scale_by_foof(
     layers: Layers,
     *,
@@ -2310,6 +2660,7 @@ def scale_by_inverse_free_kl_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -2349,6 +2700,11 @@ def scale_by_inverse_free_kl_shampoo(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -2411,6 +2767,7 @@ def scale_by_inverse_free_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -2468,6 +2825,11 @@ def scale_by_inverse_free_shampoo(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -2509,6 +2871,97 @@ def scale_by_inverse_free_shampoo(
       >>> updates, opt_state = tx.update(params, opt_state, params)
       >>> round(float(optax.tree.norm(updates["kernel"])), 4)
       0.2449
+    """
+    ...
+
+def scale_by_jorge(
+    layers: Layers | None = None,
+    *,
+    initial_moment: float = 1e-06,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Shampoo's preconditioner, whose roots are moved by a series.
+
+    The equations are in ``singd_optax.optimizers.Jorge``. How arrays make matrices is said at
+    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.jorge`` is a complete
+    optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      initial_moment: L and R to begin with, times I: a number > 0.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Singh, Sating and Bhatele, Jorge: Approximate Preconditioning for GPU-efficient Second-order
+      Optimization, 2023, arXiv 2310.12298.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_jorge(grafting="sgd")
+      >>> grads = {"kernel": jnp.diag(jnp.array([3.0, 4.0]))}
+      >>> bool(jnp.linalg.norm(tx.update(grads, tx.init(grads))[0]["kernel"]).round(4) == 5)
+      True
     """
     ...
 
@@ -2611,6 +3064,7 @@ def scale_by_kl_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -2650,6 +3104,11 @@ def scale_by_kl_shampoo(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -2705,6 +3164,7 @@ def scale_by_kl_soap(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -2744,6 +3204,11 @@ def scale_by_kl_soap(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -2954,6 +3419,7 @@ def scale_by_normuon(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -2994,6 +3460,11 @@ def scale_by_normuon(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -3050,6 +3521,7 @@ def scale_by_psgd_kron(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -3090,6 +3562,11 @@ def scale_by_psgd_kron(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -3227,6 +3704,7 @@ def scale_by_shampoo(
     eps: Hyperparameter = 1e-06,
     root: int = 4,
     root_method: RootMethod = 'eigh',
+    trace_scaled: bool = False,
     precision: Precision = 'highest',
     direction: DirectionName = 'natural',
     softness: Hyperparameter = 0.0,
@@ -3234,6 +3712,7 @@ def scale_by_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -3258,6 +3737,10 @@ def scale_by_shampoo(
       root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
         C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
@@ -3273,6 +3756,11 @@ def scale_by_shampoo(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -3436,6 +3924,105 @@ def scale_by_singd(
     """
     ...
 
+def scale_by_sketchy(
+    layers: Layers | None = None,
+    *,
+    rank: int = 128,
+    b2: Hyperparameter = 0.95,
+    eps: Hyperparameter = 1e-06,
+    root: int = 4,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Shampoo's preconditioner, whose moments are kept by leading eigenvectors.
+
+    A gradient G becomes L^(-1/4) G R^(-1/4) with L = U diag(s) Uᵀ + ρ I and R alike; the equations
+    are in ``singd_optax.optimizers.Sketchy``. How arrays make matrices is said at
+    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.sketchy`` is a complete
+    optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      rank: k >= 1.
+      b2: Decay of the moments, a refresh, in [0, 1), or a schedule.
+      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Feinberg, Chen, Sun, Anil and Hazan, Sketchy: Memory-efficient Adaptive Regularization with
+      Frequent Directions, NeurIPS 2023, arXiv 2302.03764.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_sketchy(rank=2, eps=0.0)
+      >>> grads = {"kernel": jnp.diag(jnp.array([4.0, 9.0]))}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(4)
+      Array([[1., 0.],
+             [0., 1.]], dtype=float32)
+    """
+    ...
+
 def scale_by_skfac(
     layers: Layers,
     *,
@@ -3534,6 +4121,7 @@ def scale_by_sm3(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -3570,6 +4158,11 @@ def scale_by_sm3(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -3626,6 +4219,7 @@ def scale_by_soap(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -3665,6 +4259,11 @@ def scale_by_soap(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -3717,6 +4316,7 @@ def scale_by_splus(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -3752,6 +4352,11 @@ def scale_by_splus(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -3960,6 +4565,110 @@ def scale_by_tkfac(
     """
     ...
 
+def scale_by_tnt(
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter | None = 0.95,
+    eps: Hyperparameter = 0.01,
+    root: int = 1,
+    root_method: RootMethod = 'eigh',
+    trace_scaled: bool = True,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by the inverse covariance of a tensor-normal distribution.
+
+    The equations are in ``singd_optax.optimizers.TNT``. How arrays make matrices is said at
+    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.tnt`` is a complete
+    optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
+      eps: ε >= 0: ε λ_max I is added before an inverse is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
+        approximates full-matrix Adagrad.
+      root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Ren and Goldfarb, Tensor Normal Training for Deep Learning Models, NeurIPS 2021, arXiv
+      2106.02925.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_tnt(eps=0.0)
+      >>> grads = {"kernel": jnp.diag(jnp.array([1.0, 2.0]))}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(3)
+      Array([[5.   , 0.   ],
+             [0.   , 0.625]], dtype=float32)
+    """
+    ...
+
 def shampoo(
     learning_rate: Hyperparameter,
     layers: Layers | None = None,
@@ -3968,6 +4677,7 @@ def shampoo(
     eps: Hyperparameter = 1e-06,
     root: int = 4,
     root_method: RootMethod = 'eigh',
+    trace_scaled: bool = False,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -3978,6 +4688,7 @@ def shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = ...,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = 'rmsprop',
@@ -4002,6 +4713,10 @@ def shampoo(
       root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
@@ -4022,6 +4737,11 @@ def shampoo(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -4190,6 +4910,101 @@ def singd(
     """
     ...
 
+def sketchy(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    rank: int = 128,
+    b2: Hyperparameter = 0.95,
+    eps: Hyperparameter = 1e-06,
+    root: int = 4,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.9,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 10,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = 'rmsprop',
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Sketchy as a drop-in for AdamW: Shampoo in the memory of ``rank`` vectors a side.
+
+    Matrix-shaped parameters: ``scale_by_sketchy`` at the length of RMSProp's step, an average of
+    it, decoupled weight decay. All others go to ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      rank: k >= 1.
+      b2: Decay of the moments, a refresh, in [0, 1), or a schedule.
+      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
 def skfac(
     learning_rate: Hyperparameter,
     layers: Layers,
@@ -4295,6 +5110,7 @@ def sm3(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -4336,6 +5152,11 @@ def sm3(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -4384,6 +5205,7 @@ def soap(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 10,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -4428,6 +5250,11 @@ def soap(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -4490,6 +5317,7 @@ def splus(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 100,
+    stagger: bool = False,
     update_rms: float | None = 0.2,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -4530,6 +5358,11 @@ def splus(
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
         AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -4722,6 +5555,107 @@ def tkfac(
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def tnt(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter | None = 0.95,
+    eps: Hyperparameter = 0.01,
+    root: int = 1,
+    root_method: RootMethod = 'eigh',
+    trace_scaled: bool = True,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.9,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 10,
+    stagger: bool = False,
+    update_rms: float | None = 0.2,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """TNT as a drop-in for AdamW, from gradients alone.
+
+    Matrix-shaped parameters: ``scale_by_tnt``, an average of it, scaled to a root mean square as
+    AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
+      eps: ε >= 0: ε λ_max I is added before an inverse is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
+        approximates full-matrix Adagrad.
+      root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: "natural", the rule's own, K Kᵀ M C Cᵀ for a momentum M; or "polar", K polar(Kᵀ M
+        C) Cᵀ: whitened, with all singular values made equal, and unwhitened (Muon, where K and C
+        are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options
+        make the rule a ``singd_optax.rules.Polar``.
+      softness: From a polar direction (0) towards the natural one (without bound), a number or a
+        schedule: singular values σ become σ / √(σ² + e²), with e the softness times their root mean
+        square.
+      momentum: Decay of the momentum buffer, in [0, 1). It is kept like the parameters. For most
+        rules it is the heavy ball of gradients, which is preconditioned; for those that say so
+        (``Rule.momentum_of``) the average of gradients, likewise, or that of updates. The rule sees
+        raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: Of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval between refreshes in steps, an int or a schedule step -> int.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. For rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate; with 0.8
+        AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number or a schedule, or ``KLClip(δ, learning_rate)``.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam".
+      structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes;
+        without ``layers``, which have their own. None for what
+        suits the rule, mostly "auto".
+      factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64), likewise.
+      matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
+        as ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
+        itself, one after the other; or None for a parameter that passes through, as one would an
+        embedding. Without ``layers``.
+      seed: Of the random bits with which bfloat16 factors are rounded.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
 
     Raises:
       ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule

@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from singd_optax._validate import check_choice, check_number, check_precision, check_size
+from singd_optax._validate import (
+    check_choice,
+    check_flag,
+    check_number,
+    check_precision,
+    check_size,
+)
 from singd_optax.layers import Layers
 from singd_optax.measures import Statistics
 from singd_optax.optimizers._recipe import (
@@ -33,6 +39,7 @@ from singd_optax.rules import (
 from singd_optax.rules._roots import check_roots, grouped_inverse_roots
 from singd_optax.structures import (
     BlockDiagonal,
+    IdentityMatrix,
     Precision,
     StructuredMatrix,
 )
@@ -80,6 +87,10 @@ class Shampoo(JointRule):
       root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
     """
 
@@ -87,6 +98,7 @@ class Shampoo(JointRule):
     eps: Hyperparameter = 1e-6
     root: int = 4
     root_method: RootMethod = "eigh"
+    trace_scaled: bool = False
     precision: Precision = "highest"
 
     State: ClassVar[type] = ShampooState
@@ -116,6 +128,7 @@ class Shampoo(JointRule):
         check_number("eps", self.eps)
         check_size("root", self.root)
         check_choice("root_method", self.root_method, get_args(RootMethod))
+        check_flag("trace_scaled", self.trace_scaled)
         check_precision("precision", self.precision)
 
     def init(self, view: MatrixView) -> ShampooState:
@@ -155,7 +168,7 @@ class Shampoo(JointRule):
         key: jax.Array,
     ) -> dict[str, tuple[ShampooState, jax.Array | bool]]:
         """New roots of all parameters, those of equal blocks in one batch."""
-        moments = {path: _unbiased(states[path]) for path in views}
+        moments = {path: self._moments(states[path]) for path in views}
         old = {path: (states[path].K, states[path].C) for path in views}
         roots, flags = grouped_inverse_roots(
             views,
@@ -177,6 +190,18 @@ class Shampoo(JointRule):
             result[path] = states[path]._replace(K=A, C=B), went_well
         return result
 
+    def _moments(self, state: ShampooState) -> tuple[StructuredMatrix, StructuredMatrix]:
+        """What roots are taken of."""
+        weight = jnp.where(state.moment_weight > 0, state.moment_weight, 1)
+        L, R = state.L * (1 / weight), state.R * (1 / weight)
+        if not self.trace_scaled:
+            return L, R
+        if isinstance(L, IdentityMatrix) or isinstance(R, IdentityMatrix):
+            return L * (1 / R.dim), R * (1 / L.dim)
+        trace = L.average_trace() * L.dim
+        scale = 1 / jnp.sqrt(jnp.where(trace > 0, trace, 1))
+        return L * scale, R * scale
+
     def direction(
         self,
         view: MatrixView,
@@ -188,12 +213,6 @@ class Shampoo(JointRule):
         """A G B."""
         left = state.K.matmul(vector, precision=self.precision)
         return multiply_right(left, state.C, self.precision), state
-
-
-def _unbiased(state: ShampooState) -> tuple[StructuredMatrix, StructuredMatrix]:
-    """The moments, divided by the weight of what they have seen."""
-    scale = 1 / jnp.where(state.moment_weight > 0, state.moment_weight, 1)
-    return state.L * scale, state.R * scale
 
 
 def multiply_right(

@@ -33,7 +33,8 @@ def find_matrices(
       structures: Of the factors of (rows, columns), or one for both, as ``parse_structure`` takes.
       factor_dtype: Of the factors, one or a pair; None for float32 (float64 for float64).
       matrix_axes: Regular expression on a parameter's path -> (axes of rows, axes of columns),
-        ``Tiles``, ``Merged``, "cut", "each", or None to leave it out; see ``scale_by_rule``.
+        ``Tiles``, ``Merged``, ``UpTo``, "cut", "each", or None to leave it out; see
+        ``scale_by_rule``.
 
     Returns:
       The layers: one for each array of two axes or more. All others are listed with the reason.

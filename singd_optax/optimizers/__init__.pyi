@@ -218,7 +218,7 @@ def caspr(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -541,7 +541,7 @@ def eva_s(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -903,7 +903,7 @@ def inverse_free_kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -1024,7 +1024,7 @@ def inverse_free_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -1120,7 +1120,7 @@ def jorge(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -1301,7 +1301,7 @@ def kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -1402,7 +1402,7 @@ def kl_soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -1660,7 +1660,7 @@ def normuon(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -1756,7 +1756,7 @@ def optimizer(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -1862,7 +1862,7 @@ def psgd_kron(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -2123,7 +2123,7 @@ def scale_by_caspr(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -2458,7 +2458,7 @@ def scale_by_eva_s(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -2721,7 +2721,7 @@ def scale_by_inverse_free_kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -2846,7 +2846,7 @@ def scale_by_inverse_free_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -2941,7 +2941,7 @@ def scale_by_jorge(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -3125,7 +3125,7 @@ def scale_by_kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -3225,7 +3225,7 @@ def scale_by_kl_soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -3481,7 +3481,7 @@ def scale_by_normuon(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -3583,7 +3583,7 @@ def scale_by_psgd_kron(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -3777,7 +3777,7 @@ def scale_by_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -3998,7 +3998,7 @@ def scale_by_sketchy(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -4179,7 +4179,7 @@ def scale_by_sm3(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -4280,7 +4280,7 @@ def scale_by_soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -4373,7 +4373,7 @@ def scale_by_splus(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -4644,7 +4644,7 @@ def scale_by_tnt(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -4758,7 +4758,7 @@ def shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -4992,7 +4992,7 @@ def sketchy(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -5173,7 +5173,7 @@ def sm3(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -5271,7 +5271,7 @@ def soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -5379,7 +5379,7 @@ def splus(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:
@@ -5651,7 +5651,7 @@ def tnt(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:

@@ -115,7 +115,7 @@ def scale_by_rule(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "each" for every axis by
         itself, one after the other; or None for a parameter that passes through, as one would an
-        embedding. Without ``layers``.
+        embedding, which ``{".*": UpTo(size)}`` knows by its longest side. Without ``layers``.
       seed: Of the random bits with which bfloat16 factors are rounded.
 
     Returns:

@@ -46,6 +46,15 @@ def test_structures(tmp_path):
     assert (tmp_path / "structures_small.png").stat().st_size > 10_000
 
 
+def test_spread(monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    small = ("--blocks", "1", "--width", "8", "--batch", "1", "--steps", "3")
+    printed = run_script("spread.py", "--optimizers", "soap", *small)
+    _, rule, *rows = printed.splitlines()
+    assert [row.split(" | ")[0] for row in rows] == ["| adamw", "| soap", "| soap, staggered"]
+    assert all(row.count("|") == rule.count("|") for row in rows)
+
+
 def test_price(tmp_path, monkeypatch):
     """Each part, at a small size; tables and the plot come from the file alone."""
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

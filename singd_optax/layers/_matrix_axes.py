@@ -200,8 +200,8 @@ def check_matrix_axes(matrix_axes: object) -> None:
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(map(_is_side, pair)):
             raise ValueError(
                 "`matrix_axes` maps regular expressions to pairs of axes, as ((1,), (2,)), to "
-                "Tiles, Merged, UpTo, 'cut' or 'each', or to None for parameters that pass through; "
-                f"got {axes!r} for {pattern!r}."
+                "Tiles, Merged, UpTo, 'cut' or 'each', or to None for parameters that pass "
+                f"through; got {axes!r} for {pattern!r}."
             )
         for count in axes.tiles.values() if isinstance(axes, Tiles) else ():
             check_size("Tiles.tiles", count)

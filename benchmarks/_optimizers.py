@@ -152,6 +152,10 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "psgd_kron": _alone(singd_optax.psgd_kron, 1e-3, 3e-2),
     "normuon": _alone(singd_optax.normuon, 2e-3, 6e-2),
     "splus": _alone(singd_optax.splus, 1e-3, 3e-2),
+    "sketchy": _alone(singd_optax.sketchy, 1e-3, 3e-2),
+    "jorge": _alone(singd_optax.jorge, 1e-3, 3e-2),
+    "tnt": _alone(singd_optax.tnt, 1e-3, 3e-2),
+    "eva_s": _alone(singd_optax.eva_s, 1e-3, 3e-2),
 }
 
 

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import singd_optax
+from singd_optax.optimizers import SOAP, KLShampoo, Shampoo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,10 +142,22 @@ def batch_sharding(mesh, layout):
     return NamedSharding(mesh, P(axes))
 
 
-def adamw_step(loss_fn, tx):
+#: Of optimizers that need gradients only.
+RULES = {"soap": SOAP, "kl_shampoo": KLShampoo, "shampoo": Shampoo}
+
+
+def matrices(params, structures):
+    """Those of the blocks, as stacks; embeddings and head are left out."""
+    axes = {"blocks/.*kernel": ((1,), (2,)), ".*": None}
+    return singd_optax.find_matrices(params, structures=structures, matrix_axes=axes)
+
+
+def plain_step(loss_fn, tx, **static):
+    """The step of what needs gradients only."""
+
     def step(params, state, tokens):
         loss, grads = jax.value_and_grad(loss_fn)(params, tokens)
-        updates, state = tx.update(grads, state, params)
+        updates, state = tx.update(grads, state, params, **static)
         return optax.apply_updates(params, updates), state, loss
 
     return step

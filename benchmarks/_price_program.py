@@ -9,7 +9,6 @@ import _hlo
 import jax
 import optax
 from _bytes import tree_bytes
-from _soap import soap
 from _tasks import Task
 
 import singd_optax
@@ -37,7 +36,7 @@ class Contestant(NamedTuple):
 CONTESTANTS: dict[str, Contestant] = {
     "adamw": Contestant(lambda: optax.adamw(1e-3)),
     "muon": Contestant(lambda: optax.contrib.muon(1e-3, consistent_rms=0.2)),
-    "soap": Contestant(lambda: soap(1e-3, refresh_every=TURN)),
+    "soap": Contestant(lambda: singd_optax.soap(1e-3, refresh_every=TURN)),
     "singd diagonal": Contestant(structures="diagonal"),
     "singd block_diagonal:32": Contestant(structures="block_diagonal:32"),
     "singd dense": Contestant(structures="dense"),

@@ -47,7 +47,7 @@ def measure(blocks, devices, strategy):
     result = {}
     for refresh in (0, 1):
         if strategy == "adamw":
-            step = model.adamw_step(loss_fn, tx)
+            step = model.plain_step(loss_fn, tx)
         else:
             step = model.singd_step(loss_fn, tx, layers, refresh)
         program = model.compiled(step, params, state, tokens, shardings, of_state, of_tokens)

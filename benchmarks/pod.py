@@ -5,7 +5,8 @@
     python benchmarks/pod.py --size 1.3B --layout fsdp tensor --topology v5e:4x4 v5e:8x8
 
 For each model and layout: AdamW's step, and SINGD's without and with a refresh, compiled apart,
-since only one side of a branch runs. Products, memory traffic and collectives are read from the
+since only one side of a branch runs; and with --gradients the like of optimizers that need
+gradients only. Products, memory traffic and collectives are read from the
 compiled program with loops multiplied out: the compiler's own cost analysis counts the body of a
 loop once. The time is the largest of three: products by the peak of the matrix units, traffic by
 that of the memory, collectives by that of the links.
@@ -109,8 +110,15 @@ def programs(size, layout, topology, options):
         )
 
     tx = optax.adamw(1e-3)
-    yield "adamw", one(tx, layers, model.adamw_step(loss_fn, tx))
-    for strategy in options.strategy:
+    yield "adamw", one(tx, layers, model.plain_step(loss_fn, tx))
+    for name in options.gradients:
+        matrices = model.matrices(params, model.RULES[name].structures)
+        placed = singd_optax.sharding.spread(matrices, shardings)
+        own = getattr(singd_optax, name)(1e-3, placed)
+        for ending, refresh in (("", False), (" refresh", True)):
+            step = model.plain_step(loss_fn, own, refresh=refresh)
+            yield f"{name}{ending}", one(own, placed, step)
+    for strategy in [] if options.gradients else options.strategy:
         placed = layers
         if strategy != "repeat":
             placed = singd_optax.sharding.spread(layers, shardings, strategy=strategy)
@@ -147,6 +155,7 @@ def main():
     parser.add_argument("--layout", nargs="+", default=["fsdp"], choices=["fsdp", "tensor", "data"])
     parser.add_argument("--topology", nargs="+", default=["v5e:4x4"])
     parser.add_argument("--strategy", nargs="+", default=["rows"])
+    parser.add_argument("--gradients", nargs="+", default=[], choices=list(model.RULES))
     parser.add_argument("--structures", default="auto")
     parser.add_argument("--factor-dtype", default=None)
     parser.add_argument("--cache-products", action=argparse.BooleanOptionalAction, default=True)
@@ -171,7 +180,8 @@ def main():
         for name in options.size:
             for layout in options.layout:
                 size = model.SIZES[name]
-                label = f"{name} {layout} {topology} {options.structures}"
+                label = f"{name} {layout} {topology}"
+                label += " gradients only" if options.gradients else f" {options.structures}"
                 label += f" {options.factor_dtype}" if options.factor_dtype else ""
                 label += "" if options.cache_products else " without cached products"
                 print(f"\n{HEAD}")
@@ -193,15 +203,15 @@ def main():
 
 def summary(entries, options):
     base = entries["adamw"]
-    for strategy in options.strategy:
-        plain, refresh = (entries.get(f"singd {strategy}{end}") for end in ("", " refresh"))
+    for name in options.gradients or [f"singd {strategy}" for strategy in options.strategy]:
+        plain, refresh = (entries.get(f"{name}{end}") for end in ("", " refresh"))
         if not plain or not refresh:
             continue
         share = 1 / options.every
         for what in ("flops", "passes", "roofline"):
             mixed = plain[what] * (1 - share) + refresh[what] * share
             print(
-                f"{strategy}: {what} {plain[what] / base[what]:.3f} without refresh, "
+                f"{name}: {what} {plain[what] / base[what]:.3f} without refresh, "
                 f"{refresh[what] / base[what]:.3f} with, {mixed / base[what]:.3f} at "
                 f"T={options.every}"
             )

@@ -80,6 +80,7 @@ CURVATURE = (
 #: Those that keep vectors in the place of factors, and in which fields.
 VECTORS = {"eva": "mean_K", "eva_f": "mean_K", "adafisher": "values_K"}
 VECTORS |= {"rs_kfac": "vectors_K", "skfac": "vectors_K"}
+VECTORS |= {"eva_s": "mean_K", "sketchy": "vectors_K"}
 
 #: One gradient of the small problem has less rank than rows: which eigenvectors its null space gets
 #: is up to roundings, and is not the same in two programs. Its columns leave nothing open.
@@ -125,11 +126,22 @@ TRANSFORMATIONS = {
     "inverse_free_kl_shampoo": lambda layers: singd_optax.inverse_free_kl_shampoo(0.05),
     "splus": lambda layers: singd_optax.splus(0.05, **DEFINED),
     "sm3": lambda layers: singd_optax.sm3(0.05, eps=0.03),
+    "sketchy": lambda layers: singd_optax.sketchy(0.05, eps=0.03, rank=3),
+    "jorge": lambda layers: singd_optax.jorge(0.05, initial_moment=1e-2),
+    "tnt": lambda layers: singd_optax.tnt(0.05, eps=0.03),
+    "eva_s": lambda layers: singd_optax.eva_s(0.05),
     "scale_by_inverse_free_kl_shampoo": _scaled(
         lambda layers: singd_optax.scale_by_inverse_free_kl_shampoo(structures="dense")
     ),
     "scale_by_splus": _scaled(lambda layers: singd_optax.scale_by_splus(**DEFINED, grafting="sgd")),
     "scale_by_sm3": _scaled(lambda layers: singd_optax.scale_by_sm3(b2=0.9)),
+    "scale_by_sketchy": _scaled(lambda layers: singd_optax.scale_by_sketchy(eps=0.03)),
+    "scale_by_jorge": _scaled(lambda layers: singd_optax.scale_by_jorge(grafting="sgd")),
+    "scale_by_tnt": _scaled(lambda layers: singd_optax.scale_by_tnt(eps=0.1, update_rms=0.2)),
+    "scale_by_eva_s": _scaled(lambda layers: singd_optax.scale_by_eva_s(grafting="sgd")),
+    "shampoo that whitens": lambda layers: singd_optax.shampoo(
+        0.05, eps=0.03, root=2, trace_scaled=True, grafting=None
+    ),
     "scale_by_soap": _scaled(
         lambda layers: singd_optax.scale_by_soap(**DEFINED, eps=0.1, second_moment="factored")
     ),
@@ -192,6 +204,7 @@ GRADIENT_ALIASES = (
     *("shampoo", "caspr", "inverse_free_shampoo"),
     *("soap", "kl_shampoo", "kl_soap", "psgd_kron", "normuon"),
     *("inverse_free_kl_shampoo", "splus", "sm3"),
+    *("sketchy", "jorge", "tnt", "eva_s"),
 )
 
 

@@ -12,7 +12,6 @@ import _report
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from _command import main
 from _corpus import corpus
@@ -20,7 +19,6 @@ from _harness import best_of, draws, load
 from _optimizers import OPTIMIZERS, compiled
 from _price_report import write_between_markers
 from _results import append, cached, read
-from _soap import soap
 from _tasks import TASKS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -46,6 +44,15 @@ def test_structures(tmp_path):
     printed = run_script("structures.py", "--small", "--output", str(tmp_path))
     assert "block_diagonal:32" in printed
     assert (tmp_path / "structures_small.png").stat().st_size > 10_000
+
+
+def test_spread(monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    small = ("--blocks", "1", "--width", "8", "--batch", "1", "--steps", "3")
+    printed = run_script("spread.py", "--optimizers", "soap", *small)
+    _, rule, *rows = printed.splitlines()
+    assert [row.split(" | ")[0] for row in rows] == ["| adamw", "| soap", "| soap, staggered"]
+    assert all(row.count("|") == rule.count("|") for row in rows)
 
 
 def test_price(tmp_path, monkeypatch):
@@ -121,39 +128,6 @@ def test_corpus(tmp_path):
     pairs = corpus("bpe", tmp_path, 1.0)
     assert pairs.name == text.name
     assert 2 < text.held_out.size / pairs.held_out.size == pytest.approx(pairs.bytes_per_token)
-
-
-def test_soap():
-    """Without bases it is AdamW; with them, as by products of matrices in NumPy."""
-    rng = np.random.default_rng(0)
-    params = {"w": jnp.asarray(rng.normal(size=(3, 4))), "b": jnp.ones(4)}
-    grads = [jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params)] * 2
-    grads += [jax.tree.map(lambda g: -0.3 * g**2, grads[0])] * 3
-
-    def run(tx):
-        state, found = tx.init(params), []
-        for gradient in grads:
-            updates, state = tx.update(gradient, state, params)
-            found.append(updates)
-        return found
-
-    adamw = run(optax.adamw(0.1, 0.95, 0.95, weight_decay=0.01))
-    for got, want in zip(run(soap(0.1, max_dim=2)), adamw, strict=True):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, want)
-
-    turned = run(soap(0.1, b2=0.9, weight_decay=0, refresh_every=2))
-    m = v = L = R = 0
-    Q_L, Q_R = np.eye(3), np.eye(4)
-    for t, (gradient, got) in enumerate(zip(grads, turned, strict=True), 1):
-        G = np.asarray(gradient["w"], float)
-        m, v = 0.95 * m + 0.05 * Q_L.T @ G @ Q_R, 0.9 * v + 0.1 * (Q_L.T @ G @ Q_R) ** 2
-        direction = m / (1 - 0.95**t) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8)
-        np.testing.assert_allclose(got["w"], -0.1 * Q_L @ direction @ Q_R.T, atol=1e-5)
-        L, R = 0.9 * L + 0.1 * G @ G.T, 0.9 * R + 0.1 * G.T @ G
-        if t % 2:
-            m = Q_L @ m @ Q_R.T
-            Q_L, Q_R = (np.linalg.qr(gram @ Q)[0] for gram, Q in ((L, Q_L), (R, Q_R)))
-            m = Q_L.T @ m @ Q_R
 
 
 def test_harness(tmp_path, capsys):

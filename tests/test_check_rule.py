@@ -17,12 +17,16 @@ from singd_optax.optimizers import (
     SINGD,
     SM3,
     SOAP,
+    TNT,
+    EvaS,
     InverseFreeKLShampoo,
     InverseFreeShampoo,
+    Jorge,
     KLShampoo,
     NorMuon,
     PSGDKron,
     Shampoo,
+    Sketchy,
     SPlus,
 )
 from singd_optax.rules import (
@@ -115,6 +119,50 @@ def roots(steps, b2=0.95, eps=0.03):
 
 def shampoo(steps):
     return [A @ gradient @ B for gradient, A, B in roots(steps)]
+
+
+def trace_scaled(root, eps, b2=0.95):
+    def directions(steps):
+        L, R = 0, 0
+        for count, (G, *_) in enumerate(steps, 1):
+            L, R = b2 * L + (1 - b2) * G @ np.swapaxes(G, -1, -2), b2 * R + (1 - b2) * gram(G)
+            own = [M / (1 - b2**count) for M in (L, R)]
+            scale = (trace(own[0]) * own[0].shape[-1]) ** (1 / root)
+            A, B = (power(M, -1 / root, eps) for M in own)
+            yield scale * A @ G @ B
+
+    return lambda steps: list(directions(steps))
+
+
+def jorge(steps, moment=0.5):
+    """Two terms of the series for (1 + y)^(-1/4)."""
+    A = B = None
+    for G, *_ in steps:
+        if A is None:
+            A, B = (moment ** (-1 / 4) * np.eye(n) for n in G.shape[-2:])
+        A, B = jorge_root(A, G), jorge_root(B, np.swapaxes(G, -1, -2))
+        yield A @ G @ B
+
+
+def jorge_root(A, G):
+    X = A @ A @ G
+    X = X @ np.swapaxes(X, -1, -2)
+    norm = np.sqrt((X**2).sum((-2, -1), keepdims=True))
+    Y, b = X / norm, norm / (norm + 1)
+    moved = b ** (-1 / 4) * A @ (np.eye(Y.shape[-1]) - Y / 4 + 5 / 32 * Y @ Y)
+    return (moved + np.swapaxes(moved, -1, -2)) / 2
+
+
+def eva_s(steps, damping=0.5, rate=0.3):
+    """By the whole matrix of rank one."""
+    r = c = 0
+    for count, (G, *_) in enumerate(steps, 1):
+        r, c = (1 - rate) * r + rate * G.mean(-1), (1 - rate) * c + rate * G.mean(-2)
+        v = (r[..., :, None] * c[..., None, :]).reshape(*G.shape[:-2], -1)
+        v = v / (1 - (1 - rate) ** count) ** 2
+        F = v[..., :, None] * v[..., None, :] + damping * np.eye(v.shape[-1])
+        g = G.reshape(*G.shape[:-2], -1, 1)
+        yield np.linalg.solve(F, g).reshape(G.shape)
 
 
 def caspr(steps):
@@ -282,6 +330,35 @@ RULES = {
     ),
     "SPlus": Entry(SPlus(), symmetries=("scale",), structures=(("dense", "identity"),)),
     "SM3": Entry(SM3(), symmetries=("scale", "transpose")),
+    "Sketchy": Entry(
+        Sketchy(eps=0.03),
+        shampoo,
+        equal_to=(Shampoo(eps=0.03),),
+        symmetries=("scale", "transpose", *ALL),
+        structures=("dense", ("identity", "dense")),
+    ),
+    "Sketchy of rank 2": Entry(
+        Sketchy(eps=0.03, rank=2), symmetries=("scale", "transpose", *ALL), tolerance=1e-8
+    ),
+    "Shampoo that whitens": Entry(
+        Shampoo(eps=0.03, root=2, trace_scaled=True),
+        trace_scaled(2, 0.03),
+        symmetries=("scale", "transpose", *ALL),
+        structures=("dense", ("identity", "block_diagonal:2")),
+    ),
+    "TNT": Entry(TNT(eps=0.1), trace_scaled(1, 0.1), symmetries=("scale", "transpose", *ALL)),
+    "Jorge": Entry(
+        Jorge(initial_moment=0.5),
+        lambda steps: list(jorge(steps)),
+        symmetries=("transpose", *ALL),
+        structures=("dense", ("block_diagonal:2", "diagonal")),
+    ),
+    "EvaS": Entry(
+        EvaS(damping=0.5, damping_mode="absolute", factor_learning_rate=0.3),
+        lambda steps: list(eva_s(steps)),
+        symmetries=("transpose", "permutation"),
+    ),
+    "relative EvaS": Entry(EvaS(), symmetries=("scale",)),
     "polar InverseFreeShampoo": Entry(
         Polar(InverseFreeShampoo()), symmetries=("scale", "transpose")
     ),

@@ -150,6 +150,10 @@ BESIDE = {
     "inverse_free_kl_shampoo": set(),
     "splus": {"norm_L", "norm_R"},
     "sm3": {"norm_values_K", "norm_values_C"},
+    "sketchy": {"norm_vectors_K", "norm_values_C"},
+    "jorge": {"norm_K"},
+    "tnt": {"norm_L", "norm_R"},
+    "eva_s": {"norm_mean_K", "norm_mean_C"},
 }
 
 
@@ -168,7 +172,7 @@ def test_rules_of_gradients_alone(name, whole):
     assert set(numbers) == set(layers)
     assert all(BESIDE[name] <= set(numbers[path]) for path in layers)
     assert all(path in diagnostics.summary(state) for path in layers)
-    if name in ("normuon", "sm3"):  # which have no factors
+    if name in ("normuon", "sm3", "sketchy", "eva_s"):  # which have no factors
         return
     for path, (K, C) in singd_optax.factors(state).items():
         np.testing.assert_allclose(numbers[path]["norm_K"], np.linalg.norm(K.to_dense()), rtol=1e-5)

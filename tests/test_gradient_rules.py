@@ -1,5 +1,6 @@
 """The optax face of the gradients-only optimizers."""
 
+import inspect
 import pickle
 
 import flax.linen as nn
@@ -26,6 +27,10 @@ SCALES = {
     "inverse_free_kl_shampoo": singd_optax.scale_by_inverse_free_kl_shampoo,
     "splus": singd_optax.scale_by_splus,
     "sm3": singd_optax.scale_by_sm3,
+    "sketchy": singd_optax.scale_by_sketchy,
+    "jorge": singd_optax.scale_by_jorge,
+    "tnt": singd_optax.scale_by_tnt,
+    "eva_s": singd_optax.scale_by_eva_s,
 }
 ALIASES = {name: getattr(singd_optax, name) for name in SCALES}
 TRANSFORMS = {name: lambda make=make: make(0.03) for name, make in ALIASES.items()} | {
@@ -187,12 +192,13 @@ def test_schedules_and_injected_hyperparameters(name, problem):
     params, x, y = problem
     decay = optax.linear_schedule(0.05, 0.01, 10)
     options = {"weight_decay": decay, "refresh_every": lambda count: 1 + count // 5}
-    is_damped = name in ("inverse_free_shampoo", "psgd_kron", "inverse_free_kl_shampoo")
-    options |= {"damping" if is_damped else "b2" if name == "splus" else "eps": decay}
+    taken = inspect.signature(ALIASES[name]).parameters
+    options |= {key: decay for key in ("damping", "eps") if key in taken}
+    options |= {"b2": decay} if name == "splus" else {}
     _, _, first, last = train(ALIASES[name](decay, **options), params, x, y, steps=10)
     assert last < first
 
-    static = ("root",) if name in ("shampoo", "caspr") else ()
+    static = {"root", "rank"} & set(taken)
     tx = optax.inject_hyperparams(ALIASES[name], static_args=static)(learning_rate=0.05)
     step, opt_state = make_step(tx), tx.init(params)
     moved, opt_state, _ = step(params, opt_state, x, y)
@@ -233,7 +239,7 @@ def test_low_precision_parameters(name, problem):
     new_params, opt_state, first, last = train(TRANSFORMS[name](), low, x.astype(jnp.bfloat16), y)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(new_params))
     assert last < first
-    if name not in ("normuon", "sm3"):  # which have no factors
+    if name not in ("normuon", "sm3", "sketchy", "eva_s"):  # which have no factors
         factors = singd_optax.factors(opt_state)
         assert {leaf.dtype for leaf in jax.tree.leaves(factors)} == {jnp.dtype("float32")}
 

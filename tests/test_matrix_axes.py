@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import singd_optax
-from singd_optax.layers import Merged, Tiles
+from singd_optax.layers import Merged, Tiles, UpTo
 
 RULES = ("shampoo", "caspr", "inverse_free_shampoo")
 
@@ -110,6 +111,31 @@ def test_what_is_left_out_says_so():
     found = singd_optax.find_matrices(gradients(), matrix_axes={"q.*": None})
     reasons = {other.path: other.reason for other in found.others}
     assert reasons == {"bias": "no matrix", "qkv": "left out by `matrix_axes`"}
+
+
+def test_a_limit_on_sides():
+    """What has a longer side is left to the fallback, by its shape alone."""
+    tree = {
+        "embed": jnp.ones((40, 3)),
+        "position": jnp.ones((1, 9, 3)),
+        "kernel": jnp.ones((3, 3, 4)),
+        "bias": jnp.ones(41),
+    }
+    found = singd_optax.find_matrices(tree, matrix_axes={".*": UpTo(9)})
+    assert {path: spec.dims for path, spec in found.items()} == {
+        "kernel": (9, 4),
+        "position": (9, 3),
+    }
+    assert {other.path: other.reason for other in found.others} == {
+        "bias": "no matrix",
+        "embed": "left out by `matrix_axes`",
+    }
+    tx = singd_optax.soap(0.1, fallback=optax.sgd(1.0), matrix_axes={".*": UpTo(9)})
+    updates, _ = tx.update(tree, tx.init(tree), tree)
+    np.testing.assert_array_equal(updates["embed"], -tree["embed"])
+    assert (updates["kernel"] > -0.2).all()
+    with pytest.raises(ValueError, match=r"`UpTo.size` must be an int >= 1, got 0"):
+        singd_optax.find_matrices(tree, matrix_axes={".*": UpTo(0)})
 
 
 def test_errors():

@@ -44,16 +44,20 @@ from singd_optax.optimizers import (
     SOAP,
     TEKFAC,
     TKFAC,
+    TNT,
     AdaFisher,
     Eva,
     EvaF,
+    EvaS,
     InverseFreeKLShampoo,
     InverseFreeShampoo,
+    Jorge,
     KLShampoo,
     LocoProp,
     NorMuon,
     PSGDKron,
     Shampoo,
+    Sketchy,
     SPlus,
     optimizer,
 )
@@ -91,6 +95,10 @@ RULES = {
     "inverse_free_kl_shampoo": InverseFreeKLShampoo,
     "splus": SPlus,
     "sm3": SM3,
+    "eva_s": EvaS,
+    "jorge": Jorge,
+    "sketchy": Sketchy,
+    "tnt": TNT,
 }
 SCALES = [name for name in singd_optax.__all__ if name.startswith("scale_by_")]
 FUNCTIONS = [*RULES, *SCALES, "optimizer"]

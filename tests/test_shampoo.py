@@ -1,10 +1,14 @@
 """Shampoo against explicit inverse roots, and the roots themselves."""
 
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from test_soap import on_four_devices
 
 import singd_optax
 from singd_optax.layers._matrices import matrix_specs
@@ -210,6 +214,22 @@ def test_without_memory_it_is_muon():
         init, update = compiled(singd_optax.scale_by_shampoo(b2=0.0, eps=0.0, **options))
         updates, _ = update(gradient, init(gradient))
         np.testing.assert_allclose(updates, U @ V, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_root_is_taken_on_two_devices(method):
+    """Of six matrices on four devices: two on each, of which two are idle work."""
+    text, got, want = on_four_devices(singd_optax.scale_by_shampoo, root_method=method)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3), got, want)
+    if method == "eigh":
+        calls = re.findall(r"= \(?f32\[([\d,]+)\][^=]*custom-call\(.*lapack_ssyevd", text)
+        assert calls
+        assert {int(np.prod([int(n) for n in call.split(",")])) for call in calls} == {36}
+        assert re.findall(r'known_trip_count":{"n":"(\d+)"', text) == ["2"]
+    else:
+        products = re.findall(r"= f32\[([\d,]+)\]\S* dot\(", text)
+        stacks = [[int(n) for n in shape.split(",")] for shape in products if shape.endswith("6,6")]
+        assert {math.prod(shape[:-2]) for shape in stacks} == {2}
 
 
 def test_a_failed_root_keeps_the_old_one_and_is_counted():

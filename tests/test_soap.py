@@ -204,9 +204,8 @@ def test_bases_become_eigenvectors_and_keep_their_places(structure, method):
     assert np.abs(np.diag(moved.T @ Q)).min() > 0.9
 
 
-@pytest.mark.parametrize("method", ["qr", "eigh"])
-def test_no_decomposition_is_made_on_two_devices(method):
-    """Of six matrices on four devices: two on each, of which two are idle work."""
+def on_four_devices(scale, **options):
+    """The program of a refresh of six matrices; and a second step, on one device and on four."""
     mesh = jax.make_mesh((2, 2), ("data", "model"), (AxisType.Auto,) * 2, devices=jax.devices()[:4])
     everywhere = NamedSharding(mesh, P())
     params = {name: jnp.zeros((6, 6)) for name in "abc"}
@@ -217,23 +216,28 @@ def test_no_decomposition_is_made_on_two_devices(method):
     }
     found = singd_optax.find_matrices(params, structures="dense")
     layers = spread(found, shardings)
-    tx, alone = (
-        singd_optax.scale_by_soap(own, basis_method=method, eps=1e-2) for own in (layers, found)
-    )
+    tx, alone = (scale(own, eps=1e-2, **options) for own in (layers, found))
     of_state = state_shardings(tx.init, params, shardings, layers)
     first, second = ({n: g[i] for n, g in gradients.items()} for i in (0, 1))
     step = jax.jit(functools.partial(tx.update, refresh=True), out_shardings=(shardings, of_state))
     state = jax.device_put(tx.init(params), of_state)
     text = step.lower(first, state).compile().as_text()
+    _, state = step(jax.device_put(first, everywhere), state)
+    got, _ = step(jax.device_put(second, everywhere), state)
+    _, own = quick_jit(alone.update)(first, alone.init(params))
+    want, _ = quick_jit(alone.update)(second, own)
+    return text, got, want
+
+
+@pytest.mark.parametrize("method", ["qr", "eigh"])
+def test_no_decomposition_is_made_on_two_devices(method):
+    """Of six matrices on four devices: two on each, of which two are idle work."""
+    text, got, want = on_four_devices(singd_optax.scale_by_soap, basis_method=method)
     calls = re.findall(r"= \(?f32\[([\d,]+)\][^=]*custom-call\(.*lapack_s(?:syevd|geqrf)", text)
     assert calls
     assert {int(np.prod([int(n) for n in call.split(",")])) for call in calls} == {36}
     trips = re.findall(r'known_trip_count":{"n":"(\d+)"', text)
     assert set(trips) <= {"2"}  # of six
-    _, state = step(jax.device_put(first, everywhere), state)
-    got, _ = step(jax.device_put(second, everywhere), state)
-    _, own = quick_jit(alone.update)(first, alone.init(params))
-    want, _ = quick_jit(alone.update)(second, own)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), got, want)
 
 

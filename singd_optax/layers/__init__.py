@@ -10,7 +10,7 @@ from singd_optax.layers._find_matrices import find_matrices
 from singd_optax.layers._layers import Layers, OtherParameter
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._matrices import MatrixSpec
-from singd_optax.layers._matrix_axes import MatrixAxes, Merged, Tiles
+from singd_optax.layers._matrix_axes import MatrixAxes, Merged, Tiles, UpTo
 from singd_optax.layers._roles import Role
 from singd_optax.layers._spec import KFACApprox, LayerSpec, LossAverage
 from singd_optax.layers._stacking import Stacking
@@ -40,6 +40,7 @@ __all__ = [
     "RuleState",
     "Stacking",
     "Tiles",
+    "UpTo",
     "factors",
     "find_matrices",
     "measured_states",

@@ -47,11 +47,32 @@ class Merged:
     size: int
 
 
+@dataclasses.dataclass(frozen=True)
+class UpTo:
+    """A cut, unless a side is longer than this: then the parameter is left to the fallback.
+
+    That is a rule on shapes for embeddings and heads, whatever their names: a vocabulary is longer
+    than any width.
+
+    Attributes:
+      size: The longest side, of rows or columns.
+
+    >>> import jax.numpy as jnp, singd_optax
+    >>> params = {"embed": jnp.ones((500, 8)), "up": jnp.ones((8, 32))}
+    >>> list(singd_optax.find_matrices(params, matrix_axes={".*": UpTo(100)}))
+    ['up']
+    """
+
+    size: int
+
+
 #: How a parameter makes matrices: (axes of rows, axes of columns), axes in neither running over
-#: separate matrices; ``Tiles``; ``Merged``; "cut", leading axes as rows and trailing ones as
-#: columns, where the larger side is smallest; "each", every axis by itself, as the rows of a matrix
-#: whose columns have no factor; None, not at all.
-MatrixAxes = tuple[Sequence[int], Sequence[int]] | Tiles | Merged | Literal["cut", "each"] | None
+#: separate matrices; ``Tiles``; ``Merged``; ``UpTo``; "cut", leading axes as rows and trailing ones
+#: as columns, where the larger side is smallest; "each", every axis by itself, as the rows of a
+#: matrix whose columns have no factor; None, not at all.
+MatrixAxes = (
+    tuple[Sequence[int], Sequence[int]] | Tiles | Merged | UpTo | Literal["cut", "each"] | None
+)
 
 
 def cut(shape: tuple[int, ...]) -> Tiles | None:
@@ -106,6 +127,11 @@ def axes_of(
     whole = cut(shape)
     if whole is None:
         return
+    if isinstance(chosen, UpTo):
+        sides = (math.prod(shape[axis] for axis in side) for side in (whole.rows, whole.columns))
+        if max(sides) > chosen.size:
+            return
+        chosen = "cut"
     groups: list[Axes] = [(axis,) for axis in range(len(shape)) if shape[axis] > 1]
     if isinstance(chosen, Merged):
         groups = _merged(shape, chosen.size)
@@ -172,15 +198,15 @@ def check_matrix_axes(matrix_axes: object) -> None:
         check_pattern("matrix_axes key", pattern)
         if axes is None or axes in ("cut", "each"):
             continue
-        if isinstance(axes, Merged):
-            check_size("Merged.size", axes.size)
+        if isinstance(axes, Merged | UpTo):
+            check_size(f"{type(axes).__name__}.size", axes.size)
             continue
         pair = (axes.rows, axes.columns) if isinstance(axes, Tiles) else axes
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(map(_is_side, pair)):
             raise ValueError(
                 "`matrix_axes` must map regular expressions to pairs of axes, as ((1,), (2,)), to "
-                "Tiles, Merged, 'cut' or 'each', or to None for parameters that pass through; got "
-                f"{axes!r} for {pattern!r}."
+                "Tiles, Merged, UpTo, 'cut' or 'each', or to None for parameters that pass "
+                f"through; got {axes!r} for {pattern!r}."
             )
         for count in axes.tiles.values() if isinstance(axes, Tiles) else ():
             check_size("Tiles.tiles", count)

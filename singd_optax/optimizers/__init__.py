@@ -7,6 +7,7 @@ from singd_optax.optimizers._adafisher import AdaFisher, adafisher, scale_by_ada
 from singd_optax.optimizers._caspr import CASPR, caspr, scale_by_caspr
 from singd_optax.optimizers._ekfac import EKFAC, ekfac, scale_by_ekfac
 from singd_optax.optimizers._eva import Eva, EvaF, eva, eva_f, scale_by_eva, scale_by_eva_f
+from singd_optax.optimizers._eva_s import EvaS, eva_s, scale_by_eva_s
 from singd_optax.optimizers._foof import FOOF, foof, scale_by_foof
 from singd_optax.optimizers._ikfac import IKFAC, ikfac, scale_by_ikfac
 from singd_optax.optimizers._inverse_free_kl_shampoo import (
@@ -19,6 +20,7 @@ from singd_optax.optimizers._inverse_free_shampoo import (
     inverse_free_shampoo,
     scale_by_inverse_free_shampoo,
 )
+from singd_optax.optimizers._jorge import Jorge, jorge, scale_by_jorge
 from singd_optax.optimizers._kfac import KFAC, kfac, scale_by_kfac
 from singd_optax.optimizers._kl_shampoo import KLShampoo, kl_shampoo, scale_by_kl_shampoo
 from singd_optax.optimizers._kl_soap import KLSOAP, kl_soap, scale_by_kl_soap
@@ -38,11 +40,13 @@ from singd_optax.optimizers._rs_kfac import (
 )
 from singd_optax.optimizers._shampoo import Shampoo, scale_by_shampoo, shampoo
 from singd_optax.optimizers._singd import SINGD, ingd, scale_by_singd, singd
+from singd_optax.optimizers._sketchy import Sketchy, scale_by_sketchy, sketchy
 from singd_optax.optimizers._sm3 import SM3, scale_by_sm3, sm3
 from singd_optax.optimizers._soap import SOAP, scale_by_soap, soap
 from singd_optax.optimizers._splus import SPlus, scale_by_splus, splus
 from singd_optax.optimizers._tekfac import TEKFAC, scale_by_tekfac, tekfac
 from singd_optax.optimizers._tkfac import TKFAC, scale_by_tkfac, tkfac
+from singd_optax.optimizers._tnt import TNT, scale_by_tnt, tnt
 
 __all__ = [
     "CASPR",
@@ -60,27 +64,33 @@ __all__ = [
     "SOAP",
     "TEKFAC",
     "TKFAC",
+    "TNT",
     "AdaFisher",
     "Eva",
     "EvaF",
+    "EvaS",
     "InverseFreeKLShampoo",
     "InverseFreeShampoo",
+    "Jorge",
     "KLShampoo",
     "LocoProp",
     "NorMuon",
     "PSGDKron",
     "SPlus",
     "Shampoo",
+    "Sketchy",
     "adafisher",
     "caspr",
     "ekfac",
     "eva",
     "eva_f",
+    "eva_s",
     "foof",
     "ikfac",
     "ingd",
     "inverse_free_kl_shampoo",
     "inverse_free_shampoo",
+    "jorge",
     "kfac",
     "kl_shampoo",
     "kl_soap",
@@ -96,10 +106,12 @@ __all__ = [
     "scale_by_ekfac",
     "scale_by_eva",
     "scale_by_eva_f",
+    "scale_by_eva_s",
     "scale_by_foof",
     "scale_by_ikfac",
     "scale_by_inverse_free_kl_shampoo",
     "scale_by_inverse_free_shampoo",
+    "scale_by_jorge",
     "scale_by_kfac",
     "scale_by_kl_shampoo",
     "scale_by_kl_soap",
@@ -111,18 +123,22 @@ __all__ = [
     "scale_by_rs_kfac",
     "scale_by_shampoo",
     "scale_by_singd",
+    "scale_by_sketchy",
     "scale_by_skfac",
     "scale_by_sm3",
     "scale_by_soap",
     "scale_by_splus",
     "scale_by_tekfac",
     "scale_by_tkfac",
+    "scale_by_tnt",
     "shampoo",
     "singd",
+    "sketchy",
     "skfac",
     "sm3",
     "soap",
     "splus",
     "tekfac",
     "tkfac",
+    "tnt",
 ]

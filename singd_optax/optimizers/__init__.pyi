@@ -44,17 +44,21 @@ from singd_optax.optimizers._sm3 import SM3 as SM3
 from singd_optax.optimizers._soap import SOAP as SOAP
 from singd_optax.optimizers._tekfac import TEKFAC as TEKFAC
 from singd_optax.optimizers._tkfac import TKFAC as TKFAC
+from singd_optax.optimizers._tnt import TNT as TNT
 from singd_optax.optimizers._adafisher import AdaFisher as AdaFisher
 from singd_optax.optimizers._eva import Eva as Eva
 from singd_optax.optimizers._eva import EvaF as EvaF
+from singd_optax.optimizers._eva_s import EvaS as EvaS
 from singd_optax.optimizers._inverse_free_kl_shampoo import InverseFreeKLShampoo as InverseFreeKLShampoo
 from singd_optax.optimizers._inverse_free_shampoo import InverseFreeShampoo as InverseFreeShampoo
+from singd_optax.optimizers._jorge import Jorge as Jorge
 from singd_optax.optimizers._kl_shampoo import KLShampoo as KLShampoo
 from singd_optax.optimizers._locoprop import LocoProp as LocoProp
 from singd_optax.optimizers._normuon import NorMuon as NorMuon
 from singd_optax.optimizers._psgd_kron import PSGDKron as PSGDKron
 from singd_optax.optimizers._splus import SPlus as SPlus
 from singd_optax.optimizers._shampoo import Shampoo as Shampoo
+from singd_optax.optimizers._sketchy import Sketchy as Sketchy
 
 def adafisher(
     learning_rate: Hyperparameter,
@@ -141,6 +145,7 @@ def caspr(
     eps: Hyperparameter = 1e-06,
     root: int = 4,
     root_method: RootMethod = 'eigh',
+    trace_scaled: bool = False,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -151,6 +156,7 @@ def caspr(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = ...,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = 'rmsprop',
@@ -171,6 +177,10 @@ def caspr(
       root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
@@ -192,6 +202,11 @@ def caspr(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -211,8 +226,8 @@ def caspr(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -451,6 +466,106 @@ def eva_f(
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def eva_s(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    damping: Hyperparameter = 1.0,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    stagger: bool = False,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Eva-s as a drop-in for AdamW, in the memory of two vectors beside the momentum.
+
+    Matrix-shaped parameters: ``scale_by_eva_s`` of the momentum, scaled to a root mean square as
+    AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the authors'), or "relative" to m n s², with s the average of the
+        mean of G_ij²; a gradient of equal entries has |r|² |c|² = m n s².
+      factor_learning_rate: b1, the weight of a new gradient in the averages, in (0, 1], or a
+        schedule.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
 
     Raises:
       ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
@@ -748,6 +863,7 @@ def inverse_free_kl_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 10,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -793,6 +909,11 @@ def inverse_free_kl_shampoo(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -812,8 +933,8 @@ def inverse_free_kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -855,6 +976,7 @@ def inverse_free_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = ...,
+    stagger: bool = False,
     update_rms: float | None = 0.2,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -913,6 +1035,11 @@ def inverse_free_shampoo(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -932,8 +1059,8 @@ def inverse_free_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -949,6 +1076,101 @@ def inverse_free_shampoo(
       >>> tx = singd_optax.inverse_free_shampoo(1e-2, structures=("dense", "diagonal"))
       >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
       >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    """
+    ...
+
+def jorge(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    initial_moment: float = 1e-06,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.9,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 10,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = 'rmsprop',
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Jorge as a drop-in for AdamW: Shampoo by matrix products alone, with no moments kept.
+
+    Matrix-shaped parameters: ``scale_by_jorge`` at the length of RMSProp's step (the paper: of
+    SGD's, ``grafting="sgd"``), an average of it, decoupled weight decay. All others go to
+    ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      initial_moment: L and R to begin with, times I: a number > 0.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
     """
     ...
 
@@ -1059,6 +1281,7 @@ def kl_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 10,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -1103,6 +1326,11 @@ def kl_shampoo(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -1122,8 +1350,8 @@ def kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1161,6 +1389,7 @@ def kl_soap(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 10,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -1203,6 +1432,11 @@ def kl_soap(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -1222,8 +1456,8 @@ def kl_soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1510,6 +1744,7 @@ def normuon(
     nesterov: bool = True,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = 0.2,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -1555,6 +1790,11 @@ def normuon(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -1574,8 +1814,8 @@ def normuon(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1608,6 +1848,7 @@ def optimizer(
     nesterov: bool = ...,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = ...,
+    stagger: bool = False,
     update_rms: float | None = ...,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = ...,
@@ -1650,6 +1891,11 @@ def optimizer(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -1669,8 +1915,8 @@ def optimizer(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1709,6 +1955,7 @@ def psgd_kron(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -1755,6 +2002,11 @@ def psgd_kron(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -1774,8 +2026,8 @@ def psgd_kron(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1967,6 +2219,7 @@ def scale_by_caspr(
     eps: Hyperparameter = 1e-06,
     root: int = 4,
     root_method: RootMethod = 'eigh',
+    trace_scaled: bool = False,
     precision: Precision = 'highest',
     direction: DirectionName = 'natural',
     softness: Hyperparameter = 0.0,
@@ -1974,6 +2227,7 @@ def scale_by_caspr(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -1998,6 +2252,10 @@ def scale_by_caspr(
       root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
         Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
@@ -2014,6 +2272,11 @@ def scale_by_caspr(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -2033,8 +2296,8 @@ def scale_by_caspr(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -2302,6 +2565,108 @@ def scale_by_eva_f(
     """
     ...
 
+def scale_by_eva_s(
+    layers: Layers | None = None,
+    *,
+    damping: Hyperparameter = 1.0,
+    damping_mode: DampingMode = 'relative',
+    factor_learning_rate: Hyperparameter = 0.05,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Eva-s's preconditioner, of rank one, from gradients alone.
+
+    The equations are in ``singd_optax.optimizers.EvaS``. How arrays make matrices is said at
+    ``scale_by_rule``, structures are not used; scalars and vectors pass through.
+    ``singd_optax.eva_s`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the authors'), or "relative" to m n s², with s the average of the
+        mean of G_ij²; a gradient of equal entries has |r|² |c|² = m n s².
+      factor_learning_rate: b1, the weight of a new gradient in the averages, in (0, 1], or a
+        schedule.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Zhang et al., Eva: A General Vectorized Approximation Framework for Second-order
+      Optimization, ICLR 2023, arXiv 2308.02123.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_eva_s(damping=1.0, damping_mode="absolute")
+      >>> grads = {"kernel": jnp.ones((3, 2))}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(4)[0]  # 1 / (1 + 3 · 2)
+      Array([0.1429, 0.1429], dtype=float32)
+    """
+    ...
+
 def scale_by_foof(
     layers: Layers,
     *,
@@ -2484,6 +2849,7 @@ def scale_by_inverse_free_kl_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -2524,6 +2890,11 @@ def scale_by_inverse_free_kl_shampoo(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -2543,8 +2914,8 @@ def scale_by_inverse_free_kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -2590,6 +2961,7 @@ def scale_by_inverse_free_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -2648,6 +3020,11 @@ def scale_by_inverse_free_shampoo(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -2667,8 +3044,8 @@ def scale_by_inverse_free_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -2693,6 +3070,102 @@ def scale_by_inverse_free_shampoo(
       >>> updates, opt_state = tx.update(params, opt_state, params)
       >>> round(float(optax.tree.norm(updates["kernel"])), 4)
       0.2449
+    """
+    ...
+
+def scale_by_jorge(
+    layers: Layers | None = None,
+    *,
+    initial_moment: float = 1e-06,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Shampoo's preconditioner, whose roots are moved by a series.
+
+    The equations are in ``singd_optax.optimizers.Jorge``. How arrays make matrices is said at
+    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.jorge`` is a complete
+    optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      initial_moment: L and R to begin with, times I: a number > 0.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Singh, Sating and Bhatele, Jorge: Approximate Preconditioning for GPU-efficient Second-order
+      Optimization, 2023, arXiv 2310.12298.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_jorge(grafting="sgd")
+      >>> grads = {"kernel": jnp.diag(jnp.array([3.0, 4.0]))}
+      >>> bool(jnp.linalg.norm(tx.update(grads, tx.init(grads))[0]["kernel"]).round(4) == 5)
+      True
     """
     ...
 
@@ -2799,6 +3272,7 @@ def scale_by_kl_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -2839,6 +3313,11 @@ def scale_by_kl_shampoo(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -2858,8 +3337,8 @@ def scale_by_kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -2898,6 +3377,7 @@ def scale_by_kl_soap(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -2938,6 +3418,11 @@ def scale_by_kl_soap(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -2957,8 +3442,8 @@ def scale_by_kl_soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3247,6 +3732,7 @@ def scale_by_normuon(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -3288,6 +3774,11 @@ def scale_by_normuon(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -3307,8 +3798,8 @@ def scale_by_normuon(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3348,6 +3839,7 @@ def scale_by_psgd_kron(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -3389,6 +3881,11 @@ def scale_by_psgd_kron(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -3408,8 +3905,8 @@ def scale_by_psgd_kron(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3532,6 +4029,7 @@ def scale_by_shampoo(
     eps: Hyperparameter = 1e-06,
     root: int = 4,
     root_method: RootMethod = 'eigh',
+    trace_scaled: bool = False,
     precision: Precision = 'highest',
     direction: DirectionName = 'natural',
     softness: Hyperparameter = 0.0,
@@ -3539,6 +4037,7 @@ def scale_by_shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -3563,6 +4062,10 @@ def scale_by_shampoo(
       root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
         Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
@@ -3579,6 +4082,11 @@ def scale_by_shampoo(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -3598,8 +4106,8 @@ def scale_by_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3748,6 +4256,110 @@ def scale_by_singd(
     """
     ...
 
+def scale_by_sketchy(
+    layers: Layers | None = None,
+    *,
+    rank: int = 128,
+    b2: Hyperparameter = 0.95,
+    eps: Hyperparameter = 1e-06,
+    root: int = 4,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Shampoo's preconditioner, whose moments are kept by leading eigenvectors.
+
+    A gradient G becomes L^(-1/4) G R^(-1/4) with L = U diag(s) Uᵀ + ρ I and R alike; the equations
+    are in ``singd_optax.optimizers.Sketchy``. How arrays make matrices is said at
+    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.sketchy`` is a complete
+    optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      rank: k >= 1.
+      b2: Decay of the moments, a refresh, in [0, 1), or a schedule.
+      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Feinberg, Chen, Sun, Anil and Hazan, Sketchy: Memory-efficient Adaptive Regularization with
+      Frequent Directions, NeurIPS 2023, arXiv 2302.03764.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_sketchy(rank=2, eps=0.0)
+      >>> grads = {"kernel": jnp.diag(jnp.array([4.0, 9.0]))}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(4)
+      Array([[1., 0.],
+             [0., 1.]], dtype=float32)
+    """
+    ...
+
 def scale_by_skfac(
     layers: Layers,
     *,
@@ -3848,6 +4460,7 @@ def scale_by_sm3(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -3885,6 +4498,11 @@ def scale_by_sm3(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -3904,8 +4522,8 @@ def scale_by_sm3(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3945,6 +4563,7 @@ def scale_by_soap(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -3985,6 +4604,11 @@ def scale_by_soap(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -4004,8 +4628,8 @@ def scale_by_soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4041,6 +4665,7 @@ def scale_by_splus(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -4077,6 +4702,11 @@ def scale_by_splus(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -4096,8 +4726,8 @@ def scale_by_splus(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4295,6 +4925,115 @@ def scale_by_tkfac(
     """
     ...
 
+def scale_by_tnt(
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter | None = 0.95,
+    eps: Hyperparameter = 0.01,
+    root: int = 1,
+    root_method: RootMethod = 'eigh',
+    trace_scaled: bool = True,
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by the inverse covariance of a tensor-normal distribution.
+
+    The equations are in ``singd_optax.optimizers.TNT``. How arrays make matrices is said at
+    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.tnt`` is a complete
+    optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
+      eps: ε >= 0: ε λ_max I is added before an inverse is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
+        approximates full-matrix Adagrad.
+      root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Ren and Goldfarb, Tensor Normal Training for Deep Learning Models, NeurIPS 2021, arXiv
+      2106.02925.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_tnt(eps=0.0)
+      >>> grads = {"kernel": jnp.diag(jnp.array([1.0, 2.0]))}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(3)
+      Array([[5.   , 0.   ],
+             [0.   , 0.625]], dtype=float32)
+    """
+    ...
+
 def shampoo(
     learning_rate: Hyperparameter,
     layers: Layers | None = None,
@@ -4303,6 +5042,7 @@ def shampoo(
     eps: Hyperparameter = 1e-06,
     root: int = 4,
     root_method: RootMethod = 'eigh',
+    trace_scaled: bool = False,
     precision: Precision = 'highest',
     weight_decay: Hyperparameter = 0.0001,
     mask: Mask = None,
@@ -4313,6 +5053,7 @@ def shampoo(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = ...,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = 'rmsprop',
@@ -4337,6 +5078,10 @@ def shampoo(
       root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
@@ -4358,6 +5103,11 @@ def shampoo(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -4377,8 +5127,8 @@ def shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4532,6 +5282,106 @@ def singd(
     """
     ...
 
+def sketchy(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    rank: int = 128,
+    b2: Hyperparameter = 0.95,
+    eps: Hyperparameter = 1e-06,
+    root: int = 4,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.9,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 10,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = 'rmsprop',
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Sketchy as a drop-in for AdamW: Shampoo in the memory of ``rank`` vectors a side.
+
+    Matrix-shaped parameters: ``scale_by_sketchy`` at the length of RMSProp's step, an average of
+    it, decoupled weight decay. All others go to ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      rank: k >= 1.
+      b2: Decay of the moments, a refresh, in [0, 1), or a schedule.
+      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
 def skfac(
     learning_rate: Hyperparameter,
     layers: Layers,
@@ -4639,6 +5489,7 @@ def sm3(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -4681,6 +5532,11 @@ def sm3(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -4700,8 +5556,8 @@ def sm3(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4733,6 +5589,7 @@ def soap(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 10,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -4778,6 +5635,11 @@ def soap(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -4797,8 +5659,8 @@ def soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4844,6 +5706,7 @@ def splus(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 100,
+    stagger: bool = False,
     update_rms: float | None = 0.2,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -4885,6 +5748,11 @@ def splus(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -4904,8 +5772,8 @@ def splus(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5087,6 +5955,112 @@ def tkfac(
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def tnt(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter | None = 0.95,
+    eps: Hyperparameter = 0.01,
+    root: int = 1,
+    root_method: RootMethod = 'eigh',
+    trace_scaled: bool = True,
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.9,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 10,
+    stagger: bool = False,
+    update_rms: float | None = 0.2,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """TNT as a drop-in for AdamW, from gradients alone.
+
+    Matrix-shaped parameters: ``scale_by_tnt``, an average of it, scaled to a root mean square as
+    AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
+      eps: ε >= 0: ε λ_max I is added before an inverse is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
+        approximates full-matrix Adagrad.
+      root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
 
     Raises:
       ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule

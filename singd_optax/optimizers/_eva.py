@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from singd_optax._types import PyTree
 from singd_optax._validate import check_choice, check_number, check_precision
 from singd_optax.layers import Layers
 from singd_optax.measures import NO_MOMENTS, Mean, Measure, Statistics
@@ -107,19 +108,19 @@ class EvaF(Rule):
         """The mean of inputs."""
         return NO_MOMENTS, INPUTS
 
-    def init(self, view: MatrixView) -> EvaFState | EvaState:
+    def init(self, view: MatrixView) -> PyTree:
         """Means of nothing."""
         return EvaFState(INPUTS.zeros(view), jnp.zeros(view.stack_shape, jnp.int32))
 
     def refresh(
         self,
         view: MatrixView,
-        state: EvaFState | EvaState,
+        state: PyTree,
         statistics: Statistics | None,
         gradient: jax.Array,
         count: jax.Array,
         key: jax.Array,
-    ) -> tuple[EvaFState | EvaState, bool]:
+    ) -> tuple[PyTree, bool]:
         """New averages."""
         assert statistics is not None
         rate = new_weight(self.factor_learning_rate, state.averaged, count)
@@ -131,25 +132,30 @@ class EvaF(Rule):
         }
         return state._replace(averaged=state.averaged + 1, **means), True
 
+    def unit(self, view: MatrixView, state: PyTree, size: jax.Array) -> jax.Array:
+        """What relative damping is relative to: the size of the term of rank one."""
+        del view, state
+        return size
+
     def direction(
         self,
         view: MatrixView,
-        state: EvaFState | EvaState,
+        state: PyTree,
         vector: jax.Array,
         gradient: jax.Array,
         count: jax.Array,
-    ) -> tuple[jax.Array, EvaFState | EvaState]:
+    ) -> tuple[jax.Array, PyTree]:
         """The natural gradient; the vector itself where there is neither damping nor a mean."""
         a, precision = state.mean_K, self.precision
         size = contract("...i,...i->...", a, a, precision=precision)
         along = contract("...i,...io->...o", a, vector, precision=precision)
-        if isinstance(state, EvaState):
+        if "mean_C" in state._fields:
             g = state.mean_C
             size = size * contract("...o,...o->...", g, g, precision=precision)
             along = contract("...o,...o->...", along, g, precision=precision)[..., None] * g
         damping = hyperparameter_at(self.damping, count, size.dtype)
         if self.damping_mode == "relative":
-            damping = damping * size
+            damping = damping * self.unit(view, state, size)
         damping = jnp.broadcast_to(damping, size.shape)
         nothing = damping == 0
         total = jnp.where(nothing, 1, damping + size)
@@ -180,7 +186,7 @@ class Eva(EvaF):
         """The means of both sides."""
         return NO_MOMENTS, INPUTS, GRADIENTS
 
-    def init(self, view: MatrixView) -> EvaState:
+    def init(self, view: MatrixView) -> PyTree:
         """Means of nothing."""
         averaged = jnp.zeros(view.stack_shape, jnp.int32)
         return EvaState(INPUTS.zeros(view), GRADIENTS.zeros(view), averaged)

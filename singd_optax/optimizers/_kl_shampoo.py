@@ -23,11 +23,11 @@ from singd_optax.rules import (
     ColumnMoment,
     Counter,
     Hyperparameter,
+    JointRule,
     MatrixView,
     Recipe,
     RowBasis,
     RowMoment,
-    Rule,
     choose,
     hyperparameter_at,
 )
@@ -72,7 +72,7 @@ class KLShampooState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class KLShampoo(Rule):
+class KLShampoo(JointRule):
     """KL-Shampoo (arXiv 2509.03378): Shampoo with the factors that are nearest in KL divergence.
 
     S_K ⊗ S_C is to be the covariance of the normal distribution of mean zero that is nearest to
@@ -185,21 +185,6 @@ class KLShampoo(Rule):
         """What else is known in new bases."""
         del old, gradient
         return new
-
-    def refresh(
-        self,
-        view: MatrixView,
-        state: PyTree,
-        statistics: Statistics | None,
-        gradient: jax.Array,
-        count: jax.Array,
-        key: jax.Array,
-    ) -> tuple[PyTree, jax.Array | bool]:
-        """New bases."""
-        path = view.path
-        return self.refresh_all(
-            {path: view}, {path: state}, {path: statistics}, {path: gradient}, count, key
-        )[path]
 
     def refresh_all(
         self,

@@ -139,8 +139,8 @@ def _labels(
     return labels
 
 
-#: Options that rules with layers have no use for: layers say it.
-_WITHOUT_LAYERS = ("structures", "factor_dtype", "matrix_axes")
+#: Options that rules with measures have no use for: layers say it, or are measured all at once.
+_UNMEASURED = ("structures", "factor_dtype", "matrix_axes", "stagger")
 
 _LAYERS = """
   layers: From ``find_layers``."""
@@ -179,7 +179,7 @@ def shows_recipe_of(rule: type[Rule]) -> Callable[[Function], Function]:
         rule,
         optimizer,
         defaults=recipe_of(rule),
-        without=_WITHOUT_LAYERS if rule().measures else (),
+        without=_UNMEASURED if rule().measures else (),
         sections=_sections(rule, _RATE),
     )
 
@@ -193,7 +193,7 @@ def shows_scaling_of(rule: type[Rule]) -> Callable[[Function], Function]:
     return shows_options_of(
         rule,
         scale_by_rule,
-        without=_WITHOUT_LAYERS if rule().measures else (),
+        without=_UNMEASURED if rule().measures else (),
         sections=_sections(rule, ""),
     )
 

@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from singd_optax._validate import check_choice, check_number, check_precision, check_size
+from singd_optax._validate import (
+    check_choice,
+    check_flag,
+    check_number,
+    check_precision,
+    check_size,
+)
 from singd_optax.layers import Layers
 from singd_optax.measures import Statistics
 from singd_optax.optimizers._recipe import (
@@ -21,18 +27,19 @@ from singd_optax.rules import (
     ColumnFactor,
     ColumnMoment,
     Hyperparameter,
+    JointRule,
     MatrixView,
     Number,
     Recipe,
     RootMethod,
     RowFactor,
     RowMoment,
-    Rule,
     hyperparameter_at,
 )
 from singd_optax.rules._roots import check_roots, grouped_inverse_roots
 from singd_optax.structures import (
     BlockDiagonal,
+    IdentityMatrix,
     Precision,
     StructuredMatrix,
 )
@@ -58,7 +65,7 @@ class ShampooState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shampoo(Rule):
+class Shampoo(JointRule):
     """Shampoo (arXiv 1802.09568), with exponential moving averages of the moments.
 
     With p = ``root`` and gradients G (rows x columns)::
@@ -80,6 +87,10 @@ class Shampoo(Rule):
       root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
         approximates full-matrix Adagrad.
       root_method: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
+        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
+        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
+        side only, L is divided by the number of columns.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
     """
 
@@ -87,6 +98,7 @@ class Shampoo(Rule):
     eps: Hyperparameter = 1e-6
     root: int = 4
     root_method: RootMethod = "eigh"
+    trace_scaled: bool = False
     precision: Precision = "highest"
 
     State: ClassVar[type] = ShampooState
@@ -116,6 +128,7 @@ class Shampoo(Rule):
         check_number("eps", self.eps)
         check_size("root", self.root)
         check_choice("root_method", self.root_method, get_args(RootMethod))
+        check_flag("trace_scaled", self.trace_scaled)
         check_precision("precision", self.precision)
 
     def init(self, view: MatrixView) -> ShampooState:
@@ -145,21 +158,6 @@ class Shampoo(Rule):
             moment_weight=jnp.ones_like(weight) if self.b2 is None else weight * decay + fresh,
         )
 
-    def refresh(
-        self,
-        view: MatrixView,
-        state: ShampooState,
-        statistics: Statistics | None,
-        gradient: jax.Array,
-        count: jax.Array,
-        key: jax.Array,
-    ) -> tuple[ShampooState, jax.Array | bool]:
-        """New roots; where one fails, the old one."""
-        path = view.path
-        return self.refresh_all(
-            {path: view}, {path: state}, {path: statistics}, {path: gradient}, count, key
-        )[path]
-
     def refresh_all(
         self,
         views: Mapping[str, MatrixView],
@@ -170,9 +168,10 @@ class Shampoo(Rule):
         key: jax.Array,
     ) -> dict[str, tuple[ShampooState, jax.Array | bool]]:
         """New roots of all parameters, those of equal blocks in one batch."""
-        moments = {path: _unbiased(states[path]) for path in views}
+        moments = {path: self._moments(states[path]) for path in views}
         old = {path: (states[path].K, states[path].C) for path in views}
         roots, flags = grouped_inverse_roots(
+            views,
             moments,
             old,
             self.root,
@@ -191,6 +190,18 @@ class Shampoo(Rule):
             result[path] = states[path]._replace(K=A, C=B), went_well
         return result
 
+    def _moments(self, state: ShampooState) -> tuple[StructuredMatrix, StructuredMatrix]:
+        """What roots are taken of."""
+        weight = jnp.where(state.moment_weight > 0, state.moment_weight, 1)
+        L, R = state.L * (1 / weight), state.R * (1 / weight)
+        if not self.trace_scaled:
+            return L, R
+        if isinstance(L, IdentityMatrix) or isinstance(R, IdentityMatrix):
+            return L * (1 / R.dim), R * (1 / L.dim)
+        trace = L.average_trace() * L.dim
+        scale = 1 / jnp.sqrt(jnp.where(trace > 0, trace, 1))
+        return L * scale, R * scale
+
     def direction(
         self,
         view: MatrixView,
@@ -202,12 +213,6 @@ class Shampoo(Rule):
         """A G B."""
         left = state.K.matmul(vector, precision=self.precision)
         return multiply_right(left, state.C, self.precision), state
-
-
-def _unbiased(state: ShampooState) -> tuple[StructuredMatrix, StructuredMatrix]:
-    """The moments, divided by the weight of what they have seen."""
-    scale = 1 / jnp.where(state.moment_weight > 0, state.moment_weight, 1)
-    return state.L * scale, state.R * scale
 
 
 def multiply_right(

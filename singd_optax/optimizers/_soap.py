@@ -23,6 +23,7 @@ from singd_optax.rules import (
     ColumnValues,
     Counter,
     Hyperparameter,
+    JointRule,
     MatrixView,
     Number,
     Recipe,
@@ -30,7 +31,6 @@ from singd_optax.rules import (
     RowEntries,
     RowMoment,
     RowValues,
-    Rule,
     choose,
     hyperparameter_at,
 )
@@ -102,7 +102,7 @@ AnyState = SOAPState | FactoredSOAPState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SOAP(Rule):
+class SOAP(JointRule):
     """SOAP (arXiv 2409.11321): Adam in a slowly turning basis, that of Shampoo's eigenvectors.
 
     With gradients G (rows x columns), M their average with corrected bias (the momentum, which is
@@ -193,21 +193,6 @@ class SOAP(Rule):
             moment_weight=state.moment_weight * b2 + (1 - b2),
         )
         return _with_squares(state, squares, b2)
-
-    def refresh(
-        self,
-        view: MatrixView,
-        state: AnyState,
-        statistics: Statistics | None,
-        gradient: jax.Array,
-        count: jax.Array,
-        key: jax.Array,
-    ) -> tuple[AnyState, jax.Array | bool]:
-        """New bases."""
-        path = view.path
-        return self.refresh_all(
-            {path: view}, {path: state}, {path: statistics}, {path: gradient}, count, key
-        )[path]
 
     def refresh_all(
         self,

@@ -22,11 +22,11 @@ from singd_optax.rules import (
     ColumnMoment,
     Counter,
     Hyperparameter,
+    JointRule,
     MatrixView,
     Recipe,
     RowBasis,
     RowMoment,
-    Rule,
     hyperparameter_at,
 )
 from singd_optax.rules._eigenbasis import (
@@ -63,7 +63,7 @@ class SPlusState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SPlus(Rule):
+class SPlus(JointRule):
     """SPlus (arXiv 2506.07254): the sign of the momentum in Shampoo's slowly moving eigenbasis.
 
     With gradients G (rows x columns), M their average, and bases Q of the rows, P of the columns::
@@ -124,21 +124,6 @@ class SPlus(Rule):
         return state._replace(
             L=state.L * b2 + gram_K * (1 - b2), R=state.R * b2 + gram_C * (1 - b2)
         )
-
-    def refresh(
-        self,
-        view: MatrixView,
-        state: SPlusState,
-        statistics: Statistics | None,
-        gradient: jax.Array,
-        count: jax.Array,
-        key: jax.Array,
-    ) -> tuple[SPlusState, jax.Array | bool]:
-        """New bases."""
-        path = view.path
-        return self.refresh_all(
-            {path: view}, {path: state}, {path: statistics}, {path: gradient}, count, key
-        )[path]
 
     def refresh_all(
         self,

@@ -40,6 +40,7 @@ from singd_optax.rules._damping import (
 from singd_optax.rules._gated import Gated
 from singd_optax.rules._inverse import eigen, inverse
 from singd_optax.rules._inverse_free import FactorStepNorm, InverseFree
+from singd_optax.rules._joint import JointRule
 from singd_optax.rules._mixed import Mixed
 from singd_optax.rules._numbers import DampingMode, Hyperparameter, Interval, hyperparameter_at
 from singd_optax.rules._polar import Polar
@@ -68,6 +69,7 @@ __all__ = [
     "Interval",
     "InverseFree",
     "Iteration",
+    "JointRule",
     "MatrixView",
     "Mean",
     "Measure",

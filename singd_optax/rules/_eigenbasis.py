@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from singd_optax.layers import MatrixView
+from singd_optax.rules._dealing import Deal, in_turn
 from singd_optax.structures import (
     BlockDiagonal,
     Dense,
@@ -166,7 +167,7 @@ def grouped_bases(
     groups: dict[tuple[int, str], list[int]] = {}
     for index, leaf in enumerate(leaves):
         groups.setdefault((leaf.blocks.shape[-1], leaf.blocks.dtype.name), []).append(index)
-    deal = _Deal.of(views)
+    deal = Deal.of(views)
     make = functools.partial(_new_bases, method=method, precision=precision)
     found: dict[int, tuple[jax.Array, jax.Array, jax.Array]] = {}
     for (size, _), members in groups.items():
@@ -201,37 +202,6 @@ def grouped_bases(
     return result
 
 
-class _Deal(NamedTuple):
-    """Who does what of a batch: (n, ...) becomes (devices, share, ...), filled up by the first."""
-
-    devices: int
-    placed: Callable[[jax.Array], jax.Array]
-
-    @classmethod
-    def of(cls, views: Mapping[str, MatrixView]) -> "_Deal":
-        """By the placement of views, which are on one mesh."""
-        placements = [view.placement for view in views.values()]
-        largest = max(placements, key=lambda placement: placement.device_count)
-        return cls(largest.device_count, largest.dealt)
-
-    def apply(
-        self, function: Callable[..., tuple[jax.Array, ...]], *batch: jax.Array
-    ) -> tuple[jax.Array, ...]:
-        """The function of arrays (devices, share, ...), and (n, ...) of what it returns."""
-        count = batch[0].shape[0]
-        share = -(-count // self.devices)
-        rest = share * self.devices - count
-
-        def dealt(array: jax.Array) -> jax.Array:
-            if rest:
-                filling = jnp.broadcast_to(array[:1], (rest, *array.shape[1:]))
-                array = jnp.concatenate([array, filling])
-            return self.placed(array.reshape(self.devices, share, *array.shape[1:]))
-
-        results = function(*map(dealt, batch))
-        return tuple(x.reshape(-1, *x.shape[2:])[:count] for x in results)
-
-
 def _new_bases(
     moment: jax.Array,
     basis: jax.Array,
@@ -250,12 +220,12 @@ def _new_bases(
     order = jnp.argsort(-values, axis=-1)
 
     def by_eigh(M: jax.Array, Q: jax.Array) -> jax.Array:
-        return _in_turn(_eigenvectors, (M + jnp.swapaxes(M, -1, -2)) / 2)
+        return in_turn(_eigenvectors, (M + jnp.swapaxes(M, -1, -2)) / 2)
 
     def by_qr(M: jax.Array, Q: jax.Array) -> jax.Array:
         sorted_basis = jnp.take_along_axis(Q, order[..., None, :], -1)
         image = contract("...ij,...jk->...ik", M, sorted_basis, precision=precision)
-        return _in_turn(_orthonormal, image)
+        return in_turn(_orthonormal, image)
 
     if method == "eigh":
         new = by_eigh(M, basis)
@@ -273,16 +243,3 @@ def _eigenvectors(symmetric: jax.Array) -> jax.Array:
 
 def _orthonormal(matrix: jax.Array) -> jax.Array:
     return jnp.linalg.qr(matrix)[0]
-
-
-def _in_turn(function: Callable[[jax.Array], jax.Array], matrix: jax.Array) -> jax.Array:
-    """A function of matrices (devices, share, k, k), on CPUs of one after the other.
-
-    There XLA hands a batch to the threads on which it runs the program itself, see ``_roots.eigh``.
-    """
-
-    def each(batch: jax.Array) -> jax.Array:
-        return jnp.moveaxis(lax.map(function, jnp.moveaxis(batch, 1, 0)), 0, 1)
-
-    result: jax.Array = lax.platform_dependent(matrix, cpu=each, default=function)
-    return result

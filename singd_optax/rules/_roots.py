@@ -1,7 +1,8 @@
 """Inverse p-th roots of symmetric positive semi-definite matrices."""
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar
 
 import jax
@@ -11,6 +12,8 @@ from jax.typing import ArrayLike
 
 from singd_optax._types import PyTree
 from singd_optax._validate import check_choice, check_size
+from singd_optax.layers import MatrixView
+from singd_optax.rules._dealing import Deal, in_turn
 from singd_optax.structures import (
     BlockDiagonal,
     Dense,
@@ -73,6 +76,15 @@ def inverse_root(
     """
     check_choice("method", method, ROOT_METHODS)
     check_size("root", root)
+    batch = matrix.reshape(1, -1, *matrix.shape[-2:])
+    roots, good = _dealt_root(batch, root, jnp.asarray(ridge, matrix.dtype), method, precision)
+    return roots.reshape(matrix.shape), good.reshape(matrix.shape[:-2])
+
+
+def _dealt_root(
+    matrix: jax.Array, root: int, ridge: jax.Array, method: RootMethod, precision: Precision
+) -> tuple[jax.Array, jax.Array]:
+    """``inverse_root`` of (devices, share, k, k)."""
     eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
     matrix = (matrix + jnp.swapaxes(matrix, -1, -2)) / 2
     # The scale is taken out: powers of it over- or underflow, and all below is relative.
@@ -81,7 +93,7 @@ def inverse_root(
     scale = jnp.where(usable, scale, 1)
     scaled = jnp.where(usable[..., None, None], matrix / scale[..., None, None], eye)
     solve = _by_eigenvalues if method == "eigh" else _by_newton
-    result, good = solve(scaled, root, jnp.asarray(ridge, matrix.dtype), precision)
+    result, good = solve(scaled, root, ridge, precision)
     result = result * (scale ** (-1 / root))[..., None, None]
     return result, good & usable & jnp.isfinite(result).all(axis=(-2, -1))
 
@@ -89,7 +101,7 @@ def inverse_root(
 def _by_eigenvalues(
     matrix: jax.Array, root: int, ridge: jax.Array, precision: Precision
 ) -> tuple[jax.Array, jax.Array]:
-    values, vectors = eigh(matrix)
+    values, vectors = in_turn(_eigh, matrix)
     values = jnp.maximum(values, 0)
     values = values + ridge * values[..., -1:]
     powers = values ** (-1 / root)
@@ -98,21 +110,14 @@ def _by_eigenvalues(
 
 
 def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues, ascending, and eigenvectors of symmetric matrices.
-
-    On a CPU one matrix after the other: there XLA hands a batch to the threads on which it runs the
-    program itself and waits for them, which, seen with jaxlib 0.10.2, can wait forever.
-    """
-
-    def batched(batch: jax.Array) -> tuple[jax.Array, jax.Array]:
-        values, vectors = jnp.linalg.eigh(batch, symmetrize_input=False)
-        return values, vectors
-
-    batch = matrix.reshape(-1, *matrix.shape[-2:])
-    values, vectors = lax.platform_dependent(
-        batch, cpu=lambda batch: lax.map(batched, batch), default=batched
-    )
+    """Eigenvalues, ascending, and eigenvectors of symmetric matrices; see ``in_turn``."""
+    values, vectors = in_turn(_eigh, matrix.reshape(1, -1, *matrix.shape[-2:]))
     return values.reshape(matrix.shape[:-1]), vectors.reshape(matrix.shape)
+
+
+def _eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
+    return values, vectors
 
 
 def _by_newton(
@@ -187,6 +192,7 @@ def _largest_eigenvalue(matrix: jax.Array, precision: Precision) -> jax.Array:
 
 
 def grouped_inverse_roots(
+    views: Mapping[str, MatrixView],
     moments: Tree,
     old: Tree,
     root: int,
@@ -197,7 +203,10 @@ def grouped_inverse_roots(
 ) -> tuple[Tree, Tree]:
     """The roots of all blocks of a tree, those of equal size in one batch.
 
+    On a mesh the batch is dealt to the devices, so that no root is taken on two of them.
+
     Args:
+      views: Whose moments these are; they say where.
       moments: Of arrays (..., k, k), batches of symmetric positive semi-definite blocks.
       old: Likewise, the roots that are kept where a block has none: it is zero, or its root fails.
       root: The order p of the roots.
@@ -211,12 +220,20 @@ def grouped_inverse_roots(
     blocks, treedef = jax.tree.flatten(moments)
     roots: list[jax.Array] = jax.tree.leaves(old)
     flags = list(roots)
+    deal = Deal.of(views)
     groups: dict[tuple[int, str], list[int]] = {}
     for index, block in enumerate(blocks):
         groups.setdefault((block.shape[-1], block.dtype.name), []).append(index)
     for (size, _), members in groups.items():
         batch = jnp.concatenate([blocks[i].reshape(-1, size, size) for i in members])
-        results, right = inverse_root(batch, root, ridge=ridge, method=method, precision=precision)
+        of_batch = functools.partial(
+            _dealt_root,
+            root=root,
+            ridge=jnp.asarray(ridge, batch.dtype),
+            method=method,
+            precision=precision,
+        )
+        results, right = deal.apply(of_batch, batch)
         empty = (batch == 0).all((-2, -1))
         start = 0
         for i in members:

@@ -11,8 +11,7 @@ def is_due(interval: Interval, count: jax.Array) -> jax.Array:
     """Whether a refresh is due after this many updates.
 
     Args:
-      interval: The steps between refreshes, an int >= 1, or a schedule step -> int. What a schedule
-        returns is checked where it is known; where it is traced, it counts as at least 1.
+      interval: The steps between refreshes, an int >= 1, or a schedule step -> int.
       count: Updates made so far.
 
     Raises:
@@ -22,13 +21,29 @@ def is_due(interval: Interval, count: jax.Array) -> jax.Array:
     >>> [int(is_due(3, jnp.int32(count))) for count in range(5)]
     [1, 0, 0, 1, 0]
     """
+    return count % interval_at(interval, count) == 0
+
+
+def interval_at(interval: Interval, count: jax.Array) -> jax.Array:
+    """The steps between refreshes after this many updates.
+
+    What a schedule returns is checked where it is known; where it is traced, it counts as at least
+    1: one below would be a division by zero, which is silent.
+
+    Args:
+      interval: As in ``is_due``.
+      count: Updates made so far.
+
+    Raises:
+      ValueError: A schedule returned a number below 1.
+      TypeError: A schedule returned something else than one integer.
+    """
     if callable(interval):
         value = interval(count)
         _check_returned(value)
     else:
         value = interval
-    # A traced value below 1 would be a division by zero, which is silent.
-    return count % jnp.maximum(jnp.asarray(value, count.dtype), 1) == 0
+    return jnp.maximum(jnp.asarray(value, count.dtype), 1)
 
 
 def _check_returned(value: object) -> None:

@@ -1,7 +1,7 @@
 """One step of ``scale_by_rule``: arrays in, arrays out; everything was checked before."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from singd_optax.transforms._interval import is_due
 from singd_optax.transforms._momentum import Momentum
 from singd_optax.transforms._refreshing import Carry, all_finite, refreshed, stored, widened
 from singd_optax.transforms._sizes import Directions, Size
+from singd_optax.transforms._staggering import is_any_due, staggered
 
 Views = Mapping[str, MatrixView]
 
@@ -39,6 +40,7 @@ class RuleStep:
       momentum: The momentum, of gradients or of updates.
       size: What sets the size of updates, or None.
       refresh_every: The interval between refreshes.
+      stagger: Whether each matrix has its own steps for them.
       seed: The seed of random bits.
     """
 
@@ -46,6 +48,7 @@ class RuleStep:
     momentum: Momentum
     size: Size | None
     refresh_every: Interval
+    stagger: bool
     seed: int
 
     @property
@@ -57,7 +60,9 @@ class RuleStep:
         """What is kept to set the size of one parameter's update, or None."""
         return None if self.size is None else self.size.init(view)
 
-    def _due_at(self, count: jax.Array) -> jax.Array:
+    def _due_at(self, stacks: Iterable[MatrixView], count: jax.Array) -> jax.Array:
+        if self.stagger:
+            return is_any_due(stacks, self.refresh_every, count).astype(jnp.int32)
         return is_due(self.refresh_every, count).astype(jnp.int32)
 
     def init(self, views: Views, params: PyTree) -> RuleState:
@@ -74,7 +79,7 @@ class RuleStep:
         leading = {group: stacks[group] for group in stacks if group[0] in chains_of(views)}
         return RuleState(
             rule_count=count,
-            refresh_due=self._due_at(count),
+            refresh_due=self._due_at(stacks.values(), count),
             rule_states=ByPath.of({group: self.rule.init(view) for group, view in stacks.items()}),
             rule_momentum=self.momentum.init(params, paths),
             size_states=ByPath.of({group: self.size_init(leading[group]) for group in leading}),
@@ -142,11 +147,16 @@ class RuleStep:
         states = self._observed(views, stacks(kept), gradients, finite, count, key)
 
         def refresh(carry: Carry) -> Carry:
+            if self.stagger:
+                interval = self.refresh_every
+                return staggered(rule, views, carry, gradients, finite, interval, count, key)
             return refreshed(rule, views, carry, statistics, gradients, finite, count, key)
 
         def due_refresh(carry: Carry) -> Carry:
             if is_refresh is not None:
                 return refresh(carry) if is_refresh else carry
+            if self.stagger:  # each stack by itself
+                return refresh(carry)
             return jax.lax.cond(state.refresh_due.astype(bool), refresh, lambda x: x, carry)
 
         carry = Carry(states, stacks(state.skipped_refreshes), stacks(state.skipped_in_a_row))
@@ -173,7 +183,7 @@ class RuleStep:
         next_count = optax.safe_increment(count)
         return {path: leaf.astype(dtypes[path]) for path, leaf in changed.items()}, RuleState(
             rule_count=next_count,
-            refresh_due=self._due_at(next_count),
+            refresh_due=self._due_at(views.values(), next_count),
             rule_states=unstacked(carry.states, state.rule_states),
             rule_momentum=buffer,
             size_states=unstacked(sizes, state.size_states),

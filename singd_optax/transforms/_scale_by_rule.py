@@ -49,6 +49,7 @@ def scale_by_rule(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = 1,
+    stagger: bool = False,
     update_rms: float | None = None,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
@@ -99,6 +100,11 @@ def scale_by_rule(
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
       update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
         0.8 AdamW's learning rates carry over. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
@@ -118,15 +124,16 @@ def scale_by_rule(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding. This is for optimizers without
-        ``layers``.
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
       A transformation. Its ``update`` takes ``curvature``, the statistics that ``value_and_grad``
       returns, as an extra argument, if the rule has measures, and ignores it otherwise. With
       ``refresh=True`` or False this step refreshes, or does not, whatever the state says, and its
-      program has no branch; see ``singd_optax.refresh_due``.
+      program has no branch; see ``singd_optax.refresh_due``. With ``stagger`` True is for what is
+      due of the matrices.
 
     Raises:
       ValueError: An option is out of range, or two set the size. From ``init`` and ``update``:
@@ -155,7 +162,13 @@ def scale_by_rule(
         check_matrix_axes(matrix_axes)
     else:
         _check_unused(structures=structures, factor_dtype=factor_dtype, matrix_axes=matrix_axes)
-    step = RuleStep(rule, ball, size, refresh_every, seed)
+    check_flag("stagger", stagger)
+    if stagger and rule.measures:
+        raise ValueError(
+            f"`stagger` is for rules that need gradients only, got True for {rule.state_name}: the "
+            "backward pass of a refresh measures all layers at once. Write stagger=False."
+        )
+    step = RuleStep(rule, ball, size, refresh_every, stagger, seed)
 
     def matrices(leaves: Leaves) -> dict[str, MatrixView]:
         return dict(

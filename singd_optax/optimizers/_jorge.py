@@ -1,0 +1,193 @@
+"""Jorge: Shampoo's roots by a series, from matrix products alone."""
+
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from singd_optax._validate import check_number, check_precision
+from singd_optax.layers import Layers
+from singd_optax.measures import Statistics
+from singd_optax.optimizers._recipe import (
+    optimizer_of,
+    scaling_of,
+    shows_recipe_of,
+    shows_scaling_of,
+)
+from singd_optax.optimizers._shampoo import multiply_right
+from singd_optax.rules import (
+    ColumnFactor,
+    Hyperparameter,
+    MatrixView,
+    Recipe,
+    RowFactor,
+    Rule,
+    choose,
+)
+from singd_optax.structures import (
+    BlockDiagonal,
+    Dense,
+    Diagonal,
+    Identity,
+    IdentityMatrix,
+    Precision,
+    Structure,
+    StructuredMatrix,
+)
+
+
+class JorgeState(NamedTuple):
+    """What Jorge keeps of a parameter.
+
+    Attributes:
+      K: A, for L^(-1/4) of the rows' moment.
+      C: B, for R^(-1/4) of the columns'.
+    """
+
+    K: RowFactor
+    C: ColumnFactor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Jorge(Rule):
+    """Jorge (arXiv 2310.12298): Shampoo whose inverse roots are kept, and moved by a series.
+
+    For L <- b L + (1 - b) G Gᵀ, the root A = L^(-1/4) moves on refresh steps, with no decomposition
+    and no moment kept::
+
+        X = A² G Gᵀ A²,    b = |X| / (|X| + 1),    Y = X / |X|
+        A <- b^(-1/4) sym[ A (I - Y / 4 + 5 Y² / 32) ],    B likewise with Gᵀ
+        G -> A G B
+
+    where |X| is the Frobenius norm, with which the series for (I + Y)^(-1/4) converges, and sym the
+    symmetric part. It is exact up to the cube of Y where A and G Gᵀ have the same eigenvectors, and
+    never put right by a moment: errors stay. The paper takes X = A⁴ G Gᵀ, with which A is not
+    symmetric. A gradient of zeros changes nothing.
+
+    Structures: dense, block-diagonal, diagonal, and ``Identity()`` for a side without a factor.
+
+    Attributes:
+      initial_moment: L and R to begin with, times I: a number > 0.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+    """
+
+    initial_moment: float = 1e-6
+    precision: Precision = "highest"
+
+    State: ClassVar[type] = JorgeState
+    momentum_of: ClassVar = "update"
+    structures: ClassVar = BlockDiagonal(1024)
+    recipe: ClassVar[Recipe] = Recipe(
+        momentum=0.9, nesterov=False, update_rms=None, grafting="rmsprop", refresh_every=10
+    )
+
+    def __post_init__(self) -> None:
+        check_number("initial_moment", self.initial_moment, strict=True, schedule=False)
+        check_precision("precision", self.precision)
+
+    def init(self, view: MatrixView) -> JorgeState:
+        """Multiples of I."""
+        for structure in view.structures:
+            if not isinstance(structure, Dense | BlockDiagonal | Diagonal | Identity):
+                raise ValueError(
+                    "Jorge multiplies symmetric factors, which stay in their structure where it is "
+                    "Dense(), BlockDiagonal(block_size), Diagonal() or Identity(), got "
+                    f"{structure!r}. For other structures use inverse_free_shampoo."
+                )
+        size = self.initial_moment ** (-1 / 4)
+        A, B = (
+            self._eye(structure, dim, dtype, view.stack_shape, size)
+            for structure, dim, dtype in zip(
+                view.structures, view.dims, view.factor_dtype, strict=True
+            )
+        )
+        return JorgeState(A, B)
+
+    @staticmethod
+    def _eye(
+        structure: Structure, dim: int, dtype: str, stack: tuple[int, ...], size: float
+    ) -> StructuredMatrix:
+        eye = structure.eye(dim, dtype, stack)
+        return eye if isinstance(structure, Identity) else (eye * size).astype(dtype)
+
+    def refresh(
+        self,
+        view: MatrixView,
+        state: JorgeState,
+        statistics: Statistics | None,
+        gradient: jax.Array,
+        count: jax.Array,
+        key: jax.Array,
+    ) -> tuple[JorgeState, bool]:
+        """Both roots moved."""
+        A = self._moved(state.K, gradient)
+        return JorgeState(A, self._moved(state.C, jnp.swapaxes(gradient, -1, -2))), True
+
+    def _moved(self, A: StructuredMatrix, matrix: jax.Array) -> StructuredMatrix:
+        """A with a gradient (*stack, dim, n) more."""
+        if isinstance(A, IdentityMatrix):
+            return A
+        turned = matrix
+        for _ in range(2):
+            turned = A.matmul(turned, precision=self.precision)
+        rows = jnp.swapaxes(turned, -1, -2)
+        X = A.structure.project_gram(rows, precision=self.precision)
+        norm = X.frobenius_norm()
+        is_seen = norm > 0
+        size = jnp.where(is_seen, norm, 1)
+        Y = X * (1 / size)
+        series = (Y.multiply(Y, precision=self.precision) * (5 / 32) - Y * (1 / 4)).add_identity(1)
+        both = A.multiply(series, precision=self.precision)
+        both = both + series.multiply(A, precision=self.precision)
+        return choose(is_seen, both * ((size / (size + 1)) ** (-1 / 4) / 2), A)
+
+    def direction(
+        self,
+        view: MatrixView,
+        state: JorgeState,
+        vector: jax.Array,
+        gradient: jax.Array,
+        count: jax.Array,
+    ) -> tuple[jax.Array, JorgeState]:
+        """A G B."""
+        left = state.K.matmul(vector, precision=self.precision)
+        return multiply_right(left, state.C, self.precision), state
+
+
+@shows_scaling_of(Jorge)
+def scale_by_jorge(
+    layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Shampoo's preconditioner, whose roots are moved by a series.
+
+    The equations are in ``singd_optax.optimizers.Jorge``. How arrays make matrices is said at
+    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.jorge`` is a complete
+    optimizer.
+
+    References:
+      Singh, Sating and Bhatele, Jorge: Approximate Preconditioning for GPU-efficient Second-order
+      Optimization, 2023, arXiv 2310.12298.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_jorge(grafting="sgd")
+      >>> grads = {"kernel": jnp.diag(jnp.array([3.0, 4.0]))}
+      >>> bool(jnp.linalg.norm(tx.update(grads, tx.init(grads))[0]["kernel"]).round(4) == 5)
+      True
+    """
+    return scaling_of(scale_by_jorge, Jorge, layers, options)
+
+
+@shows_recipe_of(Jorge)
+def jorge(
+    learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Jorge as a drop-in for AdamW: Shampoo by matrix products alone, with no moments kept.
+
+    Matrix-shaped parameters: ``scale_by_jorge`` at the length of RMSProp's step (the paper: of
+    SGD's, ``grafting="sgd"``), an average of it, decoupled weight decay. All others go to
+    ``fallback``.
+    """
+    return optimizer_of(jorge, Jorge, learning_rate, layers, options)

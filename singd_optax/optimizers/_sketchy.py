@@ -1,0 +1,254 @@
+"""Sketchy: Shampoo whose moments are kept by their leading eigenvectors."""
+
+import dataclasses
+from typing import Annotated, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from singd_optax._types import PyTree
+from singd_optax._validate import check_number, check_precision, check_size
+from singd_optax.layers import Layers
+from singd_optax.measures import Statistics
+from singd_optax.optimizers._recipe import (
+    optimizer_of,
+    scaling_of,
+    shows_recipe_of,
+    shows_scaling_of,
+)
+from singd_optax.rules import (
+    ColumnValues,
+    Hyperparameter,
+    MatrixView,
+    Number,
+    Recipe,
+    Role,
+    RowValues,
+    Rule,
+    hyperparameter_at,
+)
+from singd_optax.rules._roots import eigh
+from singd_optax.structures import Dense, Identity, Precision, contract
+
+
+class SketchyState(NamedTuple):
+    """What Sketchy keeps of a parameter; None for a side without a factor.
+
+    Attributes:
+      vectors_K: U, leading eigenvectors of the rows' moment, (rows, rank).
+      vectors_C: Of the columns', (columns, rank).
+      values_K: s, their eigenvalues less those that escaped, descending, (rank,).
+      values_C: Likewise.
+      escaped_K: ρ, the weighted sum of what was taken from the eigenvalues.
+      escaped_C: Likewise.
+      moment_weight: The sum of the weights, by which moments are divided.
+    """
+
+    vectors_K: Annotated[jax.Array | None, Role("moment", 0)]
+    vectors_C: Annotated[jax.Array | None, Role("moment", 1)]
+    values_K: RowValues
+    values_C: ColumnValues
+    escaped_K: Number
+    escaped_C: Number
+    moment_weight: Number
+
+
+class _Side(NamedTuple):
+    """U, s and ρ of one side."""
+
+    vectors: jax.Array
+    values: jax.Array
+    escaped: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sketchy(Rule):
+    """Sketchy (arXiv 2302.03764): Shampoo by frequent directions, with the mass that escapes.
+
+    The moment of the rows is L ≈ U diag(s) Uᵀ + ρ I with k = ``rank`` columns U, at most as many as
+    there are rows, and that of the columns likewise. On refresh steps, with the gradient G::
+
+        b2 U diag(s) Uᵀ + (1 - b2) G Gᵀ = U' diag(σ) U'ᵀ,     c = σ_{k+1}
+        U <- the first k of U',    s <- σ - c,    ρ <- b2 ρ + c
+        A = (L / w + ε λ_max I)^(-1/p),    G -> A G B
+
+    with w = 1 - b2^t the weight of what L has seen. ρ I covers all that was dropped, so that L is
+    never less than the moment that it stands for, and at full rank it is that, and this is
+    ``Shampoo``. It sees the gradients of refresh steps only. Nothing is as large as rows x rows
+    where rows are more than the rank and the columns together.
+
+    Sides are dense, or ``Identity()``, which has no factor. The authors' code decays ρ by √b2.
+
+    Attributes:
+      rank: k >= 1.
+      b2: Decay of the moments, a refresh, in [0, 1), or a schedule.
+      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
+      root: p >= 1, the order of the inverse roots.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+    """
+
+    rank: int = 128
+    b2: Hyperparameter = 0.95
+    eps: Hyperparameter = 1e-6
+    root: int = 4
+    precision: Precision = "highest"
+
+    State: ClassVar[type] = SketchyState
+    momentum_of: ClassVar = "update"
+    structures: ClassVar = Dense()
+    recipe: ClassVar[Recipe] = Recipe(
+        momentum=0.9, nesterov=False, update_rms=None, grafting="rmsprop", refresh_every=10
+    )
+
+    def __post_init__(self) -> None:
+        check_size("rank", self.rank)
+        check_number("b2", self.b2, maximum=1, strict_maximum=True)
+        check_number("eps", self.eps)
+        check_size("root", self.root)
+        check_precision("precision", self.precision)
+
+    def init(self, view: MatrixView) -> SketchyState:
+        """Moments of zero."""
+        stack, dtype = view.stack_shape, view.statistics_dtype
+        parts: dict[str, list[jax.Array | None]] = {"vectors": [], "values": [], "escaped": []}
+        for structure, dim in zip(view.structures, view.dims, strict=True):
+            if not isinstance(structure, Dense | Identity):
+                raise ValueError(
+                    "Sketchy keeps leading eigenvectors, which stand for Dense() moments; "
+                    f"Identity() is for a side without a factor, got {structure!r}. Use Shampoo "
+                    "for BlockDiagonal, and inverse_free_shampoo for other structures."
+                )
+            rank = min(self.rank, dim)
+            shapes = {"vectors": (dim, rank), "values": (rank,), "escaped": ()}
+            for name, shape in shapes.items():
+                is_there = isinstance(structure, Dense)
+                parts[name].append(jnp.zeros((*stack, *shape), dtype) if is_there else None)
+        flat = [part for sides in parts.values() for part in sides]
+        new: list[PyTree] = [*flat, jnp.zeros(stack, dtype)]
+        return SketchyState(*new)
+
+    def refresh(
+        self,
+        view: MatrixView,
+        state: SketchyState,
+        statistics: Statistics | None,
+        gradient: jax.Array,
+        count: jax.Array,
+        key: jax.Array,
+    ) -> tuple[SketchyState, bool]:
+        """The sketches with one more gradient."""
+        b2 = hyperparameter_at(self.b2, count, view.statistics_dtype)
+        matrices = gradient, jnp.swapaxes(gradient, -1, -2)
+        sides = [
+            None if side is None else self._with(side, matrix, b2)
+            for side, matrix in zip(_sides(state), matrices, strict=True)
+        ]
+        flat = [None if side is None else side[part] for part in range(3) for side in sides]
+        new: list[PyTree] = [*flat, state.moment_weight * b2 + (1 - b2)]
+        return SketchyState(*new), True
+
+    def _with(self, side: _Side, matrix: jax.Array, b2: jax.Array) -> _Side:
+        """One side with a gradient (*stack, dim, n) more."""
+        dim, rank = side.vectors.shape[-2:]
+        kept = side.vectors * jnp.sqrt(b2 * side.values)[..., None, :]
+        columns = jnp.concatenate([kept, jnp.sqrt(1 - b2) * matrix], -1)
+        is_wide = columns.shape[-1] >= dim
+        equation = "...ik,...jk->...ij" if is_wide else "...ki,...kj->...ij"
+        gram = contract(equation, columns, columns, precision=self.precision)
+        values, vectors = eigh((gram + jnp.swapaxes(gram, -1, -2)) / 2)
+        values = jnp.maximum(values[..., ::-1][..., : rank + 1], 0)
+        vectors = vectors[..., ::-1][..., :rank]
+        escaped = values[..., rank] if rank < dim else jnp.zeros_like(side.escaped)
+        largest = values[..., :rank]
+        left = largest - escaped[..., None]
+        # What is rounding beside the largest has no direction.
+        is_there = left > 8 * jnp.finfo(values.dtype).eps * dim * values[..., :1]
+        if not is_wide:
+            image = contract("...ik,...kl->...il", columns, vectors, precision=self.precision)
+            vectors = image / jnp.sqrt(jnp.where(is_there, largest, 1))[..., None, :]
+        # Decompositions leave signs to chance.
+        along = (vectors * jnp.linspace(1, 2, dim, dtype=vectors.dtype)[:, None]).sum(-2)
+        signs = jnp.where(is_there, jnp.where(along < 0, -1, 1), 0).astype(vectors.dtype)
+        kept = jnp.where(is_there, left, 0)
+        return _Side(vectors * signs[..., None, :], kept, b2 * side.escaped + escaped)
+
+    def direction(
+        self,
+        view: MatrixView,
+        state: SketchyState,
+        vector: jax.Array,
+        gradient: jax.Array,
+        count: jax.Array,
+    ) -> tuple[jax.Array, SketchyState]:
+        """A G B; G itself where nothing was seen."""
+        eps = hyperparameter_at(self.eps, count, view.statistics_dtype)
+        for side in _sides(state):
+            if side is not None:
+                vector = self._multiplied(side, state.moment_weight, eps, vector)
+            vector = jnp.swapaxes(vector, -1, -2)
+        return vector, state
+
+    def _multiplied(
+        self, side: _Side, weight: jax.Array, eps: jax.Array, x: jax.Array
+    ) -> jax.Array:
+        """A X."""
+        weight = jnp.where(weight > 0, weight, 1)
+        rest = side.escaped / weight
+        values = side.values / weight[..., None] + rest[..., None]
+        ridge = eps * values[..., 0]
+        is_seen = values[..., 0] > 0
+        power = lambda x: jnp.where(x > 0, x, 1) ** (-1 / self.root)
+        of_rest = power(jnp.where(is_seen, rest + ridge, 1))
+        of_values = power(jnp.where(is_seen[..., None], values + ridge[..., None], 1))
+        more = jnp.where(side.values > 0, of_values - of_rest[..., None], 0)
+        along = contract("...ik,...ij->...kj", side.vectors, x, precision=self.precision)
+        along = along * more[..., None]
+        back = contract("...ik,...kj->...ij", side.vectors, along, precision=self.precision)
+        return of_rest[..., None, None] * x + back
+
+
+def _sides(state: SketchyState) -> tuple[_Side | None, _Side | None]:
+    """Those that have a factor."""
+    rows = state.vectors_K, state.values_K, state.escaped_K
+    columns = state.vectors_C, state.values_C, state.escaped_C
+    first, second = (None if part[0] is None else _Side(*part) for part in (rows, columns))  # type: ignore[arg-type]
+    return first, second
+
+
+@shows_scaling_of(Sketchy)
+def scale_by_sketchy(
+    layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by Shampoo's preconditioner, whose moments are kept by leading eigenvectors.
+
+    A gradient G becomes L^(-1/4) G R^(-1/4) with L = U diag(s) Uᵀ + ρ I and R alike; the equations
+    are in ``singd_optax.optimizers.Sketchy``. How arrays make matrices is said at
+    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.sketchy`` is a complete
+    optimizer.
+
+    References:
+      Feinberg, Chen, Sun, Anil and Hazan, Sketchy: Memory-efficient Adaptive Regularization with
+      Frequent Directions, NeurIPS 2023, arXiv 2302.03764.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_sketchy(rank=2, eps=0.0)
+      >>> grads = {"kernel": jnp.diag(jnp.array([4.0, 9.0]))}
+      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(4)
+      Array([[1., 0.],
+             [0., 1.]], dtype=float32)
+    """
+    return scaling_of(scale_by_sketchy, Sketchy, layers, options)
+
+
+@shows_recipe_of(Sketchy)
+def sketchy(
+    learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
+) -> optax.GradientTransformationExtraArgs:
+    """Sketchy as a drop-in for AdamW: Shampoo in the memory of ``rank`` vectors a side.
+
+    Matrix-shaped parameters: ``scale_by_sketchy`` at the length of RMSProp's step, an average of
+    it, decoupled weight decay. All others go to ``fallback``.
+    """
+    return optimizer_of(sketchy, Sketchy, learning_rate, layers, options)

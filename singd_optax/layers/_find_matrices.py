@@ -37,7 +37,8 @@ def find_matrices(
         float64 for float64 parameters.
       matrix_axes: A dict from regular expressions, each of which must match the whole path of a
         parameter, to (axes of rows, axes of columns), ``Tiles``, ``Merged``, ``UpTo``, "cut",
-        "each", or None to leave the parameter out; see ``scale_by_rule``. None: all parameters are "cut".
+        "each", or None to leave the parameter out; see ``scale_by_rule``. None: all parameters
+        are "cut".
 
     Returns:
       The layers: one for each array of two axes or more, or several where axes are taken one by

@@ -21,6 +21,7 @@ from singd_optax.rules import (
     Counter,
     Hyperparameter,
     MatrixView,
+    MomentumOf,
     Recipe,
     RowFactor,
     Rule,
@@ -38,6 +39,7 @@ from singd_optax.structures import (
     DiagonalMatrix,
     IdentityMatrix,
     Precision,
+    Structure,
     StructuredMatrix,
     contract,
 )
@@ -103,8 +105,8 @@ class InverseFreeKLShampoo(Rule):
 
     State: ClassVar[type] = InverseFreeKLShampooState
     is_of_whole: ClassVar[bool] = True
-    momentum_of: ClassVar = "average"
-    structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Diagonal())
+    momentum_of: ClassVar[MomentumOf] = "average"
+    structures: ClassVar[str | Structure] = Auto(max_dense_dim=4096, otherwise=Diagonal())
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.95, nesterov=False, update_rms=None, refresh_every=10
     )

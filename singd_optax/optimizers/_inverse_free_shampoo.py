@@ -25,6 +25,7 @@ from singd_optax.rules import (
     Hyperparameter,
     InverseFree,
     MatrixView,
+    MomentumOf,
     Recipe,
     RowFactor,
     RowMomentum,
@@ -100,7 +101,7 @@ class InverseFreeShampoo(InverseFree):
     cache_products: bool = False
 
     State: ClassVar[type] = InverseFreeShampooState
-    momentum_of: ClassVar = "update"
+    momentum_of: ClassVar[MomentumOf] = "update"
     recipe: ClassVar[Recipe] = Recipe(momentum=0.8, nesterov=False, update_rms=0.2)
 
     @classmethod

@@ -21,6 +21,7 @@ from singd_optax.rules import (
     ColumnFactor,
     Hyperparameter,
     MatrixView,
+    MomentumOf,
     Recipe,
     RowFactor,
     Rule,
@@ -77,8 +78,8 @@ class Jorge(Rule):
     precision: Precision = "highest"
 
     State: ClassVar[type] = JorgeState
-    momentum_of: ClassVar = "update"
-    structures: ClassVar = BlockDiagonal(1024)
+    momentum_of: ClassVar[MomentumOf] = "update"
+    structures: ClassVar[str | Structure] = BlockDiagonal(1024)
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.9, nesterov=False, update_rms=None, grafting="rmsprop", refresh_every=10
     )

@@ -25,6 +25,7 @@ from singd_optax.rules import (
     Hyperparameter,
     JointRule,
     MatrixView,
+    MomentumOf,
     Recipe,
     RowBasis,
     RowMoment,
@@ -42,7 +43,14 @@ from singd_optax.rules._eigenbasis import (
     values_in,
 )
 from singd_optax.rules._second_moment import rms_at_most
-from singd_optax.structures import Auto, Diagonal, IdentityMatrix, Precision, StructuredMatrix
+from singd_optax.structures import (
+    Auto,
+    Diagonal,
+    IdentityMatrix,
+    Precision,
+    Structure,
+    StructuredMatrix,
+)
 
 #: None on a side that has no factor.
 RowValuesIfAny = Annotated[jax.Array | None, Role("values", 0)]
@@ -113,8 +121,8 @@ class KLShampoo(JointRule):
     State: ClassVar[type] = KLShampooState
     refresh_first: ClassVar[bool] = False
     is_of_whole: ClassVar[bool] = True
-    momentum_of: ClassVar = "average"
-    structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Diagonal())
+    momentum_of: ClassVar[MomentumOf] = "average"
+    structures: ClassVar[str | Structure] = Auto(max_dense_dim=4096, otherwise=Diagonal())
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.95, nesterov=False, update_rms=None, refresh_every=10
     )

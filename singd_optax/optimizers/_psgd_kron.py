@@ -21,6 +21,7 @@ from singd_optax.rules import (
     Counter,
     Hyperparameter,
     MatrixView,
+    MomentumOf,
     Number,
     Recipe,
     RowFactor,
@@ -36,6 +37,7 @@ from singd_optax.structures import (
     DiagonalMatrix,
     IdentityMatrix,
     Precision,
+    Structure,
     StructuredMatrix,
     contract,
 )
@@ -110,8 +112,8 @@ class PSGDKron(Rule):
     State: ClassVar[type] = PSGDKronState
     is_random: ClassVar[bool] = True
     is_of_whole: ClassVar[bool] = True
-    momentum_of: ClassVar = "average"
-    structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Diagonal())
+    momentum_of: ClassVar[MomentumOf] = "average"
+    structures: ClassVar[str | Structure] = Auto(max_dense_dim=4096, otherwise=Diagonal())
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.9, nesterov=False, update_rms=None, refresh_every=1
     )

@@ -29,6 +29,7 @@ from singd_optax.rules import (
     Hyperparameter,
     JointRule,
     MatrixView,
+    MomentumOf,
     Number,
     Recipe,
     RootMethod,
@@ -41,6 +42,7 @@ from singd_optax.structures import (
     BlockDiagonal,
     IdentityMatrix,
     Precision,
+    Structure,
     StructuredMatrix,
 )
 from singd_optax.transforms import refresh_schedule
@@ -102,8 +104,8 @@ class Shampoo(JointRule):
     precision: Precision = "highest"
 
     State: ClassVar[type] = ShampooState
-    momentum_of: ClassVar = "update"
-    structures: ClassVar = BlockDiagonal(1024)
+    momentum_of: ClassVar[MomentumOf] = "update"
+    structures: ClassVar[str | Structure] = BlockDiagonal(1024)
     # Roots are dear: few early ones.
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.9,

@@ -21,6 +21,7 @@ from singd_optax.rules import (
     ColumnValues,
     Hyperparameter,
     MatrixView,
+    MomentumOf,
     Number,
     Recipe,
     Role,
@@ -29,7 +30,7 @@ from singd_optax.rules import (
     hyperparameter_at,
 )
 from singd_optax.rules._roots import eigh
-from singd_optax.structures import Dense, Identity, Precision, contract
+from singd_optax.structures import Dense, Identity, Precision, Structure, contract
 
 
 class SketchyState(NamedTuple):
@@ -95,8 +96,8 @@ class Sketchy(Rule):
     precision: Precision = "highest"
 
     State: ClassVar[type] = SketchyState
-    momentum_of: ClassVar = "update"
-    structures: ClassVar = Dense()
+    momentum_of: ClassVar[MomentumOf] = "update"
+    structures: ClassVar[str | Structure] = Dense()
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.9, nesterov=False, update_rms=None, grafting="rmsprop", refresh_every=10
     )

@@ -20,6 +20,7 @@ from singd_optax.rules import (
     ColumnValues,
     Hyperparameter,
     MatrixView,
+    MomentumOf,
     Recipe,
     RowValues,
     Rule,
@@ -62,7 +63,7 @@ class SM3(Rule):
 
     State: ClassVar[type] = SM3State
     is_of_whole: ClassVar[bool] = True
-    momentum_of: ClassVar = "update"
+    momentum_of: ClassVar[MomentumOf] = "update"
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.9, nesterov=False, update_rms=None, refresh_every=1
     )

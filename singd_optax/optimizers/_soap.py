@@ -25,6 +25,7 @@ from singd_optax.rules import (
     Hyperparameter,
     JointRule,
     MatrixView,
+    MomentumOf,
     Number,
     Recipe,
     RowBasis,
@@ -49,7 +50,7 @@ from singd_optax.rules._second_moment import (
     adam_scaled,
     outer_moment,
 )
-from singd_optax.structures import Auto, Identity, Precision
+from singd_optax.structures import Auto, Identity, Precision, Structure
 
 
 class SOAPState(NamedTuple):
@@ -144,8 +145,8 @@ class SOAP(JointRule):
     State: ClassVar[type] = SOAPState
     refresh_first: ClassVar[bool] = False
     is_of_whole: ClassVar[bool] = True
-    momentum_of: ClassVar = "average"
-    structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Identity())
+    momentum_of: ClassVar[MomentumOf] = "average"
+    structures: ClassVar[str | Structure] = Auto(max_dense_dim=4096, otherwise=Identity())
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.95, nesterov=False, update_rms=None, refresh_every=10
     )

@@ -24,6 +24,7 @@ from singd_optax.rules import (
     Hyperparameter,
     JointRule,
     MatrixView,
+    MomentumOf,
     Recipe,
     RowBasis,
     RowMoment,
@@ -38,7 +39,7 @@ from singd_optax.rules._eigenbasis import (
     out_of_bases,
 )
 from singd_optax.rules._second_moment import rounding_of
-from singd_optax.structures import Auto, Identity, Precision
+from singd_optax.structures import Auto, Identity, Precision, Structure
 
 #: Gradients are rounded before they are turned, and a sign makes much of little.
 _ROUNDINGS = 16
@@ -92,8 +93,8 @@ class SPlus(JointRule):
     State: ClassVar[type] = SPlusState
     refresh_first: ClassVar[bool] = False
     is_of_whole: ClassVar[bool] = True
-    momentum_of: ClassVar = "average"
-    structures: ClassVar = Auto(max_dense_dim=4096, otherwise=Identity())
+    momentum_of: ClassVar[MomentumOf] = "average"
+    structures: ClassVar[str | Structure] = Auto(max_dense_dim=4096, otherwise=Identity())
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.9, nesterov=False, update_rms=0.2, refresh_every=100
     )

@@ -46,7 +46,7 @@ from singd_optax.rules._numbers import DampingMode, Hyperparameter, Interval, hy
 from singd_optax.rules._polar import Polar
 from singd_optax.rules._polar_factor import Iteration, coefficients_of, polar_factor
 from singd_optax.rules._roots import RootMethod, inverse_root
-from singd_optax.rules._rule import Recipe, Rule, choose
+from singd_optax.rules._rule import MomentumOf, Recipe, Rule, choose
 from singd_optax.rules._wrapped import Wrapped
 
 __all__ = [
@@ -75,6 +75,7 @@ __all__ = [
     "Measure",
     "Mixed",
     "Moments",
+    "MomentumOf",
     "NoColumnFactor",
     "Number",
     "Polar",

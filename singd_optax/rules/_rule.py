@@ -16,6 +16,9 @@ from singd_optax.structures import Precision, Structure
 
 Tree = TypeVar("Tree", bound=PyTree)
 
+#: What the momentum of a rule is of, see ``Rule.momentum_of``.
+MomentumOf = Literal["gradient", "average", "update"]
+
 
 class Recipe(NamedTuple):
     """The options of ``singd_optax.optimizer`` that were measured to suit a rule.
@@ -59,7 +62,7 @@ class Rule(abc.ABC):
     is_random: ClassVar[bool] = False
     #: Of what the momentum is: the heavy ball of gradients, which is preconditioned ("gradient");
     #: their average with corrected bias, likewise ("average"); or that of updates ("update").
-    momentum_of: ClassVar[Literal["gradient", "average", "update"]] = "gradient"
+    momentum_of: ClassVar[MomentumOf] = "gradient"
     #: Whether a direction is one of all of a matrix: what has a size, as Adam's steps have, cannot
     #: be preconditioned along one axis after the other (``matrix_axes="each"``).
     is_of_whole: ClassVar[bool] = False

@@ -100,8 +100,9 @@ def _by_eigenvalues(
 def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Eigenvalues, ascending, and eigenvectors of symmetric matrices.
 
-    On a CPU one matrix after the other: there XLA hands a batch to the threads on which it runs the
-    program itself and waits for them, which, seen with jaxlib 0.10.2, can wait forever.
+    On a CPU one matrix after the other, under ``jax.vmap``, too: there XLA hands a batch to the
+    threads on which it runs the program itself and waits for them, which, seen with jaxlib 0.10.2,
+    can wait forever.
     """
 
     def batched(batch: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -110,9 +111,19 @@ def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     batch = matrix.reshape(-1, *matrix.shape[-2:])
     values, vectors = lax.platform_dependent(
-        batch, cpu=lambda batch: lax.map(batched, batch), default=batched
+        batch, cpu=lambda batch: lax.map(one_by_one(batched), batch), default=batched
     )
     return values.reshape(matrix.shape[:-1]), vectors.reshape(matrix.shape)
+
+
+def one_by_one(function: Callable[[jax.Array], PyTree]) -> Callable[[jax.Array], PyTree]:
+    """The function, which a ``jax.vmap`` around it calls in a loop, and never with a batch.
+
+    Where it is differentiated it is the function itself, as such loops have no gradient.
+    """
+    called = jax.custom_jvp(jax.custom_batching.sequential_vmap(function))
+    called.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
+    return called
 
 
 def _by_newton(

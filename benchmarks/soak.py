@@ -26,7 +26,9 @@ from tqdm import tqdm
 
 import singd_optax
 from singd_optax.layers import rule_states
-from singd_optax.transforms import hybrid
+from singd_optax.optimizers import KFAC
+from singd_optax.testing._compile import _known_options
+from singd_optax.transforms import hybrid, levenberg_marquardt
 
 STEPS, BATCH, RATE = 40, 32, 4e-3
 PLACE = Path(__file__).parent / "published"
@@ -48,12 +50,17 @@ def _hybrid(rate: Any, layers: Any, **options: Any) -> Any:
     return hybrid(singd_optax.mkor(rate, layers, **options), optax.adamw(rate), window=10)
 
 
+def _levenberg_marquardt(rate: Any, layers: Any, **options: Any) -> Any:
+    del rate
+    return levenberg_marquardt(KFAC(damping_mode="absolute"), layers, **options)
+
+
 #: Name -> (rate, layers) -> transformation.
 MAKERS: dict[str, Callable[..., Any]] = {
     name: one.make
     for name, one in OPTIMIZERS.items()
     if one.structures == "dense" and one.factor_dtype is None and "bfloat16" not in name
-} | {"mkor_hybrid": _hybrid}
+} | {"mkor_hybrid": _hybrid, "levenberg_marquardt": _levenberg_marquardt}
 
 
 def scenarios() -> dict[str, dict[str, Any]]:
@@ -159,10 +166,14 @@ def run(name: str, dtype: str) -> dict[str, Any]:
         after = loss_fn(trained, images[:512], labels[:512], 1.0, 1.0)
         return values[0], after, jnp.stack(finite).all(), skipped, largest
 
-    found = jax.jit(jax.vmap(train))(data)
+    # To compile is most of the work.
+    found = jax.jit(jax.vmap(train), compiler_options=dict(_known_options()))(data)
     keys = ("first", "last", "finite", "skipped", "largest_weight")
     return {
-        scenario: {key: np.asarray(x)[i].item() for key, x in zip(keys, found, strict=True)}
+        scenario: {
+            key: float(f"{x[i]:.4g}") if x.dtype.kind == "f" else x[i].item()
+            for key, x in zip(keys, map(np.asarray, found), strict=True)
+        }
         for i, scenario in enumerate(scenarios())
     }
 

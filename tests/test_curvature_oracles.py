@@ -1,6 +1,7 @@
 """What the curvature family claims of the Fisher of one layer, in float64, from explicit rows."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,8 @@ from singd_optax.optimizers import (
     LocoProp,
 )
 from singd_optax.rules import ConjugateGradients
-from singd_optax.rules._low_rank import leading_of, leading_of_sketch
+from singd_optax.rules._low_rank import leading_of, leading_of_sketch, orthonormal
+from singd_optax.rules._roots import eigh
 from singd_optax.structures import DenseMatrix
 from singd_optax.testing._rule_problem import (
     Setup,
@@ -321,6 +323,23 @@ def test_leading_eigenvectors(sketched):
     np.testing.assert_allclose(V.T @ V, np.eye(rank), atol=1e-6)
     error = np.linalg.norm(moment - (V * D) @ V.T, 2)
     assert error <= (20 if sketched else 1.001) * values[rank]
+
+
+@pytest.mark.parametrize("decompose", [eigh, orthonormal])
+def test_decompositions_of_a_vmap_are_one_by_one_on_a_cpu(decompose):
+    """In XLA's own threads a batch of them can wait for ever; and they keep their gradients."""
+    moments = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3, 4, 4)))
+    moments = moments + jnp.swapaxes(moments, -1, -2)
+    text = jax.jit(jax.vmap(decompose)).lower(moments).as_text()
+    calls = [line for line in text.splitlines() if "custom_call @lapack" in line]
+    assert calls
+    assert not any(re.search(r"tensor<[2-9]x4x4x|tensor<15x4x4x", line) for line in calls)
+    total = lambda m: sum(jnp.sum(part**3) for part in jax.tree.leaves(decompose(m)))
+    slope = jax.vmap(jax.grad(total))(moments)
+    move = jnp.asarray(np.random.default_rng(1).normal(size=moments.shape))
+    move = 1e-6 * (move + jnp.swapaxes(move, -1, -2))
+    want = [(total(m + d) - total(m - d)) / 2 for m, d in zip(moments, move, strict=True)]
+    np.testing.assert_allclose(jnp.sum(slope * move, (1, 2, 3)), want, rtol=1e-5, atol=1e-9)
 
 
 def test_the_rest_of_a_spectrum():

@@ -49,14 +49,24 @@ class Deal(NamedTuple):
 def in_turn(function: Callable[[jax.Array], Result], matrices: jax.Array) -> Result:
     """A function of matrices (devices, share, k, k), on CPUs of one after the other.
 
-    There XLA hands a batch to the threads on which it runs the program itself and waits for them,
-    which, seen with jaxlib 0.10.2, can wait forever.
+    So it is under ``jax.vmap``, too. There XLA hands a batch to the threads on which it runs the
+    program itself and waits for them, which, seen with jaxlib 0.10.2, can wait forever.
     """
 
     def each(batch: jax.Array) -> Result:
-        found = lax.map(function, jnp.moveaxis(batch, 1, 0))
+        found = lax.map(one_by_one(function), jnp.moveaxis(batch, 1, 0))
         moved: Result = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), found)
         return moved
 
     result: Result = lax.platform_dependent(matrices, cpu=each, default=function)
     return result
+
+
+def one_by_one(function: Callable[[jax.Array], Result]) -> Callable[[jax.Array], Result]:
+    """The function, which a ``jax.vmap`` around it calls in a loop, and never with a batch.
+
+    Where it is differentiated it is the function itself, as such loops have no gradient.
+    """
+    called = jax.custom_jvp(jax.custom_batching.sequential_vmap(function))
+    called.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
+    return called

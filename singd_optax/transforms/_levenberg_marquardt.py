@@ -274,19 +274,24 @@ def _best_of(
         jax.tree.map(lambda f, v: f + damping.astype(f.dtype) * v, multiply(one), one)
         for one in scaled
     ]
-    gain = [_dot(plain, one) for one in scaled]
-    square = [_dot(one, image) for one, image in zip(scaled, images, strict=True)]
-    alone = gain[0] / jnp.where(square[0] > 0, square[0], 1)
-    shares = [jnp.where(square[0] > 0, alone, 0)]
+    # In units in which both directions have the curvature 1, as products of two may overflow.
+    roots = [jnp.sqrt(_dot(one, image)) for one, image in zip(scaled, images, strict=True)]
+    unit = [size * root for size, root in zip(unit, roots, strict=True)]
+    inverse = [jnp.where(root > 0, 1 / jnp.where(root > 0, root, 1), 0) for root in roots]
+    gain = [_dot(plain, one) * one_over for one, one_over in zip(scaled, inverse, strict=True)]
+    shares = [gain[0]]
     if len(scaled) == 2:
         mixed = (_dot(scaled[0], images[1]) + _dot(scaled[1], images[0])) / 2
-        determinant = square[0] * square[1] - mixed**2
-        apart = determinant > 1e-6 * square[0] * square[1]  # else the two are one direction
-        safe = jnp.where(apart, determinant, 1)
-        both = (gain[0] * square[1] - gain[1] * mixed, gain[1] * square[0] - gain[0] * mixed)
-        shares = [jnp.where(apart, both[0] / safe, shares[0]), jnp.where(apart, both[1] / safe, 0)]
+        cosine = mixed * inverse[0] * inverse[1]
+        apart = (roots[0] > 0) & (roots[1] > 0) & (cosine**2 < 1 - 1e-6)  # or one direction alone
+        safe = 1 - jnp.where(apart, cosine, 0) ** 2
+        both = gain[0] - gain[1] * cosine, gain[1] - gain[0] * cosine
+        shares = [jnp.where(apart, both[0] / safe, gain[0]), jnp.where(apart, both[1] / safe, 0)]
     change = -sum(share * own for share, own in zip(shares, gain, strict=True)) / 2
-    real = [share * of_gradient / size for share, size in zip(shares, unit, strict=True)]
+    real = [
+        jnp.where(size > 0, share * of_gradient / jnp.where(size > 0, size, 1), 0)
+        for share, size in zip(shares, unit, strict=True)
+    ]
     return tuple(real), change * of_gradient**2
 
 

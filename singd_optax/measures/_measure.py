@@ -27,6 +27,10 @@ class RowsOfSide(NamedTuple):
         are those of an average already.
       scale_of_pairs: What a sum of squares of inputs times squares of gradients is multiplied
         with: that of gradients, on both sides.
+      scale_of_totals: What a sum of their squares is multiplied with for the sum over all
+        positions: 1 for inputs (more where positions were left out), for gradients the square of
+        what undoes the average of the loss, as for a loss that is a sum.
+      count: How many positions there are, the same on both sides.
     """
 
     rows: Rows
@@ -35,6 +39,8 @@ class RowsOfSide(NamedTuple):
     scale: jax.Array
     scale_of_sums: jax.Array
     scale_of_pairs: jax.Array
+    scale_of_totals: jax.Array
+    count: jax.Array
 
 
 class Measure(abc.ABC):

@@ -1,5 +1,6 @@
 """The curvature of one layer in an orthogonal basis: the one form that all kinds have."""
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.struct
@@ -81,7 +82,7 @@ class Block:
 
     def scaled(self, factor: ArrayLike) -> "Block":
         """The block of a loss that is this many times larger."""
-        return self.replace(values=self.values * factor)
+        return dataclasses.replace(self, values=self.values * factor)
 
     def _each(self, function: Callable[[jax.Array], jax.Array], matrix: jax.Array) -> jax.Array:
         for _ in range(matrix.ndim - self.values.ndim):

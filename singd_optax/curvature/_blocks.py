@@ -22,13 +22,13 @@ def bases_of(uses: tuple[TotalsOfSides, ...]) -> Pair:
 
 
 def kfac_block(uses: tuple[TotalsOfSides, ...]) -> Block:
-    """K / count ⊗ C in its eigenbases: the sum over uses of their diagonals in common ones.
+    """K / positions ⊗ C in its eigenbases: the sum over uses of their diagonals in common ones.
 
     With one use that is the Kronecker product itself.
     """
     K, C = bases_of(uses)
     values = [
-        _positive(values_in(use.K * _inverse(use.count), K, "highest"))[..., :, None]
+        _positive(values_in(use.K * _inverse(use.positions), K, "highest"))[..., :, None]
         * _positive(values_in(use.C, C, "highest"))[..., None, :]
         for use in uses
     ]
@@ -57,7 +57,7 @@ def _balanced(use: TotalsOfSides) -> Pair:
         side * jnp.where(trace > 0, 1 / jnp.where(trace > 0, trace, 1), 0)
         for side, trace in zip((use.K, use.C), traces, strict=True)
     )
-    size = jnp.sqrt(traces[0] * _inverse(use.count) * traces[1])
+    size = jnp.sqrt(traces[0] * _inverse(use.positions) * traces[1])
     return K * size, C * size
 
 

@@ -1,5 +1,6 @@
 """The curvature of a model: blocks by path, and what is computed with all of them."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -7,6 +8,7 @@ from typing import TypeAlias
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from singd_optax._types import PyTree
@@ -240,7 +242,7 @@ class Curvature:
           factor: >= 0; may be traced.
         """
         blocks = {path: block.scaled(factor) for path, block in self.blocks.items()}
-        return self.replace(blocks=blocks)
+        return dataclasses.replace(self, blocks=blocks)
 
     def select(self, pattern: str) -> "Curvature":
         """The blocks whose path matches; all other parameters are fixed: a subnetwork.
@@ -260,7 +262,7 @@ class Curvature:
                 f"{list(self.blocks)}. Give a pattern that one of them has."
             )
         views = tuple(view for view in self.views if view.path in blocks)
-        return self.replace(blocks=blocks, views=views)
+        return dataclasses.replace(self, blocks=blocks, views=views)
 
     @property
     def size(self) -> int:
@@ -329,9 +331,11 @@ class Curvature:
 def _check_regular(path: str, values: jax.Array, damping: ArrayLike) -> None:
     """Raise if this is known to be singular."""
     number = concrete_number(damping)
-    if number is None or number > 0 or isinstance(values, jax.core.Tracer):
+    is_known = not isinstance(values, jax.core.Tracer) and values.is_fully_addressable
+    if number is None or number > 0 or not is_known:
         return
-    least, largest = float(values.min()), float(values.max())
+    known = np.asarray(values)  # what JAX computes would be traced, inside of jax.jit
+    least, largest = float(known.min()), float(known.max())
     if least <= largest * float(jnp.finfo(values.dtype).eps) * max(values.shape[-2:]):
         raise ValueError(
             f"The curvature of {path!r} is singular: its eigenvalues go from {least:.3g} to "

@@ -116,8 +116,8 @@ class Estimate:
             path: _wide(jnp.zeros(jnp.shape(leaves[path])))
             for path in (() if in_basis else self.other_paths)
         }
-        zero = jnp.zeros([])
-        return Sums(totals, others, zero, jnp.array(0.0))
+        nll, terms = _wide((jnp.zeros([], jnp.float32),) * 2)
+        return Sums(totals, others, nll, jnp.array(terms))
 
     def step(self, in_basis: bool) -> Callable[..., Sums]:
         """``step(params, bases, sums, index, batch)`` -> sums with one batch more; jitted."""
@@ -160,8 +160,8 @@ class Estimate:
         known = {"batch": float(sizes[0]) if sizes else 1.0, None: 1.0}
         return jnp.asarray(known.get(average, jnp.nan))
 
-    def _state(self, bases: Bases, index: jax.Array, in_basis: bool) -> RuleState:
-        """One state for each set of measures would do; one for each layer is as good."""
+    def _state(self, bases: Bases, index: jax.Array, in_basis: bool) -> tuple[RuleState, ...]:
+        """An optimizer's state that wants nothing but these measures."""
         specs = self.layers
         measures = {path: self.measure(spec, in_basis) for path, spec in specs.items()}
         own = {path: BasisState(*bases[path]) if in_basis else NoState() for path in specs}

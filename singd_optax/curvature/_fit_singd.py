@@ -1,5 +1,6 @@
 """SINGD's structured factors at fixed parameters: one refresh on each batch."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -14,7 +15,7 @@ from singd_optax.curvature._fit_state import FitState, OnBatch
 from singd_optax.curvature._from_state import from_opt_state
 from singd_optax.optimizers import scale_by_singd
 
-DEFAULTS = {"damping": 1e-3, "factor_learning_rate": 0.05}
+DEFAULTS: dict[str, PyTree] = {"damping": 1e-3, "factor_learning_rate": 0.05}
 
 
 def fit_singd(
@@ -58,4 +59,4 @@ def fit_singd(
         raise ValueError("There is no batch in `batches`. Pass at least one.")
     opt_state, nll, terms = sums
     found = from_opt_state(opt_state, estimate.layers, params, terms=terms)
-    return found.replace(nll=nll)
+    return dataclasses.replace(found, nll=nll)

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from jax.typing import ArrayLike
-
 from singd_optax._types import PyTree
 
 
@@ -19,8 +17,8 @@ class FitState(NamedTuple):
       bases: Likewise.
     """
 
-    passed: ArrayLike
-    seen: ArrayLike
+    passed: int
+    seen: int
     sums: PyTree
     first: PyTree = None
     bases: PyTree = None

@@ -1,7 +1,10 @@
 """The curvature that an optimizer has in its state."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from singd_optax._types import PyTree
@@ -123,9 +126,8 @@ def _block(path: str, state: PyTree, rate: float | None) -> Block:
 
 
 def _has_statistics(state: PyTree) -> bool:
-    averaged = getattr(state, "averaged", None)
-    is_known = averaged is not None and not isinstance(averaged, jax.core.Tracer)
-    return not is_known or bool(jnp.all(averaged > 0))
+    averaged: PyTree = getattr(state, "averaged", 1)
+    return isinstance(averaged, jax.core.Tracer) or bool(np.all(np.asarray(averaged) > 0))
 
 
 def _of_roots(state: SINGDState | IKFACState) -> Block:
@@ -142,7 +144,7 @@ def _of_scales(state: EKFACState) -> Block:
     return Block(state.K, state.C, jnp.maximum(state.scales, 0))
 
 
-_READERS = {
+_READERS: dict[type, Callable[[PyTree], Block]] = {
     SINGDState: _of_roots,
     IKFACState: _of_roots,
     KFACState: _of_moments,

@@ -30,7 +30,7 @@ class RowsOfSide(NamedTuple):
       scale_of_totals: What a sum of their squares is multiplied with for the sum over all
         positions: 1 for inputs (more where positions were left out), for gradients the square of
         what undoes the average of the loss, as for a loss that is a sum.
-      count: How many positions there are, the same on both sides.
+      positions: How many positions there are, the same on both sides.
     """
 
     rows: Rows
@@ -40,7 +40,7 @@ class RowsOfSide(NamedTuple):
     scale_of_sums: jax.Array
     scale_of_pairs: jax.Array
     scale_of_totals: jax.Array
-    count: jax.Array
+    positions: jax.Array
 
 
 class Measure(abc.ABC):

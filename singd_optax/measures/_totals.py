@@ -24,17 +24,17 @@ class TotalsOfSides(NamedTuple):
     Attributes:
       K: Π(Σ a aᵀ) over all positions; of a tied kernel's transposed use, that of gradients.
       C: Π(Σ g gᵀ), g the gradient of a loss that is a sum; in that use, of inputs.
-      count: How many positions these are, (*stack).
+      positions: How many these are, (*stack).
     """
 
     K: StructuredMatrix
     C: StructuredMatrix
-    count: jax.Array
+    positions: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class MomentTotals(Measure):
-    """Σ a aᵀ, Σ g gᵀ and how many: K / count ⊗ C is KFAC's curvature of the summed loss.
+    """Σ a aᵀ, Σ g gᵀ and how many: K / positions ⊗ C is KFAC's curvature of the summed loss.
 
     >>> MomentTotals().degrees
     (2, 2)
@@ -73,7 +73,7 @@ class MomentTotals(Measure):
             plain = Projection(view.structures[index], view.dims[index])
             gram, _ = side.rows.gram(plain, side.weights, side.bias, precision)
             totals.append(gram.astype(dtype) * side.scale_of_totals)
-        return TotalsOfSides(totals[0], totals[1], inputs.count.astype(dtype))
+        return TotalsOfSides(totals[0], totals[1], inputs.positions.astype(dtype))
 
 
 @dataclasses.dataclass(frozen=True)

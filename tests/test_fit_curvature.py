@@ -348,6 +348,11 @@ def test_errors():
         run((x, y))
     with pytest.raises(ValueError, match=r"with 1 argument\(s\) of shapes .*a tuple"):
         run([x])
+    with pytest.raises(ValueError, match=r"cannot be called with a batch.*\(4, 3\)"):
+        run([(x, y), (x[:4, :3], y[:4])], fisher="empirical")
+    scaled = lambda params, x, y, scale: loss_fn(params, x, y) * scale
+    with pytest.raises(ValueError, match=r"every array has the examples along its first axis"):
+        run([(x, y, jnp.ones([]))], loss=scaled, others="diagonal")
     with pytest.raises(ValueError, match="must return a scalar, got"):
         run([(x, y)], loss=lambda params, x, y: Net().apply({"params": params}, x)[:, 0])
     with pytest.raises(ValueError, match="named none"):

@@ -52,7 +52,7 @@ def fisher_squares(
       ValueError: No distribution was named.
     """
     if fisher == "empirical":
-        return jax.tree.map(jnp.square, jax.grad(loss)(dict(leaves)))
+        return _squares(jax.grad(loss)(dict(leaves)))
 
     columns: list[int] = []
 
@@ -76,7 +76,7 @@ def fisher_squares(
             with listening(_Silent()), predicting(listener):
                 return 0 * loss(leaves)  # what goes back is the listener's alone
 
-        return jax.tree.map(jnp.square, jax.grad(drawn)(dict(leaves)))
+        return _squares(jax.grad(drawn)(dict(leaves)))
 
     if fisher == "mc":
         keys = jax.random.split(key, len(columns))
@@ -93,5 +93,11 @@ def fisher_squares(
 
     places = jnp.concatenate([jnp.full(count, place) for place, count in enumerate(columns)])
     indices = jnp.concatenate([jnp.arange(count) for count in columns])
-    zeros = jax.tree.map(jnp.zeros_like, dict(leaves))
+    zeros = _squares(jax.tree.map(jnp.zeros_like, dict(leaves)))
     return jax.lax.scan(add, zeros, (places, indices))[0]
+
+
+def _squares(gradients: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """At least in float32."""
+    wide = lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    return {path: wide(leaf) ** 2 for path, leaf in gradients.items()}

@@ -1,9 +1,10 @@
 """Going through a data set."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 
 from singd_optax._types import LossFunction, PyTree
 
@@ -26,6 +27,30 @@ def arguments(batches: Batches) -> Iterator[tuple[PyTree, ...]]:
     iterator = iter(batches)
     for batch in iterator:
         yield batch if type(batch) is tuple else (batch,)
+
+
+def form_of(batch: tuple[PyTree, ...]) -> Hashable:
+    """What a compiled step depends on: containers, shapes and dtypes."""
+    leaves, treedef = jax.tree.flatten(batch)
+    return treedef, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+
+
+def check_examples(batch: tuple[PyTree, ...]) -> None:
+    """Raise unless all arrays of a batch have examples along their first axis.
+
+    Args:
+      batch: Arguments.
+
+    Raises:
+      ValueError: They have not.
+    """
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    if not shapes or any(not shape or shape[0] != shapes[0][0] for shape in shapes):
+        raise ValueError(
+            "Gradients of one example each need batches in which every array has the examples "
+            f"along its first axis, got arrays of shapes {shapes}. Close the loss function over "
+            "what is no example, or use others='none'."
+        )
 
 
 def _no_batches(batches: object) -> TypeError:
@@ -52,7 +77,7 @@ def check_batch(
     shapes = jax.tree.map(lambda leaf: getattr(leaf, "shape", leaf), batch)
     try:
         value = jax.eval_shape(function, params, *batch)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of whatever the model is made with
         raise ValueError(
             "The loss function cannot be called with a batch: it is called as loss_fn(params, "
             f"*batch), with {len(batch)} argument(s) of shapes {shapes}, and raised "

@@ -1,6 +1,7 @@
 """The curvature of a loss over a data set."""
 
 import itertools
+from collections.abc import Hashable
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,13 @@ import jax.numpy as jnp
 from singd_optax._types import LossFunction, PyTree
 from singd_optax._validate import check_choice, check_flag, check_precision, check_seed
 from singd_optax.capture._fisher import FISHERS, Fisher
-from singd_optax.curvature._batches import Batches, arguments, check_batch
+from singd_optax.curvature._batches import (
+    Batches,
+    arguments,
+    check_batch,
+    check_examples,
+    form_of,
+)
 from singd_optax.curvature._block import Block, diagonal_block
 from singd_optax.curvature._blocks import (
     bases_of,
@@ -96,7 +103,7 @@ def fit(
       precision: Of all products.
       singd_options: Of ``scale_by_singd``, for "singd", a dict; by default
         ``dict(damping=1e-3, factor_learning_rate=0.05)``.
-      on_batch: Called after each batch with the state so far: for progress, and to save it. The
+      on_batch: Called after each batch with the state so far, for progress or to save it. The
         state's arrays are donated to the next batch: copy what is to be kept.
       state: From ``on_batch``, to go on from there with the same arguments; batches that it has
         seen are skipped.
@@ -184,9 +191,14 @@ def _one_pass(
     # A copy, as the step takes its arrays.
     sums = jax.tree.map(jnp.array, state.sums)
     seen = int(state.seen)
+    forms: set[Hashable] = set()
     for batch in itertools.islice(arguments(batches), seen, None):
-        if seen == 0 and not in_basis:
+        form = form_of(batch)
+        if form not in forms:
+            forms.add(form)
             check_batch(estimate.loss_fn, params, batch)
+            if estimate.other_paths:
+                check_examples(batch)
         sums = Sums(*step(params, state.bases or {}, sums, jnp.int32(seen), batch))
         seen += 1
         if on_batch is not None:

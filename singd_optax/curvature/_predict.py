@@ -104,7 +104,7 @@ def predict(
     key: jax.Array | None = None,
     chunk: int = 32,
 ) -> jax.Array | Gaussian:
-    """The posterior's predictive distribution.
+    """The posterior's predictive distribution. Jit it: each call by itself is compiled anew.
 
     Logits z ~ N(m, V) of the linearized model become probabilities by one of::
 

@@ -27,8 +27,8 @@ import singd_optax
 from singd_optax.curvature import fit, laplace, predict, tune
 
 TRAIN, VALIDATION, WIDTH, MEMBERS, ROUNDS = 200, 300, 50, 5, 4
-DECAY = 1e-4
-PRECISIONS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+DECAY = 1e-6
+PRECISIONS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
 class MLP(nn.Module):
@@ -146,7 +146,7 @@ def run(seed, steps):
 
     # In turns: train with a prior, fit, and choose the prior by the evidence.
     again = jax.jit(lambda params, decay: trained(x, y, layers, steps, params, decay))
-    precision, online = TRAIN * DECAY, init(keys[0])
+    precision, online = 1.0, init(keys[0])
     for _ in range(ROUNDS):
         online = again(online, precision / TRAIN)
         curvature = fit(loss_fn, layers, online, [(x, y)], kind="ekfac", fisher="ggn")

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import uncertainty
 from _command import main
 from _corpus import corpus
 from _harness import best_of, draws, load
@@ -46,6 +47,19 @@ def test_structures(tmp_path):
     printed = run_script("structures.py", "--small", "--output", str(tmp_path))
     assert "block_diagonal:32" in printed
     assert (tmp_path / "structures_small.png").stat().st_size > 10_000
+
+
+def test_calibration():
+    """Of probabilities whose metrics are known, and the table of medians."""
+    p = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
+    strange = np.array([[0.6, 0.4], [0.25, 0.75]])
+    row = uncertainty.metrics(p, np.array([0, 1, 1, 1]), strange)
+    assert row["accuracy"] == 0.75
+    np.testing.assert_allclose(row["nll"], -np.log([0.9, 0.1, 0.8, 0.7]).mean())
+    np.testing.assert_allclose(row["ece"], (2 * 0.4 + 0.2 + 0.3) / 4)
+    assert row["auroc"] == 7 / 8  # of the eight pairs one is the wrong way round
+    table = uncertainty.table([{"a": row | {"prior_precision": tau}} for tau in (1, 10, 3)])
+    assert table.splitlines()[-1] == "| a | 0.75 | 0.746 | 0.325 | 0.875 | 3 |"
 
 
 def test_price(tmp_path, monkeypatch):

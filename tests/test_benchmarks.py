@@ -59,7 +59,7 @@ def test_calibration():
     np.testing.assert_allclose(row["ece"], (2 * 0.4 + 0.2 + 0.3) / 4)
     assert row["auroc"] == 7 / 8  # of the eight pairs one is the wrong way round
     table = uncertainty.table([{"a": row | {"prior_precision": tau}} for tau in (1, 10, 3)])
-    assert table.splitlines()[-1] == "| a | 0.75 | 0.746 | 0.325 | 0.875 | 3 |"
+    assert table.splitlines()[-1] == "| a | 0.75 | 0.747 | 0.325 | 0.875 | 3 |"
 
 
 def test_price(tmp_path, monkeypatch):

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from singd_optax._types import LossFunction, PyTree
-from singd_optax.capture import value_and_grad
+from singd_optax._types import PyTree
 from singd_optax.capture._fisher import Fisher, common_loss_average
+from singd_optax.capture._nnx_functional import Functional
 from singd_optax.capture._predictions import fisher_squares, predictions_of
 from singd_optax.layers import Layers, LayerSpec, RuleState
 from singd_optax.layers._rule_tag import RuleTag
@@ -74,7 +74,7 @@ class Estimate:
     """What is estimated, and of what: all that is static.
 
     Attributes:
-      loss_fn: The loss, a mean as ``loss_average`` says.
+      loss: A mean as ``loss_average`` says.
       layers: All positions of each count.
       kind: Of the curvature.
       fisher: Whose output gradients.
@@ -84,7 +84,7 @@ class Estimate:
       exact_squares: Whether squares are those of whole examples.
     """
 
-    loss_fn: LossFunction
+    loss: Functional
     layers: Layers
     kind: Kind
     fisher: Fisher
@@ -127,8 +127,7 @@ class Estimate:
             params: PyTree, bases: Bases, sums: Sums, index: jax.Array, batch: tuple[PyTree, ...]
         ) -> Sums:
             state = self._state(bases, index, in_basis)
-            grad_fn = value_and_grad(
-                self.loss_fn,
+            grad_fn = self.loss.value_and_grad(
                 self.layers,
                 precision=self.precision,
                 fisher=self.fisher,
@@ -153,7 +152,7 @@ class Estimate:
     def terms(self, params: PyTree, batch: tuple[PyTree, ...]) -> jax.Array:
         """Over how many terms the loss of this batch is a mean; NaN if nothing says so."""
         average = self.loss_average
-        _, found = predictions_of(lambda: self.loss_fn(params, *batch))
+        _, found = predictions_of(lambda: self.loss.loss_fn(params, *batch))
         if found:
             return found[0].terms(average)
         sizes = [jnp.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf)]
@@ -195,7 +194,7 @@ class Estimate:
 
         def squares(key: jax.Array, example: tuple[PyTree, ...]) -> dict[str, jax.Array]:
             alone = jax.tree.map(lambda leaf: leaf[None], example)
-            loss = lambda values: self.loss_fn(leaves.replaced(values), *alone)
+            loss = lambda values: self.loss.loss_fn(leaves.replaced(values), *alone)
             return fisher_squares(loss, values, self.fisher, key)
 
         each = jax.vmap(squares)(jax.random.split(key, count), batch)

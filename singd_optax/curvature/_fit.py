@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from singd_optax._types import LossFunction, PyTree
 from singd_optax._validate import check_choice, check_flag, check_precision, check_seed
 from singd_optax.capture._fisher import FISHERS, Fisher
+from singd_optax.capture._nnx_functional import functional
 from singd_optax.curvature._batches import (
     Batches,
     arguments,
@@ -86,7 +87,8 @@ def fit(
         ``fisher="empirical"``. Penalties do not matter but for ``nll``.
       layers: From ``find_layers`` for this loss; ``layers.without(...)`` for a part of them.
         All positions are used unless ``curvature_fraction`` is a number.
-      params: Where.
+      params: Where. For Flax NNX the model, of which ``loss_fn`` is a function: then trees are
+        those of ``nnx.as_pure(nnx.state(model, nnx.Param))``.
       batches: Tuples of what ``loss_fn`` takes after ``params`` (anything else than a tuple is one
         argument), in any iterable; for "ekfac" one that can be gone through twice, as a list or a
         data loader, or a function that returns an iterator.
@@ -138,6 +140,8 @@ def fit(
     check_flag("exact_squares", exact_squares)
     check_seed("seed", seed)
     check_precision("precision", precision)
+    loss = functional(loss_fn, params)
+    params = loss.params
     leaves = Leaves(params)
     check_params(layers.values(), leaves, "params")
     inside = {path for spec in layers.values() for path in spec.shapes}
@@ -155,7 +159,7 @@ def fit(
             "kind='singd' has no curvature of parameters outside of layers, got "
             "others='diagonal'. Use others='none', or another kind."
         )
-    estimate = Estimate(loss_fn, layers, kind, fisher, other_paths, seed, precision, exact_squares)
+    estimate = Estimate(loss, layers, kind, fisher, other_paths, seed, precision, exact_squares)
     if kind == "singd":
         return fit_singd(estimate, params, batches, dict(singd_options or {}), on_batch, state)
     average = estimate.loss_average
@@ -196,7 +200,7 @@ def _one_pass(
         form = form_of(batch)
         if form not in forms:
             forms.add(form)
-            check_batch(estimate.loss_fn, params, batch)
+            check_batch(estimate.loss.loss_fn, params, batch)
             if estimate.other_paths:
                 check_examples(batch)
         sums = Sums(*step(params, state.bases or {}, sums, jnp.int32(seen), batch))

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._types import PyTree
-from singd_optax.capture import value_and_grad
 from singd_optax.curvature._batches import Batches, arguments, check_batch
 from singd_optax.curvature._curvature import Curvature
 from singd_optax.curvature._estimate import Estimate
@@ -28,8 +27,7 @@ def fit_singd(
 ) -> Curvature:
     """What the factors are after the last batch, see ``fit``."""
     tx = scale_by_singd(estimate.layers, **(DEFAULTS | options))
-    grad_fn = value_and_grad(
-        estimate.loss_fn,
+    grad_fn = estimate.loss.value_and_grad(
         estimate.layers,
         fisher=estimate.fisher,
         seed=estimate.seed,
@@ -50,7 +48,7 @@ def fit_singd(
         sums, seen = state.sums, int(state.seen)
     for batch in itertools.islice(arguments(batches), seen, None):
         if seen == 0:
-            check_batch(estimate.loss_fn, params, batch)
+            check_batch(estimate.loss.loss_fn, params, batch)
         sums = step(params, sums, batch)
         seen += 1
         if on_batch is not None:

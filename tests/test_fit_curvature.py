@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import singd_optax
 from singd_optax.curvature import Curvature, fit, from_opt_state
@@ -198,6 +199,36 @@ def test_on_a_mesh():
     one = fit(loss_fn, layers, params, [(x, y)], fisher="ggn")
     many = fit(loss_fn, layers, everywhere, [sharded], fisher="ggn")
     np.testing.assert_allclose(many.spectrum(), one.spectrum(), atol=1e-10)
+
+
+def test_nnx():
+    """A model of the same numbers has the same curvature."""
+    params, x, y, layers = problem()
+
+    class Model(nnx.Module):
+        def __init__(self):
+            options = {"param_dtype": float, "rngs": nnx.Rngs(0)}
+            self.first, self.last = nnx.Linear(5, 4, **options), nnx.Linear(4, CLASSES, **options)
+            self.norm = nnx.LayerNorm(4, **options)
+
+        def __call__(self, x):
+            return self.last(self.norm(jnp.tanh(self.first(x))))
+
+    model = Model()
+    for name, own in params.items():
+        for key, value in own.items():
+            setattr(getattr(model, name), key, nnx.Param(value))
+
+    def loss_of_model(model, x, y):
+        logits = singd_optax.tag_distribution(model(x), "categorical")
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    found = singd_optax.nnx.find_layers(loss_of_model, model, x, y)
+    options = {"kind": "diagonal", "fisher": "ggn", "others": "diagonal"}
+    got = fit(loss_of_model, found, model, [(x, y)], **options)
+    expected = fit(loss_fn, layers, params, [(x, y)], **options)
+    np.testing.assert_allclose(got.spectrum(), expected.spectrum(), atol=1e-10)
+    np.testing.assert_allclose(got.nll, expected.nll)
 
 
 # -- from an optimizer's state ------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Structured inverse-free natural gradient descent for JAX: optax optimizers for Flax models."""
 
 from singd_optax import (
+    curvature,
     diagnostics,
     layers,
     nnx,
@@ -96,6 +97,7 @@ __all__ = [
     "Layers",
     "adafisher",
     "caspr",
+    "curvature",
     "damping_schedule",
     "diagnostics",
     "ekfac",

@@ -118,6 +118,15 @@ ROOMS = {
         "test_unpromised::test_masked_nodes",
         "test_unpromised::test_a_program_that_cannot_be_read_is_said_with_the_versions",
     ],
+    "curvature": [
+        "test_fit_curvature::test_exact_quantities",
+        "test_fit_curvature::test_operations_are_those_of_a_dense_matrix",
+        "test_fit_curvature::test_errors_of_a_curvature",
+        "test_laplace::test_exact_posterior",
+        "test_laplace::test_exact_evidence",
+        "test_influence::test_leaving_out_for_real",
+        "test_influence::test_what_can_be_removed",
+    ],
     "nnx": [
         "test_nnx::test_statistics_equal_linens",
         "test_nnx::test_scan",

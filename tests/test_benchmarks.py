@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import uncertainty
 from _command import main
 from _corpus import corpus
 from _harness import best_of, draws, load
@@ -53,6 +54,17 @@ def test_spread(monkeypatch):
     _, rule, *rows = printed.splitlines()
     assert [row.split(" | ")[0] for row in rows] == ["| adamw", "| soap", "| soap, staggered"]
     assert all(row.count("|") == rule.count("|") for row in rows)
+def test_calibration():
+    """Of probabilities whose metrics are known, and the table of medians."""
+    p = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
+    strange = np.array([[0.6, 0.4], [0.25, 0.75]])
+    row = uncertainty.metrics(p, np.array([0, 1, 1, 1]), strange)
+    assert row["accuracy"] == 0.75
+    np.testing.assert_allclose(row["nll"], -np.log([0.9, 0.1, 0.8, 0.7]).mean())
+    np.testing.assert_allclose(row["ece"], (2 * 0.4 + 0.2 + 0.3) / 4)
+    assert row["auroc"] == 7 / 8  # of the eight pairs one is the wrong way round
+    table = uncertainty.table([{"a": row | {"prior_precision": tau}} for tau in (1, 10, 3)])
+    assert table.splitlines()[-1] == "| a | 0.75 | 0.747 | 0.325 | 0.875 | 3 |"
 
 
 def test_price(tmp_path, monkeypatch):

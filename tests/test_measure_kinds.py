@@ -12,7 +12,15 @@ from test_kinds import CASES, close, inputs_by_autodiff, loss_of, rows_of
 
 import singd_optax
 from singd_optax.layers import RuleState
-from singd_optax.measures import Cross, Mean, Moments, Sketch, Squares
+from singd_optax.measures import (
+    Cross,
+    Mean,
+    Moments,
+    MomentTotals,
+    Sketch,
+    Squares,
+    SquareTotals,
+)
 from singd_optax.optimizers import KFAC
 from singd_optax.structures import Diagonal, Identity
 
@@ -30,6 +38,8 @@ ALL = (
     Cross(whitened_by=BASIS),
     Sketch(0, 3),
     Sketch(1, 2),
+    MomentTotals(),
+    SquareTotals(BASIS),
 )
 EXACT = Squares(BASIS, exact=True)
 
@@ -92,9 +102,13 @@ def expected(measure, spec, a, g, w, own):
     if isinstance(measure, Squares):
         K, C = (own[name] for name in measure.basis or ("I_K", "I_C"))
         a, g = a @ K, g @ C
+        undo = undo**2 if isinstance(measure, SquareTotals) else undo
         if measure.exact:
             return [(np.einsum("nsi,nso->nio", a, g) ** 2).sum(0) * undo]
         return [np.einsum("nsi,nso->io", a**2, g**2) * undo]
+    if isinstance(measure, MomentTotals):
+        moments = np.einsum("ns,nsi,nsj->ij", w, a, a), np.einsum("nsi,nsj->ij", g, g)
+        return [moments[0], moments[1] * undo**2, count]
     W_K, W_C = (own[name] for name in measure.weighted_by or ("I_K", "I_C"))
     if measure.weighted_by:
         W_K, W_C = (W / np.linalg.norm(W) for W in (W_K, W_C))
@@ -146,13 +160,13 @@ def check(name, module, shape, measures=ALL, weights=None, **options):
                 continue
             value = jax.tree.map(flat, statistics.value_of(measure))
             want = expected(measure, spec, a[i], g[i], w, mine)
-            if isinstance(measure, Cross):
+            if isinstance(measure, Cross | MomentTotals):
                 for matrix, full, structure in zip(
                     value[:2], want[:2], spec.structures, strict=True
                 ):
                     projected = structure.project(jnp.asarray(full)).to_dense()
                     close(matrix.to_dense()[i], projected, np.abs(full).max())
-                close(value.total[i], want[2])
+                close(value[2][i], want[2])
             else:
                 close(jax.tree.leaves(value)[0][i], want[0])
 

@@ -26,6 +26,15 @@ ALLOWED = {
     "transforms": {"rules", "measures", "layers", "placement", "structures"},
     "optimizers": {"transforms", "rules", "measures", "layers", "structures"},
     "capture": {"measures", "layers", "placement", "structures"},
+    "curvature": {
+        "optimizers",
+        "capture",
+        "rules",
+        "measures",
+        "layers",
+        "placement",
+        "structures",
+    },
     "nnx": {"capture"},
     "training": {"measures", "layers", "structures"},
     "sharding": {"layers", "placement"},
@@ -49,6 +58,7 @@ PUBLIC = [
     "Layers",
     "adafisher",
     "caspr",
+    "curvature",
     "damping_schedule",
     "diagnostics",
     "ekfac",
@@ -170,7 +180,7 @@ def test_no_private_modules_of_others(file):
         if names[0] == "flax" and part_of(file.relative_to(ROOT).parts) == "capture":
             assert module == "flax.struct" or file.name.startswith(("_linen", "_nnx")), file
         if names[0] == "optax":
-            allowed = ("transforms", "optimizers", "training", "diagnostics")
+            allowed = ("transforms", "optimizers", "curvature", "training", "diagnostics")
             assert part_of(file.relative_to(ROOT).parts) in allowed, file
 
 
@@ -210,6 +220,7 @@ def test_every_public_name_is_documented():
         singd_optax.rules,
         singd_optax.transforms,
         singd_optax.optimizers,
+        singd_optax.curvature,
         singd_optax.training,
         singd_optax.sharding,
         singd_optax.diagnostics,

@@ -71,19 +71,32 @@ class Prediction:
         here = jax.nn.one_hot(position, flat.shape[1], dtype=z.dtype)
         return self._averaged((column * here[:, None]).reshape(z.shape), loss_average)
 
+    def terms(self, loss_average: str | None) -> jax.Array:
+        """Over how many terms the loss is a mean; 1 for a sum."""
+        return self._count(self._weights(self._wide().dtype), loss_average)
+
+    def _weights(self, dtype: jnp.dtype) -> jax.Array:
+        """(batch, shared positions), ones without weights."""
+        shape = self.outputs.shape
+        leading = shape[:-1] if len(shape) > 1 else shape
+        weights = jnp.ones(leading[:1], dtype) if self.weights is None else self.weights
+        weights = weights.reshape(weights.shape + (1,) * (len(leading) - weights.ndim))
+        return jnp.broadcast_to(weights, leading).astype(dtype)
+
+    def _count(self, weights: jax.Array, loss_average: str | None) -> jax.Array:
+        examples = jnp.any(weights > 0, axis=tuple(range(1, weights.ndim))).sum()
+        one = jnp.ones((), weights.dtype)
+        counts = {"batch": examples, "batch+sequence": weights.sum(), None: one}
+        return jnp.maximum(counts[loss_average], one)
+
     def _wide(self) -> jax.Array:
         return self.outputs.astype(jnp.promote_types(jnp.float32, self.outputs.dtype))
 
     def _averaged(self, gradient: jax.Array, loss_average: str | None) -> jax.Array:
         """As the mean that the loss is: over examples, over positions too, or a sum."""
-        leading = gradient.shape[:-1] if gradient.ndim > 1 else gradient.shape
-        weights = jnp.ones(leading[:1], gradient.dtype) if self.weights is None else self.weights
-        weights = weights.reshape(weights.shape + (1,) * (len(leading) - weights.ndim))
-        weights = jnp.broadcast_to(weights, leading).astype(gradient.dtype)
-        examples = jnp.any(weights > 0, axis=tuple(range(1, len(leading)))).sum()
-        one = jnp.ones((), gradient.dtype)
-        counts = {"batch": examples, "batch+sequence": weights.sum(), None: one}
-        count = jnp.maximum(counts[loss_average], one)
+        weights = self._weights(gradient.dtype)
+        count = self._count(weights, loss_average)
+        leading = weights.shape
         roots = jnp.sqrt(weights).reshape(leading + (1,) * (gradient.ndim - len(leading)))
         return (gradient * roots / count).astype(self.outputs.dtype)
 

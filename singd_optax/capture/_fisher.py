@@ -70,7 +70,7 @@ def differentiate(
 
     (value, outputs), pull, (aux, weights) = jax.vjp(with_outputs, params, slots, has_aux=True)
     if not outputs:
-        raise _no_prediction(fisher)
+        raise no_prediction(fisher)
     tagged = [
         Prediction(output, old.name, old.standard_deviation, weight)
         for old, output, weight in zip(found, outputs, weights, strict=True)
@@ -101,14 +101,14 @@ def sampled_statistics(
     listener; ``columns`` are those of the root of each prediction's Hessian.
     """
     if not columns:
-        raise _no_prediction(fisher)
+        raise no_prediction(fisher)
 
     def one_pass(gradient_of: GradientOf) -> StatisticsByLayer:
         places = itertools.count()
 
         def listener(prediction: Prediction) -> jax.Array:
             gradient = gradient_of(next(places), prediction)
-            return _with_gradient(prediction.outputs, jax.lax.stop_gradient(gradient))
+            return with_gradient(prediction.outputs, jax.lax.stop_gradient(gradient))
 
         return statistics_of(listener)
 
@@ -168,18 +168,19 @@ def _statistics(
 
 
 @jax.custom_vjp
-def _with_gradient(outputs: jax.Array, gradient: jax.Array) -> jax.Array:
+def with_gradient(outputs: jax.Array, gradient: jax.Array) -> jax.Array:
     """The outputs, whose gradient is this one whatever the loss makes of them."""
     del gradient
     return outputs
 
 
-_with_gradient.defvjp(
+with_gradient.defvjp(
     lambda outputs, gradient: (outputs, gradient), lambda gradient, _: (gradient, None)
 )
 
 
-def _no_prediction(fisher: str) -> ValueError:
+def no_prediction(fisher: str) -> ValueError:
+    """For a loss that names no distribution."""
     return ValueError(
         f"fisher={fisher!r} needs the distribution that the model predicts, and the loss "
         "function named none. Inside of it, write outputs = singd_optax.tag_distribution(outputs, "

@@ -13,6 +13,7 @@ from singd_optax.measures._moments import NO_MOMENTS, Moments, moments_of
 from singd_optax.measures._sketch import Sketch
 from singd_optax.measures._squares import Squares
 from singd_optax.measures._statistics import SIDES, Statistics, by_origin, is_stale
+from singd_optax.measures._totals import MomentTotals, SquareTotals, TotalsOfSides
 
 __all__ = [
     "NO_MOMENTS",
@@ -22,11 +23,14 @@ __all__ = [
     "Mean",
     "Measure",
     "Measured",
+    "MomentTotals",
     "Moments",
     "RowsOfSide",
     "Sketch",
+    "SquareTotals",
     "Squares",
     "Statistics",
+    "TotalsOfSides",
     "by_origin",
     "carried_fields",
     "is_stale",

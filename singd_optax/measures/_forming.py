@@ -122,9 +122,12 @@ def _statistics(
     bias = spec.bias_shape is not None
     average = safe_inverse(count) * times
     scale = undo[spec.loss_average] * times
-    of_inputs = RowsOfSide(rows, weights, bias, average, average, scale)
     as_they_are = jnp.asarray(times, dtype)
-    of_gradients = RowsOfSide(PlainRows(gradients), None, False, scale, as_they_are, scale)
+    of_inputs = RowsOfSide(rows, weights, bias, average, average, scale, as_they_are, count)
+    totals = scale * undo[spec.loss_average]
+    of_gradients = RowsOfSide(
+        PlainRows(gradients), None, False, scale, as_they_are, scale, totals, count
+    )
     sides = (of_gradients, of_inputs) if transposed else (of_inputs, of_gradients)
     arrays = cast(Mapping[str, StructuredMatrix | jax.Array], state)
     moments = moments_of(measures).of_rows(spec, *sides, arrays, precision)

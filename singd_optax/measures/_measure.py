@@ -30,6 +30,10 @@ class RowsOfSide(NamedTuple):
         gradients, which are those of an average already, 1, or more where positions are left out.
       scale_of_pairs: What a sum of squares of inputs times squares of gradients is multiplied
         with: the ``scale`` of gradients, on both sides.
+      scale_of_totals: What a sum of squares of rows is multiplied with for the sum over all
+        positions: 1 for inputs (more where positions were left out); for gradients the square of
+        what undoes the average of the loss, as for a loss that is a sum.
+      positions: How many positions there are, the same on both sides.
     """
 
     rows: Rows
@@ -38,6 +42,8 @@ class RowsOfSide(NamedTuple):
     scale: jax.Array
     scale_of_sums: jax.Array
     scale_of_pairs: jax.Array
+    scale_of_totals: jax.Array
+    positions: jax.Array
 
 
 class Measure(abc.ABC):

@@ -1,0 +1,302 @@
+"""Which training examples are behind a prediction: influence scores."""
+
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from singd_optax._types import LossFunction, PyTree
+from singd_optax._validate import check_choice, check_size
+from singd_optax.curvature._batches import Batches, arguments, check_batch
+from singd_optax.curvature._curvature import Curvature, Damping
+from singd_optax.curvature._views import arrays_of
+from singd_optax.layers._tree import Leaves
+
+Mode = Literal["forward", "reverse"]
+MODES: tuple[Mode, ...] = ("forward", "reverse")
+
+#: Path of a parameter -> array, of parameters with a block.
+Vector = dict[str, jax.Array]
+
+
+class _Problem(NamedTuple):
+    """What all passes share."""
+
+    losses_fn: LossFunction
+    params: PyTree
+    curvature: Curvature
+    dampings: dict[str, PyTree]
+
+    def losses(self, values: Vector, batch: tuple[PyTree, ...]) -> jax.Array:
+        """Of parameters with a block, all others fixed."""
+        return self.losses_fn(Leaves(self.params).replaced(values), *batch)
+
+    @property
+    def values(self) -> Vector:
+        """The parameters with a block."""
+        leaves = Leaves(self.params)
+        return {path: leaves[path] for view in self.curvature.views for path in view.shapes}
+
+    def gradients(self, batch: tuple[PyTree, ...]) -> Vector:
+        """(examples, ...) of each example's loss, summed over its positions."""
+
+        def one(example: tuple[PyTree, ...]) -> Vector:
+            alone = jax.tree.map(lambda leaf: leaf[None], example)
+            return jax.grad(lambda values: self.losses(values, alone).sum())(self.values)
+
+        return jax.vmap(one)(batch)
+
+    def matrices(self, gradients: Vector) -> dict[str, jax.Array]:
+        """Of each block, in its basis: (examples, *stack, rows, columns)."""
+        return {
+            view.path: self.curvature.blocks[view.path].into(
+                jax.vmap(view.to_matrix)(*(gradients[path] for path in view.shapes)).astype(
+                    self.curvature.blocks[view.path].values.dtype
+                )
+            )
+            for view in self.curvature.views
+        }
+
+    def directions(self, batch: tuple[PyTree, ...]) -> dict[str, jax.Array]:
+        """(H + d I)^-1 g of each example, as matrices of the blocks."""
+        coefficients = self.matrices(self.gradients(batch))
+        return {
+            path: block.out_of(coefficients[path] * block.powers(-1.0, self.dampings[path]))
+            for path, block in self.curvature.blocks.items()
+        }
+
+
+def influence(
+    losses_fn: LossFunction,
+    params: PyTree,
+    curvature: Curvature,
+    train_batches: Batches,
+    query_batches: Batches,
+    *,
+    damping: Damping,
+    query_rank: int | None = None,
+    query_chunk: int = 16,
+    mode: Mode = "forward",
+) -> np.ndarray:
+    """Scores g_qᵀ (H + d I)^-1 g_t of training examples t for queries q.
+
+    Without example t, the loss of query q would rise by about this score: a positive one helps, a
+    negative one harms (Koh and Liang, 2017, arXiv 1703.04730; by EKFAC, Grosse et al., 2023, arXiv
+    2308.03296). H is the curvature of the summed loss, d its damping or the prior's precision,
+    N times the weight decay of a mean loss.
+
+    Query gradients are multiplied by the inverse once. "forward" then follows the training losses
+    along them, by ``jax.linearize``: no gradient of a training example is ever formed, and each
+    position of it has a score of its own. "reverse" forms the gradient of each training example.
+
+    Args:
+      losses_fn: ``losses_fn(params, *batch)`` returns the loss of each example, (examples,), or of
+        each position, (examples, positions), which are not averaged.
+      params: The parameters, where the curvature is.
+      curvature: From ``fit``; ``kind="ekfac"`` is what the literature uses.
+      train_batches: Tuples of arguments, as in ``fit``. They are gone through once for each query
+        batch; once in all with a ``query_rank``.
+      query_batches: Likewise; their losses are summed over positions. All query gradients of one
+        batch are in memory at a time.
+      damping: d, > 0 unless the curvature is regular.
+      query_rank: Keep the queries' directions as this many singular vectors of each layer, all of
+        them at a time: exact where they have no higher rank.
+      query_chunk: How many queries are followed through a training batch at a time.
+      mode: "forward" or "reverse".
+
+    Returns:
+      (queries, training examples), or (queries, training examples, positions).
+
+    Raises:
+      ValueError: H + d I is singular, there is no batch, a batch does not fit the loss, or
+        "reverse" is asked for scores of positions.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from singd_optax.curvature import from_diagonal
+      >>> losses_fn = lambda params, x, y: 0.5 * (x @ params["w"] - y) ** 2
+      >>> params, x, y = {"w": jnp.zeros(2)}, jnp.eye(2), jnp.ones(2)
+      >>> data = [(x, y)]
+      >>> scores = influence(losses_fn, params, from_diagonal({"w": jnp.ones(2)}), data, data,
+      ...                    damping=1.0)
+      >>> abs(scores).tolist()
+      [[0.5, 0.0], [0.0, 0.5]]
+    """
+    check_choice("mode", mode, MODES)
+    check_size("query_chunk", query_chunk)
+    if query_rank is not None:
+        check_size("query_rank", query_rank)
+    problem = _Problem(losses_fn, params, curvature, curvature.dampings(damping, inverted=True))
+    curvature.matrices(params, "params")
+    directions = jax.jit(problem.directions)
+    compress = jax.jit(lambda found: _compressed(found, query_rank))
+    score = _scorer(problem, mode)
+
+    def queries() -> Iterator[PyTree]:
+        for index, batch in enumerate(arguments(query_batches)):
+            if index == 0:
+                check_batch(losses_fn, params, batch, None)
+            found = directions(batch)
+            yield found if query_rank is None else jax.device_get(compress(found))
+
+    if query_rank is not None:
+        kept = list(queries())
+        whole = jax.tree.map(lambda *parts: np.concatenate(parts), *kept) if kept else None
+        groups = [] if whole is None else [whole]
+    rows = []
+    for found in queries() if query_rank is None else groups:
+        columns = []
+        for index, batch in enumerate(arguments(train_batches)):
+            if index == 0:
+                _check_losses(problem, batch, mode)
+            count = len(jax.tree.leaves(found)[0])
+            parts = [
+                score(jax.tree.map(lambda leaf, at=at: leaf[at : at + query_chunk], found), batch)
+                for at in range(0, count, query_chunk)
+            ]
+            columns.append(np.concatenate(jax.device_get(parts)))
+        if not columns:
+            raise ValueError(
+                "There is no batch in `train_batches` (any more). They are gone through once for "
+                "each query batch: pass a list or a data loader, or a function that returns an "
+                "iterator."
+            )
+        rows.append(np.concatenate(columns, axis=1))
+    if not rows:
+        raise ValueError("There is no batch in `query_batches`. Pass at least one.")
+    return np.concatenate(rows)
+
+
+def self_influence(
+    losses_fn: LossFunction,
+    params: PyTree,
+    curvature: Curvature,
+    batches: Batches,
+    *,
+    damping: Damping,
+) -> np.ndarray:
+    """g_tᵀ (H + d I)^-1 g_t of each example: large for what the model knows from that one alone.
+
+    Outliers and wrong labels are among the largest.
+
+    Args:
+      losses_fn: As of ``influence``.
+      params: The parameters.
+      curvature: From ``fit``.
+      batches: Tuples of arguments; the gradients of one batch are in memory at a time.
+      damping: d.
+
+    Returns:
+      (examples,).
+
+    Raises:
+      ValueError: H + d I is singular, or there is no batch.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from singd_optax.curvature import from_diagonal
+      >>> losses_fn = lambda params, x, y: 0.5 * (x @ params["w"] - y) ** 2
+      >>> self_influence(losses_fn, {"w": jnp.zeros(2)}, from_diagonal({"w": jnp.ones(2)}),
+      ...                [(jnp.eye(2), jnp.array([1.0, 3.0]))], damping=1.0).tolist()
+      [0.5, 4.5]
+    """
+    problem = _Problem(losses_fn, params, curvature, curvature.dampings(damping, inverted=True))
+    curvature.matrices(params, "params")
+
+    @jax.jit
+    def scores(batch: tuple[PyTree, ...]) -> jax.Array:
+        coefficients = problem.matrices(problem.gradients(batch))
+        parts = [
+            (coefficients[path] ** 2 * block.powers(-1.0, problem.dampings[path]))
+            .reshape(len(coefficients[path]), -1)
+            .sum(1)
+            for path, block in curvature.blocks.items()
+        ]
+        return sum(parts, jnp.zeros([]))
+
+    found: list[np.ndarray] = []
+    for batch in arguments(batches):
+        if not found:
+            check_batch(losses_fn, params, batch, None)
+        found.append(np.asarray(scores(batch)))
+    if not found:
+        raise ValueError("There is no batch in `batches`. Pass at least one.")
+    return np.concatenate(found)
+
+
+def _check_losses(problem: _Problem, batch: tuple[PyTree, ...], mode: Mode) -> None:
+    check_batch(problem.losses_fn, problem.params, batch, None)
+    shape = jax.eval_shape(problem.losses_fn, problem.params, *batch).shape
+    count = jax.tree.leaves(batch)[0].shape[0]
+    legal = (1,) if mode == "reverse" else (1, 2)
+    if len(shape) not in legal or shape[0] != count:
+        raise ValueError(
+            f"`losses_fn` must return the loss of each example, ({count},), or with mode='forward' "
+            f"of each position, ({count}, positions), got shape {shape} with mode={mode!r}. Take "
+            "no mean over examples."
+        )
+
+
+def _scorer(problem: _Problem, mode: Mode) -> Callable[[PyTree, tuple[PyTree, ...]], jax.Array]:
+    """Scores of a chunk of queries for a batch."""
+    views = problem.curvature.views
+
+    @jax.jit
+    def forward(found: PyTree, batch: tuple[PyTree, ...]) -> jax.Array:
+        values = problem.values
+        _, follow = jax.linearize(lambda values: problem.losses(values, batch), values)
+
+        def one(query: dict[str, jax.Array]) -> jax.Array:
+            arrays = arrays_of(views, query)
+            return follow({path: arrays[path].astype(values[path].dtype) for path in values})
+
+        return jax.vmap(one)(_whole(found))
+
+    @jax.jit
+    def reverse(found: PyTree, batch: tuple[PyTree, ...]) -> jax.Array:
+        gradients = problem.gradients(batch)
+        parts = []
+        whole = _whole(found)
+        for view in views:
+            own = jax.vmap(view.to_matrix)(*(gradients[path] for path in view.shapes))
+            one = whole[view.path]
+            parts.append(
+                jnp.einsum(
+                    "qp,tp->qt",
+                    one.reshape(len(one), -1),
+                    own.reshape(len(own), -1).astype(one.dtype),
+                    precision="highest",
+                )
+            )
+        return sum(parts, jnp.zeros([]))
+
+    return forward if mode == "forward" else reverse
+
+
+class _LowRank(NamedTuple):
+    """left @ right, of each query and each matrix of a stack."""
+
+    left: jax.Array
+    right: jax.Array
+
+
+def _compressed(found: dict[str, jax.Array], rank: int | None) -> dict[str, PyTree]:
+    """Singular vectors of each query's direction, where that is smaller."""
+
+    def one(matrix: jax.Array) -> PyTree:
+        rows, columns = matrix.shape[-2:]
+        if rank is None or rank * (rows + columns) >= rows * columns:
+            return matrix
+        left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
+        return _LowRank(left[..., :rank] * values[..., None, :rank], right[..., :rank, :])
+
+    return {path: one(matrix) for path, matrix in found.items()}
+
+
+def _whole(found: dict[str, PyTree]) -> dict[str, jax.Array]:
+    return {
+        path: jnp.matmul(*one, precision="highest") if isinstance(one, _LowRank) else one
+        for path, one in found.items()
+    }

@@ -2662,8 +2662,8 @@ def scale_by_eva_s(
       >>> import jax.numpy as jnp, singd_optax
       >>> tx = singd_optax.scale_by_eva_s(damping=1.0, damping_mode="absolute")
       >>> grads = {"kernel": jnp.ones((3, 2))}
-      >>> tx.update(grads, tx.init(grads))[0]["kernel"].round(4)[0]  # 1 / (1 + 3 · 2)
-      Array([0.1429, 0.1429], dtype=float32)
+      >>> (1 / tx.update(grads, tx.init(grads))[0]["kernel"]).round(2)[0]  # 1 + 3 · 2
+      Array([7., 7.], dtype=float32)
     """
     ...
 

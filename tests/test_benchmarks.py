@@ -54,6 +54,8 @@ def test_spread(monkeypatch):
     _, rule, *rows = printed.splitlines()
     assert [row.split(" | ")[0] for row in rows] == ["| adamw", "| soap", "| soap, staggered"]
     assert all(row.count("|") == rule.count("|") for row in rows)
+
+
 def test_calibration():
     """Of probabilities whose metrics are known, and the table of medians."""
     p = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])

@@ -62,7 +62,7 @@ class Grafting:
         )
 
     def scaled(self, step: Directions) -> tuple[dict[str, jax.Array], dict[str, PyTree]]:
-        """The scaled directions and the moments, which stay where a gradient is not finite.
+        """The scaled directions, and the moments, which stay where squares are not finite.
 
         Args:
           step: What became of this step's gradients.
@@ -72,7 +72,10 @@ class Grafting:
             gradient, moments = step.gradients[path], step.states[path]
             other = gradient
             if moments is not None:
-                moments = choose(step.finite[path], _averaged(moments, gradient), moments)
+                new = _averaged(moments, gradient)
+                # Squares of a finite gradient may overflow.
+                is_kept = step.finite[path] & jnp.isfinite(new.graft_square.sum((-2, -1)))
+                moments = choose(is_kept, new, moments)
                 other = _adaptive_step(moments, gradient)
             length, wanted = (
                 jnp.sqrt(jnp.sum(x**2, axis=(-2, -1), keepdims=True)) for x in (direction, other)

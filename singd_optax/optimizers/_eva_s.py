@@ -24,6 +24,7 @@ from singd_optax.rules import (
     MatrixView,
     Number,
     RowValues,
+    choose,
     new_weight,
 )
 
@@ -53,7 +54,8 @@ class EvaS(Eva):
         r <- (1 - b1) r + b1 mean_j G_ij,    c <- (1 - b1) c + b1 mean_i G_ij
         direction = (r rᵀ ⊗ c cᵀ + λ I)^-1 ∇ = [ ∇ - (rᵀ ∇ c) / (λ + |r|² |c|²) r cᵀ ] / λ
 
-    They are new on refresh steps, which are all steps by default. Where rows or columns add up to
+    They are new on refresh steps, which are all steps by default, and a gradient of zeros changes
+    nothing. Where rows or columns add up to
     nothing, as the output gradients of a softmax do, the means are rounding: damping is relative to
     what |r|² |c|² can be at most, and the direction is then the gradient's. The authors give each
     update the norm of the gradient, ``grafting="sgd"``.
@@ -92,12 +94,15 @@ class EvaS(Eva):
         rate = new_weight(self.factor_learning_rate, state.averaged, count)
         rate = rate.astype(view.statistics_dtype)
         of_sides = rate[..., None]
-        return EvaSState(
+        mean_square = (gradient**2).mean((-2, -1))
+        new = EvaSState(
             (1 - of_sides) * state.mean_K + of_sides * gradient.mean(-1),
             (1 - of_sides) * state.mean_C + of_sides * gradient.mean(-2),
-            (1 - rate) * state.mean_square + rate * (gradient**2).mean((-2, -1)),
+            (1 - rate) * state.mean_square + rate * mean_square,
             state.averaged + 1,
-        ), True
+        )
+        # A damping that fades with gradients would make a momentum that fades sooner grow.
+        return choose(mean_square > 0, new, state), True
 
     def unit(self, view: MatrixView, state: PyTree, size: jax.Array) -> jax.Array:
         """M n s²."""

@@ -9,6 +9,7 @@ from flax import nnx
 from singd_optax._types import LossFunction, PyTree
 from singd_optax.capture._grad import value_and_grad
 from singd_optax.capture._nnx_grad import value_and_grad as nnx_value_and_grad
+from singd_optax.capture._nnx_program import as_pure
 
 
 class Functional(NamedTuple):
@@ -48,4 +49,4 @@ def functional(loss_fn: LossFunction, params: PyTree) -> Functional:
         return lambda params, *args, **named: grad_fn(model_of(params), *args, **named)
 
     of_params = lambda params, *args: loss_fn(model_of(params), *args)
-    return Functional(of_params, nnx.as_pure(own), make)
+    return Functional(of_params, as_pure(own), make)

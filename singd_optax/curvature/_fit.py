@@ -88,7 +88,7 @@ def fit(
       layers: From ``find_layers`` for this loss; ``layers.without(...)`` for a part of them.
         All positions are used unless ``curvature_fraction`` is a number.
       params: Where. For Flax NNX the model, of which ``loss_fn`` is a function: then trees are
-        those of ``nnx.as_pure(nnx.state(model, nnx.Param))``.
+        the raw values of ``nnx.state(model, nnx.Param)``.
       batches: Tuples of what ``loss_fn`` takes after ``params`` (anything else than a tuple is one
         argument), in any iterable; for "ekfac" one that can be gone through twice, as a list or a
         data loader, or a function that returns an iterator.

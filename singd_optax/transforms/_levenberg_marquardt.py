@@ -219,7 +219,9 @@ def levenberg_marquardt(
         shares, change = _best_of(inside(updates), directions, multiply, state.adapted_damping)
         step = _combined(shares, directions)
         finite = jnp.isfinite(change)
-        kept = lambda new, old: jnp.where(finite, new, old).astype(old.dtype)
+        kept = lambda new, old: jax.lax.select(
+            jnp.broadcast_to(finite, old.shape), new.astype(old.dtype), old
+        )
         found = jax.tree.map(lambda m, x, s: x if m else -s.astype(x.dtype), mask, moved, step)
         return found, state._replace(
             of_rule=inner,

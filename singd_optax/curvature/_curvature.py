@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from singd_optax._types import PyTree
 from singd_optax._validate import check_number, check_pattern, concrete_number, near
@@ -25,8 +25,11 @@ class _Template:
     """The containers of the parameters, with shapes for arrays; hashable."""
 
     def __init__(self, params: PyTree):
-        flat, self.treedef = jax.tree.flatten(params)
-        self.leaves = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in flat)
+        flat, treedef = jax.tree.flatten(params)
+        self.treedef: jax.tree_util.PyTreeDef = treedef
+        self.leaves: tuple[tuple[tuple[int, ...], DTypeLike], ...] = tuple(
+            (jnp.shape(leaf), jnp.result_type(leaf)) for leaf in flat
+        )
 
     def __hash__(self) -> int:
         return hash((self.treedef, self.leaves))

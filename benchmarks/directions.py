@@ -98,21 +98,36 @@ def table(task: str) -> str:
     runs: dict[tuple[Any, ...], dict[int, float]] = {}
     for line in PUBLISHED.read_text().splitlines():
         row = json.loads(line)
-        names = ("task", "rate", "weight_decay", "python", "variant", "examples")
+        names = (
+            "task",
+            "rate",
+            "weight_decay",
+            "python",
+            "variant",
+            "examples",
+            "steps",
+            "options",
+        )
         if row["structures"] == "dense" and task in (row["task"], "all"):
-            key = tuple(row.get(name) for name in names)
+            key = tuple(_hashable(row.get(name)) for name in names)
             runs.setdefault(key, {})[row["seed"]] = row["final"]
     text = [
-        "| task | rate, decay | Python | direction@damping | N | last loss, median | seeds |",
-        "|---|---|---|---|---|---|---|",
+        "| task | rate, decay | Python | direction@damping | N | steps | last loss | seeds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for (name, rate, decay, python, variant, examples), own in sorted(
+    for (name, rate, decay, python, variant, examples, steps, options), own in sorted(
         runs.items(), key=lambda item: (*item[0][:4], statistics.median(item[1].values()))
     ):
         loss = f"{statistics.median(own.values()):.4g}"
-        cells = (name, f"{rate:g}, {decay:g}", python, variant, examples or "", loss, len(own))
+        settings = f"{rate:g}, {decay:g}"
+        what = " ".join(filter(None, (variant, options)))
+        cells = (name, settings, python, what, examples or "", steps or "", loss, len(own))
         text.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(text)
+
+
+def _hashable(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict) else value
 
 
 def _entry(

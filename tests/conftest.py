@@ -17,8 +17,8 @@ if jax.__version_info__ < (0, 13):
     os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_PATIENCE)).strip()
 
 jax.config.update("jax_num_cpu_devices", 8)
-# Most of the time of the suite is compilation of small programs. `.ci/run newest` runs some tests
-# again as users compile.
+# Most of the time of the suite is compilation of small programs. `.ci/run optimized` runs some
+# as users compile.
 jax.config.update("jax_disable_most_optimizations", not os.environ.get("OPTIMIZED"))
 
 

@@ -127,7 +127,7 @@ def test_on_a_mesh():
     layers = spread(matrices, setup.shardings)
     tx = singd_optax.scale_by_soap(layers, refresh_every=2, stagger=True)
     of_state = state_shardings(tx.init, params, setup.shardings, layers)
-    # Where parameters are: JAX cannot always name the placement that XLA finds for free arguments.
+    # Where parameters are, as in a training loop.
     grads = jax.device_put(jax.jit(jax.grad(meshes.loss_fn))(params, *batch), setup.shardings)
     quick = {"compiler_options": meshes.QUICK}
     step = jax.jit(tx.update, out_shardings=(setup.shardings, of_state), **quick)

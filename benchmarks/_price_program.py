@@ -25,11 +25,13 @@ class Contestant(NamedTuple):
     Attributes:
       make: Of optimizers that need no layers.
       structures: Of SINGD.
+      direction: Of SINGD.
       refresh: None for a step that decides by itself.
     """
 
     make: Callable[[], optax.GradientTransformation] | None = None
     structures: str | None = None
+    direction: str = "natural"
     refresh: bool | None = None
 
 
@@ -41,6 +43,9 @@ CONTESTANTS: dict[str, Contestant] = {
     "singd block_diagonal:32": Contestant(structures="block_diagonal:32"),
     "singd dense": Contestant(structures="dense"),
     "singd auto": Contestant(structures="auto"),
+    "singd diagonal, polar": Contestant(structures="diagonal", direction="polar"),
+    "singd block_diagonal:32, polar": Contestant(structures="block_diagonal:32", direction="polar"),
+    "singd dense, polar": Contestant(structures="dense", direction="polar"),
     "singd dense, refresh=True": Contestant(structures="dense", refresh=True),
     "singd dense, refresh=False": Contestant(structures="dense", refresh=False),
 }
@@ -85,7 +90,7 @@ def step_of(task: Task, name: str) -> Step:
             structures=contestant.structures,
             loss_average=task.loss_average,
         )
-        tx = singd_optax.singd(1e-3, layers, refresh_every=TURN)
+        tx = singd_optax.singd(1e-3, layers, refresh_every=TURN, direction=contestant.direction)
         measured = singd_optax.value_and_grad(task.loss_fn, layers)
 
         def gradients(params: Any, batch: Any, opt_state: Any) -> Any:

@@ -3,6 +3,7 @@
     python benchmarks/directions.py lm                  # natural, polar, soft: a few minutes
     python benchmarks/directions.py vit --variants natural "soft 0.5@0.03" --seeds 0 1 2
     python benchmarks/directions.py lm --variants muon soap --rate 1.6e-2   # peers without layers
+    python benchmarks/directions.py lm --variants ekfac --options '{"damping": 0.1}'
     python benchmarks/directions.py gcn --carry-over    # at the setting that AdamW's search found
     python benchmarks/directions.py all --table         # from published/directions.jsonl alone
 
@@ -13,6 +14,7 @@ it, and so its singular values end at e0 = (√d_i + √d_o) √((1 - b)/((1 + b
 """
 
 import argparse
+import dataclasses
 import itertools
 import json
 import statistics
@@ -133,8 +135,13 @@ def _hashable(value: Any) -> Any:
 def _entry(
     variant: str, examples: int, structures: Any, options: dict[str, Any], of_rule: dict[str, Any]
 ) -> Optimizer:
-    if variant in OPTIMIZERS and OPTIMIZERS[variant].structures is None:
-        return OPTIMIZERS[variant]
+    if variant in OPTIMIZERS:
+        entry = OPTIMIZERS[variant]
+        return dataclasses.replace(
+            entry,
+            make=lambda rate, layers, **settings: entry.make(rate, layers, **options, **settings),
+            structures=None if entry.structures is None else structures,
+        )
     rule = rule_of(variant, examples, **of_rule)
 
     def make(rate: Any, layers: Any, **settings: Any) -> Any:

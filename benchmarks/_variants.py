@@ -125,7 +125,7 @@ def rule_of(variant: str, examples: int, **options: Any) -> Any:
     """What a variant says: "kind [number][@damping]", the damping that of ``SINGD()`` if not said.
 
     Kinds: natural, polar, polar_express, quintic, soft (softness s), noise (multiple of e0), power
-    (p), sign, adam.
+    (p), sign, adam (b2).
     Damping: a number, "early>late/steps" of ``damping_schedule``, or "n" and the share of
     ``CountedSINGD``; "q" and the share of it with power 1, at least 0.03.
     """
@@ -144,7 +144,7 @@ def rule_of(variant: str, examples: int, **options: Any) -> Any:
     if kind == "sign":
         return SignPolar(rule)
     if kind == "adam":
-        return WhitenedAdam(rule)
+        return WhitenedAdam(rule, b2=float(number or 0.95))
     if kind == "soft":
         return Polar(rule, softness=float(number))
     if kind == "noise":

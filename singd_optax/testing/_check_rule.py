@@ -17,6 +17,7 @@ from singd_optax.rules import Rule
 from singd_optax.structures import StructuredMatrix
 from singd_optax.testing._compile import quick_jit
 from singd_optax.testing._rule_problem import (
+    RuleRuns,
     Setup,
     Step,
     directions_of,
@@ -91,25 +92,27 @@ def check_rule(
         check_choice("symmetries", symmetry, SYMMETRIES)
     with jax.enable_x64(True):
         steps = steps_of(0, _STEPS)
+        runs = RuleRuns(rule)
         for each in structures:
             setup = Setup(each)
-            got, state = directions_of(rule, setup, steps)
+            got, state = runs.directions(setup, steps)
             _check_form(rule, setup, state)
             if each == structures[0]:
-                _check_transforms(rule, setup, steps, got, tolerance)
+                _check_transforms(runs, setup, steps, got, tolerance)
             for other in equal_to:
                 want, _ = directions_of(other, setup, steps)
                 _assert_equal(got, want, f"as {type(other).__name__} with {each!r}", tolerance)
             for symmetry in symmetries:
                 if each in _WHERE.get(symmetry, (each,)):
-                    _check_symmetry(rule, setup, steps, got, symmetry, tolerance)
+                    _check_symmetry(runs, setup, steps, got, symmetry, tolerance)
         if oracle is not None:
-            got, _ = directions_of(rule, Setup("dense"), steps)
+            got, _ = runs.directions(Setup("dense"), steps)
             want = {path: list(oracle(several)) for path, several in steps.items()}
             _assert_equal(got, want, "as the oracle", tolerance)
-        _check_not_finite(rule, Setup(structures[0]), steps)
-        _check_narrow(rule, structures[0], steps)
-    _check_mesh(rule, structures[0], steps)
+        _check_not_finite(runs, Setup(structures[0]), steps)
+        wide, _ = runs.directions(Setup(structures[0], "float32", "float32"), steps)
+        _check_narrow(runs, structures[0], steps, wide)
+    _check_mesh(rule, structures[0], steps, wide)
 
 
 def _assert_equal(
@@ -151,22 +154,21 @@ def _check_form(rule: Rule, setup: Setup, state: RuleState) -> None:
 
 
 def _check_transforms(
-    rule: Rule,
+    runs: RuleRuns,
     setup: Setup,
     steps: Mapping[str, Sequence[Step]],
     got: Mapping[str, Sequence[np.ndarray]],
     tolerance: float,
 ) -> None:
     """One compilation, scan, vmap, donation, pickle and serialization."""
-    layers = layers_of(setup)
-    step, init = step_of(rule, layers)
+    step, init = step_of(runs.rule, layers_of(setup))
     stacked = {
-        path: jax.tree.map(lambda *x: jnp.stack(x), *several) for path, several in steps.items()
+        path: jax.tree.map(lambda *x: np.stack(x), *several) for path, several in steps.items()
     }
     gradients = [
         gradients_of({p: s[i] for p, s in steps.items()}, setup.dtype) for i in range(_STEPS)
     ]
-    all_gradients = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
+    all_gradients = jax.tree.map(lambda *x: np.stack(x), *gradients)
 
     def train(scale: jax.Array) -> jax.Array:
         def body(state: RuleState, now: PyTree) -> PyTree:
@@ -182,15 +184,14 @@ def _check_transforms(
         found = {"stack": list(np.asarray(member, float))}
         _assert_equal(found, {"stack": got["stack"]}, "the same under scan and vmap", tolerance)
     jitted = quick_jit(step, donate_argnums=1)
-    state = init(params_of(setup))
+    _, initial = runs.compiled(setup)
+    state = jax.tree.map(jnp.copy, initial)
     for index in range(2):
         now = {path: several[index] for path, several in steps.items()}
         _, state = jitted(gradients[index], state, now)
     assert jitted._cache_size() == 1, "A second step is compiled again."  # type: ignore[attr-defined]
     pickled = pickle.loads(pickle.dumps(state))
-    written = flax.serialization.from_bytes(
-        init(params_of(setup)), flax.serialization.to_bytes(state)
-    )
+    written = flax.serialization.from_bytes(initial, flax.serialization.to_bytes(state))
     for restored in (pickled, written):
         same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), restored, state)
         assert all(jax.tree.leaves(same)), "The state is another one after it was written."
@@ -198,19 +199,17 @@ def _check_transforms(
         "single": steps["single"],
         "stack": [Step(*(np.stack([x[1]] * 2) for x in s)) for s in steps["stack"]],
     }
-    alone, _ = directions_of(rule, setup, other)
+    alone, _ = runs.directions(setup, other)
     parts = {"stack": [d[0] for d in alone["stack"]]}
     want = {"stack": [d[1] for d in got["stack"]]}
     _assert_equal(parts, want, "what it is in another stack", tolerance)
 
 
-def _check_not_finite(rule: Rule, setup: Setup, steps: Mapping[str, Sequence[Step]]) -> None:
+def _check_not_finite(runs: RuleRuns, setup: Setup, steps: Mapping[str, Sequence[Step]]) -> None:
     """A step of NaN changes no factor and counts; one of zeros gives finite directions."""
-    layers = layers_of(setup)
-    step, init = step_of(rule, layers)
     now = {path: several[0] for path, several in steps.items()}
-    compiled = quick_jit(step)
-    _, state = compiled(gradients_of(now, setup.dtype), init(params_of(setup)), now)
+    compiled, initial = runs.compiled(setup)
+    _, state = compiled(gradients_of(now, setup.dtype), initial, now)
     bad = {path: Step(*(x * np.nan for x in one)) for path, one in now.items()}
     _, after = compiled(gradients_of(bad, setup.dtype), state, bad)
     for path, own in state.rule_states.items():
@@ -220,16 +219,18 @@ def _check_not_finite(rule: Rule, setup: Setup, steps: Mapping[str, Sequence[Ste
         assert np.all(skipped == 1), f"A step of NaN is not counted for {path!r}: {skipped}."
     zero = {path: Step(*(x * 0 for x in one)) for path, one in now.items()}
     updates, _ = compiled(gradients_of(zero, setup.dtype), state, zero)
-    finite = [bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(updates)]
+    finite = [bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(updates)]
     assert all(finite), "Gradients of zero give a direction that is not finite."
 
 
 def _check_narrow(
-    rule: Rule, structures: str | tuple[str, str], steps: Mapping[str, Sequence[Step]]
+    runs: RuleRuns,
+    structures: str | tuple[str, str],
+    steps: Mapping[str, Sequence[Step]],
+    wide: Mapping[str, Sequence[np.ndarray]],
 ) -> None:
     """Factors in bfloat16 are kept so, and follow those in float32."""
-    wide, _ = directions_of(rule, Setup(structures, "float32", "float32"), steps)
-    narrow, state = directions_of(rule, Setup(structures, "float32", "bfloat16"), steps)
+    narrow, state = runs.directions(Setup(structures, "float32", "bfloat16"), steps)
     for path, own in state.rule_states.items():
         for name, role in roles_of(type(own)).items():
             dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(getattr(own, name))}
@@ -239,7 +240,7 @@ def _check_narrow(
 
 
 def _check_symmetry(
-    rule: Rule,
+    runs: RuleRuns,
     setup: Setup,
     steps: Mapping[str, Sequence[Step]],
     got: Mapping[str, Sequence[np.ndarray]],
@@ -265,10 +266,10 @@ def _check_symmetry(
         return direction / (length if symmetry == "scale" else 1)
 
     if symmetry == "transpose":
-        _check_transposed(rule, setup, steps, got, tolerance)
+        _check_transposed(runs, setup, steps, got, tolerance)
         return
     moved = {"single": steps["single"], "stack": [turned(one) for one in steps["stack"]]}
-    found, _ = directions_of(rule, setup, moved)
+    found, _ = runs.directions(setup, moved)
     want = {"stack": [normalized(left.T @ d @ right) for d in got["stack"]]}
     _assert_equal(
         {"stack": [normalized(d) for d in found["stack"]]},
@@ -279,7 +280,7 @@ def _check_symmetry(
 
 
 def _check_transposed(
-    rule: Rule,
+    runs: RuleRuns,
     setup: Setup,
     steps: Mapping[str, Sequence[Step]],
     got: Mapping[str, Sequence[np.ndarray]],
@@ -296,13 +297,16 @@ def _check_transposed(
     turned = setup._replace(stack=(count, columns, rows))
     if isinstance(setup.structures, tuple):
         turned = turned._replace(structures=setup.structures[::-1])
-    found, _ = directions_of(rule, turned, moved)
+    found, _ = runs.directions(turned, moved)
     want = {"stack": [np.swapaxes(d, -1, -2) for d in got["stack"]]}
     _assert_equal({"stack": found["stack"]}, want, "transposed with its gradient", tolerance)
 
 
 def _check_mesh(
-    rule: Rule, structures: str | tuple[str, str], steps: Mapping[str, Sequence[Step]]
+    rule: Rule,
+    structures: str | tuple[str, str],
+    steps: Mapping[str, Sequence[Step]],
+    want: Mapping[str, Sequence[np.ndarray]],
 ) -> None:
     """On all devices as on one."""
     devices = jax.devices()
@@ -320,7 +324,6 @@ def _check_mesh(
     step, init = step_of(rule, layers)
     of_state = state_shardings(init, params, shardings, layers)
     state = jax.device_put(init(params), of_state)
-    want, _ = directions_of(rule, setup, steps)
     jitted = quick_jit(step, out_shardings=(shardings, of_state))
     found: dict[str, list[np.ndarray]] = {"stack": []}
     for index in range(2):

@@ -93,14 +93,14 @@ def layers_of(setup: Setup) -> Layers:
 
 def params_of(setup: Setup) -> PyTree:
     """Parameters of zeros; "single" has a bias."""
-    zeros = functools.partial(jnp.zeros, dtype=setup.dtype)
+    zeros = functools.partial(np.zeros, dtype=setup.dtype)
     single = {"kernel": zeros(_SINGLE), "bias": zeros(_SINGLE[1:])}
     return {"single": single, "stack": {"kernel": zeros(setup.stack)}}
 
 
 def gradients_of(steps: Mapping[str, Step], dtype: str) -> PyTree:
     """The gradients of one step as a tree."""
-    single, stack = (jnp.asarray(steps[name].gradient, dtype) for name in ("single", "stack"))
+    single, stack = (np.asarray(steps[name].gradient, dtype) for name in ("single", "stack"))
     return {"single": {"kernel": single[:-1], "bias": single[-1]}, "stack": {"kernel": stack}}
 
 
@@ -140,20 +140,38 @@ def step_of(rule: Rule, layers: Layers, **options: object) -> tuple[Callable[...
     return step, tx.init
 
 
+class RuleRuns:
+    """Runs of one rule, each setup of which is compiled once."""
+
+    def __init__(self, rule: Rule, **options: object) -> None:
+        self.rule, self._options = rule, options
+        self._compiled: dict[Setup, tuple[Callable[..., PyTree], PyTree]] = {}
+
+    def compiled(self, setup: Setup) -> tuple[Callable[..., PyTree], PyTree]:
+        """What ``step_of`` gives, the step compiled, and the first state."""
+        if setup not in self._compiled:
+            step, init = step_of(self.rule, layers_of(setup), **self._options)
+            self._compiled[setup] = quick_jit(step), quick_jit(init)(params_of(setup))
+        return self._compiled[setup]
+
+    def directions(
+        self, setup: Setup, steps: Mapping[str, Sequence[Step]]
+    ) -> tuple[dict[str, list[np.ndarray]], RuleState]:
+        """The directions of all steps as matrices, by layer, and the last state."""
+        step, state = self.compiled(setup)
+        found: dict[str, list[np.ndarray]] = {"single": [], "stack": []}
+        for index in range(len(steps["single"])):
+            now = {path: several[index] for path, several in steps.items()}
+            updates, state = step(gradients_of(now, setup.dtype), state, now)
+            single = updates["single"]
+            rows = [np.asarray(single["kernel"], float), np.asarray(single["bias"], float)[None]]
+            found["single"].append(np.concatenate(rows))
+            found["stack"].append(np.asarray(updates["stack"]["kernel"], float))
+        return found, state
+
+
 def directions_of(
     rule: Rule, setup: Setup, steps: Mapping[str, Sequence[Step]], **options: object
 ) -> tuple[dict[str, list[np.ndarray]], RuleState]:
-    """The directions of all steps as matrices, by layer, and the last state."""
-    layers = layers_of(setup)
-    step, init = step_of(rule, layers, **options)
-    compiled = quick_jit(step)
-    state = init(params_of(setup))
-    found: dict[str, list[np.ndarray]] = {"single": [], "stack": []}
-    for index in range(len(steps["single"])):
-        now = {path: several[index] for path, several in steps.items()}
-        updates, state = compiled(gradients_of(now, setup.dtype), state, now)
-        single = updates["single"]
-        rows = [np.asarray(single["kernel"], float), np.asarray(single["bias"], float)[None]]
-        found["single"].append(np.concatenate(rows))
-        found["stack"].append(np.asarray(updates["stack"]["kernel"], float))
-    return found, state
+    """``RuleRuns.directions``, compiled anew."""
+    return RuleRuns(rule, **options).directions(setup, steps)

@@ -693,7 +693,8 @@ def ikfac(
         "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
+        the memory for half the work of each step. Polar directions have no use for them, and
+        nothing is kept with these.
       direction_precision: Of the products with a gradient in each step, likewise; None for
         ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
         ended where they did without (``benchmarks/precision.py``).
@@ -785,7 +786,8 @@ def ingd(
         "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
+        the memory for half the work of each step. Polar directions have no use for them, and
+        nothing is kept with these.
       direction_precision: Of the products with a gradient in each step, likewise; None for
         ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
         ended where they did without (``benchmarks/precision.py``).
@@ -1001,7 +1003,8 @@ def inverse_free_shampoo(
         "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
+        the memory for half the work of each step. Polar directions have no use for them, and
+        nothing is kept with these.
       direction_precision: Of the products with a gradient in each step, likewise; None for
         ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
         ended where they did without (``benchmarks/precision.py``).
@@ -2784,7 +2787,8 @@ def scale_by_ikfac(
         "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
+        the memory for half the work of each step. Polar directions have no use for them, and
+        nothing is kept with these.
       direction_precision: Of the products with a gradient in each step, likewise; None for
         ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
         ended where they did without (``benchmarks/precision.py``).
@@ -2991,7 +2995,8 @@ def scale_by_inverse_free_shampoo(
         "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
+        the memory for half the work of each step. Polar directions have no use for them, and
+        nothing is kept with these.
       direction_precision: Of the products with a gradient in each step, likewise; None for
         ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
         ended where they did without (``benchmarks/precision.py``).
@@ -4182,7 +4187,8 @@ def scale_by_singd(
         "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
+        the memory for half the work of each step. Polar directions have no use for them, and
+        nothing is kept with these.
       direction_precision: Of the products with a gradient in each step, likewise; None for
         ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
         ended where they did without (``benchmarks/precision.py``).
@@ -5201,7 +5207,8 @@ def singd(
         "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
+        the memory for half the work of each step. Polar directions have no use for them, and
+        nothing is kept with these.
       direction_precision: Of the products with a gradient in each step, likewise; None for
         ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
         ended where they did without (``benchmarks/precision.py``).

@@ -59,7 +59,8 @@ class InverseFree(Rule):
         "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
         too, and I - b1 m is never singular.
       cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step.
+        the memory for half the work of each step. Polar directions have no use for them, and
+        nothing is kept with these.
       direction_precision: Of the products with a gradient in each step, likewise; None for
         ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
         ended where they did without (``benchmarks/precision.py``).
@@ -157,6 +158,10 @@ class InverseFree(Rule):
         left = _apply(state.K, state.product_K, vector, precision)
         right = _apply(state.C, state.product_C, jnp.swapaxes(left, -1, -2), precision)
         return jnp.swapaxes(right, -1, -2), state
+
+    def uncached(self) -> "InverseFree":
+        """Without K Kᵀ and C Cᵀ: whitening is by K and C themselves."""
+        return dataclasses.replace(self, cache_products=False)
 
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
         """Kᵀ X C."""

@@ -37,9 +37,10 @@ class Polar(Rule):
     are nearly always 0) has a large K and little in M: there the hard polar factor makes noise as
     large as all else, which softness prevents.
 
-    Factors, statistics and states are those of the rule, and a state can go on with either. The
-    momentum is always that of gradients. ``direction="polar"`` of an optimizer makes this of its
-    rule.
+    Factors, statistics and states are those of the rule, without the products K Kᵀ and C Cᵀ that
+    inverse-free rules keep for natural directions: a state can go on with a natural rule that has
+    ``cache_products=False``. The momentum is always that of gradients. ``direction="polar"`` of an
+    optimizer makes this of its rule.
 
     Attributes:
       rule: What makes K and C: SINGD, IKFAC, KFAC, EKFAC, InverseFreeShampoo, or your own that
@@ -92,7 +93,7 @@ class Polar(Rule):
         check_choice("iteration_dtype", name, _DTYPES)
         iteration = self.iteration
         own = {
-            "rule": self.rule.whitening(),
+            "rule": self.rule.whitening().uncached(),
             "iteration": iteration if isinstance(iteration, str) else coefficients_of(iteration),
             "iteration_dtype": name,
         }

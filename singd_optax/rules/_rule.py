@@ -207,6 +207,10 @@ class Rule(abc.ABC):
             )
         return self
 
+    def uncached(self) -> "Rule":
+        """This rule without what it keeps for natural directions alone; for ``Polar``."""
+        return self
+
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
         """Kᵀ X C, for rules whose preconditioner is K Kᵀ X C Cᵀ.
 

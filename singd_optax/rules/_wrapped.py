@@ -40,16 +40,7 @@ class Wrapped(Rule):
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Rule):
             raise TypeError(f"`rule` must be a singd_optax.rules.Rule, got {self.rule!r}.")
-        names = (
-            "State",
-            "recipe",
-            "structures",
-            "refresh_first",
-            "is_random",
-            "momentum_of",
-            "precision",
-        )
-        for name in names:  # what a class says of its rules, this one's rule says of it
+        for name in _SAME:  # what a class says of its rules, this one's rule says of it
             object.__setattr__(self, name, getattr(self.rule, name))
 
     @property
@@ -129,6 +120,10 @@ class Wrapped(Rule):
     def whitening(self) -> Rule:
         """With the rule's form that whitens."""
         return dataclasses.replace(self, rule=self.rule.whitening())
+
+    def uncached(self) -> Rule:
+        """With the rule's form that caches nothing."""
+        return dataclasses.replace(self, rule=self.rule.uncached())
 
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
         """As the rule does."""

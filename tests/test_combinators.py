@@ -12,8 +12,8 @@ from contract import assert_close, assert_equal, make_step, problem
 
 import singd_optax
 from singd_optax.layers import rule_states
-from singd_optax.optimizers import EKFAC, KFAC, Shampoo
-from singd_optax.rules import Gated, Mixed
+from singd_optax.optimizers import EKFAC, IKFAC, KFAC, SINGD, InverseFreeShampoo, Shampoo
+from singd_optax.rules import Gated, Mixed, Polar
 from singd_optax.testing._rule_problem import (
     Setup,
     Step,
@@ -46,6 +46,19 @@ def refreshes(rule, factors):
             found.append(index)
     assert all(int(jnp.sum(count)) == 0 for count in state.skipped_refreshes.values())
     return found, state
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "rule", [SINGD(), IKFAC(), InverseFreeShampoo(cache_products=True), Gated(SINGD())]
+)
+def test_polar_directions_keep_no_products(rule):
+    """They whiten with K and C themselves; the products are of natural directions."""
+    (view, *_) = layers_of(Setup("dense")).values()
+    assert rule.init(view).product_K is not None
+    kept = Polar(rule).init(view)
+    assert kept.product_K is None
+    assert kept.product_C is None
 
 
 @pytest.mark.usefixtures("x64")

@@ -58,7 +58,7 @@ def inverse_root(
       root: p >= 1.
       ridge: Relative to the largest eigenvalue; a number >= 0.
       method: "eigh" or "newton".
-      precision: Of the products.
+      precision: The precision of the products.
 
     Returns:
       The root, and whether it is good, for each matrix: finite, and by "newton" with a residual
@@ -212,7 +212,7 @@ def grouped_inverse_roots(
       root: The order p of the roots.
       ridge: Relative to each block's largest eigenvalue.
       method: "eigh" or "newton".
-      precision: Of the products.
+      precision: The precision of the products.
 
     Returns:
       The roots, and for each block whether it has one, or was zero.

@@ -136,7 +136,7 @@ class Rule(abc.ABC):
           statistics: Of this step, or None for a rule without measures.
           gradient: (*stack_shape, rows, columns).
           count: Updates made before this one, for schedules.
-          key: A random key of this step and parameter.
+          key: A random key for this step and parameter.
 
         Returns:
           The state, and whether all went well, of shape ``stack_shape`` or for all: where it did

@@ -222,15 +222,15 @@ Example:
 }
 
 
-def _shown(rule: type[Rule], is_complete: bool) -> dict[str, str]:
-    """Sections and example of a function with this rule."""
+def _shown(rule: type[Rule], is_complete: bool) -> tuple[str, str]:
+    """The sections and the example of a function with this rule."""
     is_measured = bool(rule().measures)
     of_both = is_complete, is_measured
     last = _LAST[of_both].format(rule=rule.__name__).strip()
     layers = _LAYERS if is_measured else _ANY_LAYERS
     arguments = (_RATE if is_complete else "") + layers
     rest = _REST.format(returns=_MEASURED if is_measured else _PLAIN)
-    return {"sections": f"{last}\n\nArgs:{arguments}{rest}", "example": _EXAMPLES[of_both]}
+    return f"{last}\n\nArgs:{arguments}{rest}", _EXAMPLES[of_both]
 
 
 def shows_recipe_of(rule: type[Rule]) -> Callable[[Function], Function]:
@@ -239,12 +239,14 @@ def shows_recipe_of(rule: type[Rule]) -> Callable[[Function], Function]:
     Args:
       rule: The class of the rule.
     """
+    sections, example = _shown(rule, is_complete=True)
     return shows_options_of(
         rule,
         optimizer,
         defaults=recipe_of(rule),
         without=_UNMEASURED if rule().measures else (),
-        **_shown(rule, is_complete=True),
+        sections=sections,
+        example=example,
     )
 
 
@@ -254,11 +256,13 @@ def shows_scaling_of(rule: type[Rule]) -> Callable[[Function], Function]:
     Args:
       rule: The class of the rule.
     """
+    sections, example = _shown(rule, is_complete=False)
     return shows_options_of(
         rule,
         scale_by_rule,
         without=_UNMEASURED if rule().measures else (),
-        **_shown(rule, is_complete=False),
+        sections=sections,
+        example=example,
     )
 
 

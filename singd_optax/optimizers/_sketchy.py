@@ -67,8 +67,8 @@ class _Side(NamedTuple):
 class Sketchy(Rule):
     """Sketchy: Shampoo from the leading eigenvectors of its moments (arXiv 2302.03764).
 
-    The moment of the rows is kept as L ≈ U diag(s) Uᵀ + ρ I, with k = ``rank`` columns in U (at most
-    as many as rows), and that of the columns likewise. This is the sketch of frequent directions,
+    The moment of the rows is kept as L ≈ U diag(s) Uᵀ + ρ I, with k = ``rank`` columns in U (and no
+    more than rows), and that of the columns likewise. This is the sketch of frequent directions,
     with the mass ρ that escapes from it. On refresh steps, with the gradient G::
 
         b2 U diag(s) Uᵀ + (1 - b2) G Gᵀ = U' diag(σ) U'ᵀ,     c = σ_{k+1}

@@ -43,8 +43,8 @@ def sampling_damping(least: Hyperparameter = 0.03, *, share: float = 1.0) -> Sam
     The damping is λ = max(least, share (b_K / N) (b_C / N)). Here N is the number of rows
     (examples, tokens, pixels) of which a refresh forms the moments, and b is the number of entries
     in a row of a moment: its dim d if it is dense, the size of its blocks, or 1 if it is diagonal.
-    A moment of N rows is known up to about b / N of its size, which is the share by which covariances are
-    shrunk (Ledoit and Wolf, 2004), and λ is relative to both moments.
+    A moment of N rows is known up to about b / N of its size, which is the share by which
+    covariances are shrunk (Ledoit and Wolf, 2004), and λ is relative to both moments.
 
     With thousands of rows in a batch, as language models and convolutions have, λ is ``least``.
     With 32 rows and 64 inputs and outputs, it is 4 for dense factors. To whiten what is mostly

@@ -160,7 +160,7 @@ def polar_factor(
     short, long = x.shape[-2:]
     # The scale is taken out first, so that no sum of squares over- or underflows.
     x = _divided(x, jnp.abs(x).max((-2, -1), keepdims=True))
-    both = jnp.sqrt(1 + softness**2)  # the Frobenius norm of W beside e I, of W alone
+    both = jnp.sqrt(1 + softness**2)  # the Frobenius norm of W beside e I, over that of W
     x = _divided(x, jnp.sqrt((x**2).sum((-2, -1), keepdims=True)) * both)
     e = softness / (jnp.sqrt(jnp.asarray(short, own)) * both)
     iterate = jnp.dtype(own if dtype is None else dtype)

@@ -112,23 +112,25 @@ def adafisher(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -222,28 +224,30 @@ def caspr(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -352,23 +356,25 @@ def ekfac(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -454,23 +460,25 @@ def eva(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -556,23 +564,25 @@ def eva_f(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -660,28 +670,30 @@ def eva_s(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -782,23 +794,25 @@ def foof(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -902,23 +916,25 @@ def ikfac(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1030,23 +1046,25 @@ def ingd(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1137,28 +1155,30 @@ def inverse_free_kl_shampoo(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1274,28 +1294,30 @@ def inverse_free_shampoo(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1384,28 +1406,30 @@ def jorge(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1501,11 +1525,11 @@ def kfac(
       use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
         if not, π = 1.
       inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
-        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: it loses less in bfloat16, for
-        twice the products; polar directions need it, and put it in the place of "cholesky". "eigh"
-        keeps eigenvectors. "cg" stands for ``singd_optax.rules.ConjugateGradients()``, which you
-        may also give with options: it solves for the same as "eigh" in each step, by products with
-        S_K and S_C, without decompositions and inverses, and keeps half of the state.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
       inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
         refreshes invert, so that at 1 each refresh does.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
@@ -1515,23 +1539,25 @@ def kfac(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1621,28 +1647,30 @@ def kl_shampoo(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1741,28 +1769,30 @@ def kl_soap(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1860,11 +1890,11 @@ def kpsvd(
       use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
         if not, π = 1.
       inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
-        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: it loses less in bfloat16, for
-        twice the products; polar directions need it, and put it in the place of "cholesky". "eigh"
-        keeps eigenvectors. "cg" stands for ``singd_optax.rules.ConjugateGradients()``, which you
-        may also give with options: it solves for the same as "eigh" in each step, by products with
-        S_K and S_C, without decompositions and inverses, and keeps half of the state.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
       inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
         refreshes invert, so that at 1 each refresh does.
       second_term: Whether the sum of two Kronecker products takes the place of one. State and
@@ -1880,23 +1910,25 @@ def kpsvd(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1988,23 +2020,25 @@ def locoprop(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2091,23 +2125,25 @@ def mkor(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2198,28 +2234,30 @@ def normuon(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2306,28 +2344,30 @@ def optimizer(
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
       **options: The options of ``scale_by_rule``, by name:
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2423,28 +2463,30 @@ def psgd_kron(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2517,7 +2559,7 @@ def rs_kfac(
 ) -> optax.GradientTransformationExtraArgs:
     """RS-KFAC in the place of AdamW: KFAC from the leading eigenvectors of both moments.
 
-    It is for layers with thousands of inputs or outputs, where the inverses of ``kfac`` are dear.
+    It is for layers with thousands of inputs or outputs, where the inverses of ``kfac`` are costly.
     Puiu, 2022, arXiv 2206.15397.
 
     Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
@@ -2555,23 +2597,25 @@ def rs_kfac(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2648,23 +2692,25 @@ def scale_by_adafisher(
       normalized: Whether N brings each side's diagonal to [0, 1]. If not, the method is KFAC with
         diagonal factors, and "relative" damping suits it better.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2747,28 +2793,30 @@ def scale_by_caspr(
         Kronecker product. Then ``root=2`` whitens gradients, which need no grafting, and ``root=1``
         is ``TNT``. With one side only, L is divided by the number of columns.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2866,23 +2914,25 @@ def scale_by_ekfac(
       basis_every: The least number of steps from one decomposition to the next, an int >= 1. Only
         refreshes decompose, so that at 1 each refresh does.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2956,23 +3006,25 @@ def scale_by_eva(
       factor_learning_rate: b1, the weight of a new mean in the averages, a number in (0, 1] or a
         schedule.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3046,23 +3098,25 @@ def scale_by_eva_f(
       factor_learning_rate: b1, the weight of a new mean in the averages, a number in (0, 1] or a
         schedule.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3138,28 +3192,30 @@ def scale_by_eva_s(
       factor_learning_rate: b1, the weight of a new gradient in the averages, a number in (0, 1] or
         a schedule.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3249,23 +3305,25 @@ def scale_by_foof(
       inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
         refreshes invert, so that at 1 each refresh does.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3356,23 +3414,25 @@ def scale_by_ikfac(
         identity that fit the first statistics. None is "statistics" if ``factor_step_norm`` is
         "spectral", else "identity".
       precision: The precision of all other products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3450,28 +3510,30 @@ def scale_by_inverse_free_kl_shampoo(
       clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
         bound. While the factors are learnt, directions may be far larger than 1.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3583,28 +3645,30 @@ def scale_by_inverse_free_shampoo(
       factor_init: Where K and C start: "identity" (the paper's), or "gradient", multiples of the
         identity that fit the size of the first gradient, so that only their shape has to be learnt.
       precision: The precision of all other products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3686,28 +3750,30 @@ def scale_by_jorge(
       **options: The options of the rule, and those that all optimizers have, by name:
       initial_moment: The multiple of I that L and R are at first, a number > 0.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3797,31 +3863,33 @@ def scale_by_kfac(
       use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
         if not, π = 1.
       inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
-        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: it loses less in bfloat16, for
-        twice the products; polar directions need it, and put it in the place of "cholesky". "eigh"
-        keeps eigenvectors. "cg" stands for ``singd_optax.rules.ConjugateGradients()``, which you
-        may also give with options: it solves for the same as "eigh" in each step, by products with
-        S_K and S_C, without decompositions and inverses, and keeps half of the state.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
       inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
         refreshes invert, so that at 1 each refresh does.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3900,28 +3968,30 @@ def scale_by_kl_shampoo(
       clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
         bound. The direction of a gradient like the last ones has about 1, that of an average less.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4010,28 +4080,30 @@ def scale_by_kl_soap(
         bound. The direction of a gradient like the last ones has about 1, that of an average less.
       adam_eps: ε, a number >= 0 or a schedule.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4123,11 +4195,11 @@ def scale_by_kpsvd(
       use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
         if not, π = 1.
       inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
-        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: it loses less in bfloat16, for
-        twice the products; polar directions need it, and put it in the place of "cholesky". "eigh"
-        keeps eigenvectors. "cg" stands for ``singd_optax.rules.ConjugateGradients()``, which you
-        may also give with options: it solves for the same as "eigh" in each step, by products with
-        S_K and S_C, without decompositions and inverses, and keeps half of the state.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
       inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
         refreshes invert, so that at 1 each refresh does.
       second_term: Whether the sum of two Kronecker products takes the place of one. State and
@@ -4137,23 +4209,25 @@ def scale_by_kpsvd(
         definite, and may take away as much as the first has; with the floor the preconditioner is
         never larger than 1 / ``floor`` times that of the first term alone.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4233,23 +4307,25 @@ def scale_by_locoprop(
       factor_learning_rate: b1, the weight of a new statistic in the average, a number in (0, 1] or
         a schedule.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4324,23 +4400,25 @@ def scale_by_mkor(
       stabilizer: 1 - ζ, a number in (0, 1]: how far an inverse that is too large is drawn back to
         I. It must be larger than b1, or inverses grow faster than they are drawn back.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4420,28 +4498,30 @@ def scale_by_normuon(
       iteration_dtype: The dtype in which the iteration runs, "float32" or "bfloat16"; None for that
         of statistics (float32, or float64 for float64 parameters).
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4530,28 +4610,30 @@ def scale_by_psgd_kron(
       clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
         bound. While P is learnt, directions may be far larger than 1.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4624,7 +4706,7 @@ def scale_by_rs_kfac(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by RS-KFAC's preconditioner: KFAC from leading eigenvectors.
 
-    It is for layers with thousands of inputs or outputs, where whole inverses are dear. The
+    It is for layers with thousands of inputs or outputs, where whole inverses are costly. The
     gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
     (S_K + μ I)^-1 G (S_C + ν I)^-1, where both inverses are approximated from the leading
     eigenvectors of S_K and S_C, the averaged second moments of inputs and output gradients.
@@ -4656,23 +4738,25 @@ def scale_by_rs_kfac(
       inverse_every: The least number of steps from one decomposition to the next, an int >= 1. Only
         refreshes decompose, so that at 1 each refresh does.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4754,28 +4838,30 @@ def scale_by_shampoo(
         Kronecker product. Then ``root=2`` whitens gradients, which need no grafting, and ``root=1``
         is ``TNT``. With one side only, L is divided by the number of columns.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4897,23 +4983,25 @@ def scale_by_singd(
         examples' gradients are likeliest: an inverse-free ``TKFAC``, in every structure. Where
         inputs and gradients are independent the two are the same.
       precision: The precision of all other products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4993,28 +5081,30 @@ def scale_by_sketchy(
       eps: ε, a number >= 0 or a schedule: ε λ_max I is added before a root is taken.
       root: p, the order of the inverse roots, an int >= 1.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5115,23 +5205,25 @@ def scale_by_skfac(
       inverse_every: The least number of steps from one decomposition to the next, an int >= 1. Only
         refreshes decompose, so that at 1 each refresh does.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5202,29 +5294,31 @@ def scale_by_sm3(
       b2: The decay of ν, a number in [0, 1) or a schedule; None for the plain sums of the paper,
         with which steps get smaller and smaller.
       eps: ε, a number >= 0 or a schedule.
-      precision: Of the products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5314,28 +5408,30 @@ def scale_by_soap(
       second_moment: How V is kept: "full", or "factored" as the product of the means of its rows
         and of its columns, which takes the memory of two vectors.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5416,28 +5512,30 @@ def scale_by_splus(
       basis_method: What a refresh makes the bases of: "eigh", the eigenvectors, or "qr", one step
         of orthogonal iteration.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5535,23 +5633,25 @@ def scale_by_tekfac(
       basis_every: The least number of steps from one decomposition to the next, an int >= 1. Only
         refreshes decompose, so that at 1 each refresh does.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5632,31 +5732,33 @@ def scale_by_tkfac(
       use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
         if not, π = 1.
       inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
-        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: it loses less in bfloat16, for
-        twice the products; polar directions need it, and put it in the place of "cholesky". "eigh"
-        keeps eigenvectors. "cg" stands for ``singd_optax.rules.ConjugateGradients()``, which you
-        may also give with options: it solves for the same as "eigh" in each step, by products with
-        S_K and S_C, without decompositions and inverses, and keeps half of the state.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
       inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
         refreshes invert, so that at 1 each refresh does.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5738,28 +5840,30 @@ def scale_by_tnt(
         Kronecker product. Then ``root=2`` whitens gradients, which need no grafting, and ``root=1``
         is ``TNT``. With one side only, L is divided by the number of columns.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5862,28 +5966,30 @@ def shampoo(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -6012,23 +6118,25 @@ def singd(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -6121,28 +6229,30 @@ def sketchy(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -6253,23 +6363,25 @@ def skfac(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -6345,35 +6457,37 @@ def sm3(
       b2: The decay of ν, a number in [0, 1) or a schedule; None for the plain sums of the paper,
         with which steps get smaller and smaller.
       eps: ε, a number >= 0 or a schedule.
-      precision: Of the products, as ``jax.numpy.einsum`` takes it.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
       weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
         parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
       mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -6472,28 +6586,30 @@ def soap(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -6591,28 +6707,30 @@ def splus(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -6720,23 +6838,25 @@ def tekfac(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -6823,11 +6943,11 @@ def tkfac(
       use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
         if not, π = 1.
       inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
-        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: it loses less in bfloat16, for
-        twice the products; polar directions need it, and put it in the place of "cholesky". "eigh"
-        keeps eigenvectors. "cg" stands for ``singd_optax.rules.ConjugateGradients()``, which you
-        may also give with options: it solves for the same as "eigh" in each step, by products with
-        S_K and S_C, without decompositions and inverses, and keeps half of the state.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
       inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
         refreshes invert, so that at 1 each refresh does.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
@@ -6837,23 +6957,25 @@ def tkfac(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -6947,28 +7069,30 @@ def tnt(
         or a prefix of one, or a function from parameters to one. None for all.
       fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
         scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no

@@ -73,11 +73,11 @@ class KFAC(Rule):
       use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
         if not, π = 1.
       inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
-        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: it loses less in bfloat16, for
-        twice the products; polar directions need it, and put it in the place of "cholesky". "eigh"
-        keeps eigenvectors. "cg" stands for ``singd_optax.rules.ConjugateGradients()``, which you
-        may also give with options: it solves for the same as "eigh" in each step, by products with
-        S_K and S_C, without decompositions and inverses, and keeps half of the state.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
       inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
         refreshes invert, so that at 1 each refresh does.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.

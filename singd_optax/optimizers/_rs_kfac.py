@@ -312,7 +312,7 @@ class SKFAC(RSKFAC):
 def scale_by_rs_kfac(layers: Layers, **options: object) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by RS-KFAC's preconditioner: KFAC from leading eigenvectors.
 
-    It is for layers with thousands of inputs or outputs, where whole inverses are dear. The
+    It is for layers with thousands of inputs or outputs, where whole inverses are costly. The
     gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
     (S_K + μ I)^-1 G (S_C + ν I)^-1, where both inverses are approximated from the leading
     eigenvectors of S_K and S_C, the averaged second moments of inputs and output gradients.
@@ -330,7 +330,7 @@ def rs_kfac(
 ) -> optax.GradientTransformationExtraArgs:
     """RS-KFAC in the place of AdamW: KFAC from the leading eigenvectors of both moments.
 
-    It is for layers with thousands of inputs or outputs, where the inverses of ``kfac`` are dear.
+    It is for layers with thousands of inputs or outputs, where the inverses of ``kfac`` are costly.
     Puiu, 2022, arXiv 2206.15397.
     """
     return optimizer_of(rs_kfac, RSKFAC, learning_rate, layers, options)

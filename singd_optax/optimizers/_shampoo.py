@@ -107,7 +107,7 @@ class Shampoo(JointRule):
     State: ClassVar[type] = ShampooState
     momentum_of: ClassVar[MomentumOf] = "update"
     structures: ClassVar[str | Structure] = BlockDiagonal(1024)
-    # Roots are dear, so that only the first steps take one each.
+    # Roots are expensive: only the first few steps take one each.
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.9,
         nesterov=False,

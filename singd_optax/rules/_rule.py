@@ -54,7 +54,7 @@ class Rule(abc.ABC):
     and times of updates are the work of ``scale_by_rule``, not of rules.
 
     Attributes:
-      precision: Of the products, as ``jax.numpy.einsum`` takes it.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     #: The class of states: a NamedTuple, whose fields have roles (``singd_optax.layers.Role``).

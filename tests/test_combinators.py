@@ -157,7 +157,7 @@ def test_kld_correction():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="looks at the statistics"):
+    with pytest.raises(ValueError, match="goes by the statistics"):
         Gated(Shampoo())
     with pytest.raises(TypeError, match="must be a singd_optax"):
         Mixed(KFAC)

@@ -195,9 +195,9 @@ def caspr(
 ) -> optax.GradientTransformationExtraArgs:
     """CASPR in the place of AdamW: Shampoo's inverse roots in a sharper combination.
 
-    For any model, from gradients alone: the state of ``shampoo``, and twice its products. A matrix
-    moves by an average of CASPR's directions, each at the length of RMSProp's step, with decoupled
-    weight decay. Duvvuri et al., ICLR 2024.
+    It works for any model, from gradients alone: the state of ``shampoo``, and twice its products.
+    A matrix moves by an average of CASPR's directions, each at the length of RMSProp's step, with
+    decoupled weight decay. Duvvuri et al., ICLR 2024.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.CASPR``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -645,9 +645,9 @@ def eva_s(
 ) -> optax.GradientTransformationExtraArgs:
     """Eva-s in the place of AdamW: rank-one preconditioning from gradients, in next to no memory.
 
-    For any model. It keeps two vectors for each matrix beside the momentum. A matrix moves by its
-    preconditioned momentum, brought to one root mean square, with decoupled weight decay. Zhang et
-    al., ICLR 2023, arXiv 2308.02123.
+    It works for any model. It keeps two vectors for each matrix beside the momentum. A matrix moves
+    by its preconditioned momentum, brought to one root mean square, with decoupled weight decay.
+    Zhang et al., ICLR 2023, arXiv 2308.02123.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.EvaS``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -1128,9 +1128,9 @@ def inverse_free_kl_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """KL-Shampoo in the place of AdamW, from gradients and matrix products alone.
 
-    For any model. A matrix moves by the average of its gradients, multiplied from both sides by the
-    inverse roots of their covariance, with decoupled weight decay. Learning rates are those of
-    AdamW. Lin et al., arXiv 2509.03378, by the steps of arXiv 2312.05705.
+    It works for any model. A matrix moves by the average of its gradients, multiplied from both
+    sides by the inverse roots of their covariance, with decoupled weight decay. Learning rates are
+    those of AdamW. Lin et al., arXiv 2509.03378, by the steps of arXiv 2312.05705.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.InverseFreeKLShampoo``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -1255,9 +1255,9 @@ def inverse_free_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Inverse-free Shampoo in the place of AdamW: from gradients and matrix products alone.
 
-    For any model; factors may have any structure, and be kept in bfloat16. A matrix moves by an
-    average of preconditioned gradients, brought to the root mean square that AdamW's updates have,
-    with decoupled weight decay. Lin et al., ICML 2024, arXiv 2402.03496.
+    It works for any model; factors may have any structure, and be kept in bfloat16. A matrix moves
+    by an average of preconditioned gradients, brought to the root mean square that AdamW's updates
+    have, with decoupled weight decay. Lin et al., ICML 2024, arXiv 2402.03496.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.InverseFreeShampoo``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -1386,8 +1386,8 @@ def jorge(
 ) -> optax.GradientTransformationExtraArgs:
     """Jorge in the place of AdamW: Shampoo from matrix products alone, without moments.
 
-    For any model. A matrix moves by an average of Jorge's directions, each at the length of
-    RMSProp's step (the paper's is that of SGD, ``grafting="sgd"``), with decoupled weight decay.
+    It works for any model. A matrix moves by an average of Jorge's directions, each at the length
+    of RMSProp's step (the paper's is that of SGD, ``grafting="sgd"``), with decoupled weight decay.
     Singh et al., 2023, arXiv 2310.12298.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
@@ -1621,9 +1621,10 @@ def kl_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """KL-Shampoo in the place of AdamW: the two factors that fit gradients' moment best.
 
-    For any model, from gradients alone. A matrix moves by the average of its gradients, multiplied
-    from both sides by the inverse roots of the factors, with decoupled weight decay. No second
-    moment of entries is kept. Learning rates are those of AdamW. Lin et al., arXiv 2509.03378.
+    It works for any model, from gradients alone. A matrix moves by the average of its gradients,
+    multiplied from both sides by the inverse roots of the factors, with decoupled weight decay. No
+    second moment of entries is kept. Learning rates are those of AdamW. Lin et al., arXiv
+    2509.03378.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.KLShampoo``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -1743,8 +1744,8 @@ def kl_soap(
 ) -> optax.GradientTransformationExtraArgs:
     """KL-SOAP in the place of AdamW: Adam in the bases of KL-Shampoo's factors.
 
-    For any model, from gradients alone. It is ``soap`` in the bases of ``kl_shampoo``: a matrix
-    moves by Adam's step in them, with decoupled weight decay. Lin et al., arXiv 2509.03378.
+    It works for any model, from gradients alone. It is ``soap`` in the bases of ``kl_shampoo``: a
+    matrix moves by Adam's step in them, with decoupled weight decay. Lin et al., arXiv 2509.03378.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.KLSOAP``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -2115,7 +2116,8 @@ def mkor(
       damping_mode: The length of v beside the I at which the averages start and to which they are
         drawn back: "absolute" keeps its own (the paper's); "relative" makes it √d, with d its
         number of entries, so that the scales of the loss and of activations drop out.
-      largest: The largest absolute value that an entry of an inverse may have, a number > 1.
+      largest: The absolute value of an entry above which an inverse is drawn back to I, a number
+        > 1.
       stabilizer: 1 - ζ, a number in (0, 1]: how far an inverse that is too large is drawn back to
         I. It must be larger than b1, or inverses grow faster than they are drawn back.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
@@ -2208,9 +2210,9 @@ def normuon(
 ) -> optax.GradientTransformationExtraArgs:
     """NorMuon in the place of AdamW: orthogonalized momentum, with one size for each output.
 
-    For any model, from gradients alone, with next to no memory beside the momentum. A matrix moves
-    by Muon's direction with its columns evened out, at the root mean square that AdamW's updates
-    have, and with decoupled weight decay. Li et al., arXiv 2510.05491.
+    It works for any model, from gradients alone, with next to no memory beside the momentum. A
+    matrix moves by Muon's direction with its columns evened out, at the root mean square that
+    AdamW's updates have, and with decoupled weight decay. Li et al., arXiv 2510.05491.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.NorMuon``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -2436,10 +2438,10 @@ def psgd_kron(
 ) -> optax.GradientTransformationExtraArgs:
     """PSGD-Kron in the place of AdamW: gradients whitened by factors that move in small steps.
 
-    For any model, from gradients and matrix products alone. A matrix moves by the average of its
-    gradients, made uncorrelated and of one size by both factors, with decoupled weight decay.
-    Learning rates are those of AdamW, or a little smaller. Li, 2015, arXiv 1512.04202; Pooladzandi
-    and Li, 2024, arXiv 2402.04553.
+    It works for any model, from gradients and matrix products alone. A matrix moves by the average
+    of its gradients, made uncorrelated and of one size by both factors, with decoupled weight
+    decay. Learning rates are those of AdamW, or a little smaller. Li, 2015, arXiv 1512.04202;
+    Pooladzandi and Li, 2024, arXiv 2402.04553.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.PSGDKron``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -4396,7 +4398,8 @@ def scale_by_mkor(
       damping_mode: The length of v beside the I at which the averages start and to which they are
         drawn back: "absolute" keeps its own (the paper's); "relative" makes it √d, with d its
         number of entries, so that the scales of the loss and of activations drop out.
-      largest: The largest absolute value that an entry of an inverse may have, a number > 1.
+      largest: The absolute value of an entry above which an inverse is drawn back to I, a number
+        > 1.
       stabilizer: 1 - ζ, a number in (0, 1]: how far an inverse that is too large is drawn back to
         I. It must be larger than b1, or inverses grow faster than they are drawn back.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
@@ -5280,8 +5283,9 @@ def scale_by_sm3(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by Adagrad's root, kept as one number for each row and each column.
 
-    ``optax.scale_by_sm3`` keeps one number for each index of each axis of an array, and has no
-    decay; here rows and columns are those of a matrix.
+    A gradient G becomes G / √(ν + ε), where ν_ij is G_ij² plus the lesser of a number for row i and
+    one for column j. ``optax.scale_by_sm3`` keeps one number for each index of each axis of an
+    array, and has no decay; here rows and columns are those of a matrix.
 
     Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
     The equations are in ``singd_optax.optimizers.SM3``; ``singd_optax.sm3`` is a complete
@@ -5937,8 +5941,8 @@ def shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Shampoo in the place of AdamW: inverse roots of gradients' moments, from gradients alone.
 
-    For any model. A matrix moves by an average of Shampoo's directions, each at the length of
-    RMSProp's step, so that learning rates of AdamW suit it, with decoupled weight decay. Gupta,
+    It works for any model. A matrix moves by an average of Shampoo's directions, each at the length
+    of RMSProp's step, so that learning rates of AdamW suit it, with decoupled weight decay. Gupta,
     Koren and Singer, ICML 2018, arXiv 1802.09568.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
@@ -6068,10 +6072,11 @@ def singd(
 ) -> optax.GradientTransformationExtraArgs:
     """SINGD in the place of AdamW: natural gradients without inverses, in any structure.
 
-    For models whose kernels multiply inputs, where curvature is wanted at the price of matrix
-    products: the factors K and C of each layer follow roots of the inverse curvature, in bfloat16
-    too, and may be dense, block-diagonal, diagonal and more (``find_layers(structures=...)``). Lin
-    et al., ICML 2024, arXiv 2312.05705; the steps here are bounded, and damping is relative.
+    It works for models whose kernels multiply inputs, Flax models among them. The factors K and C
+    of each layer follow roots of the inverse curvature by matrix products alone, in bfloat16 too,
+    and may be dense, block-diagonal, diagonal and more (``find_layers(structures=...)``). Lin et
+    al., ICML 2024, arXiv 2312.05705; here the steps on factors are bounded, and damping is
+    relative.
 
     Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
     decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
@@ -6206,9 +6211,9 @@ def sketchy(
 ) -> optax.GradientTransformationExtraArgs:
     """Sketchy in the place of AdamW: Shampoo in the memory of ``rank`` vectors for each side.
 
-    For any model, from gradients alone, where sides have thousands of rows. A matrix moves by an
-    average of Sketchy's directions, each at the length of RMSProp's step, with decoupled weight
-    decay. Feinberg et al., NeurIPS 2023, arXiv 2302.03764.
+    It works for any model, from gradients alone, where sides have thousands of rows. A matrix moves
+    by an average of Sketchy's directions, each at the length of RMSProp's step, with decoupled
+    weight decay. Feinberg et al., NeurIPS 2023, arXiv 2302.03764.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.Sketchy``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -6443,8 +6448,8 @@ def sm3(
 ) -> optax.GradientTransformationExtraArgs:
     """SM3 in the place of AdamW: Adagrad in next to no memory beside the momentum.
 
-    For any model, from gradients alone. A matrix moves by an average of SM3's updates, with
-    decoupled weight decay. Anil et al., NeurIPS 2019, arXiv 1901.11150.
+    It works for any model, from gradients alone. A matrix moves by an average of SM3's updates,
+    with decoupled weight decay. Anil et al., NeurIPS 2019, arXiv 1901.11150.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.SM3``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -6560,9 +6565,9 @@ def soap(
 ) -> optax.GradientTransformationExtraArgs:
     """SOAP in the place of AdamW: Adam in the basis of Shampoo's eigenvectors.
 
-    For any model, from gradients alone. A matrix moves by Adam's step in a basis that turns slowly,
-    with decoupled weight decay. Learning rates are those of AdamW, or a little larger. Vyas et al.,
-    ICLR 2025, arXiv 2409.11321.
+    It works for any model, from gradients alone. A matrix moves by Adam's step in a basis that
+    turns slowly, with decoupled weight decay. Learning rates are those of AdamW, or a little
+    larger. Vyas et al., ICLR 2025, arXiv 2409.11321.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.SOAP``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -6685,9 +6690,9 @@ def splus(
 ) -> optax.GradientTransformationExtraArgs:
     """SPlus in the place of AdamW: signs in a basis that is renewed every hundred steps.
 
-    For any model, from gradients alone. A matrix moves by the signs of its average gradient in the
-    basis of Shampoo's eigenvectors, at the root mean square that AdamW's updates have, and with
-    decoupled weight decay. Frans, Levine and Abbeel, 2025, arXiv 2506.07254.
+    It works for any model, from gradients alone. A matrix moves by the signs of its average
+    gradient in the basis of Shampoo's eigenvectors, at the root mean square that AdamW's updates
+    have, and with decoupled weight decay. Frans, Levine and Abbeel, 2025, arXiv 2506.07254.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.SPlus``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -7040,9 +7045,9 @@ def tnt(
 ) -> optax.GradientTransformationExtraArgs:
     """TNT in the place of AdamW: the natural gradient of a tensor-normal distribution.
 
-    For any model, from gradients alone. A matrix moves by an average of gradients that were
-    multiplied by the inverses of both moments, brought to the root mean square that AdamW's updates
-    have, with decoupled weight decay. Ren and Goldfarb, NeurIPS 2021, arXiv 2106.02925.
+    It works for any model, from gradients alone. A matrix moves by an average of gradients that
+    were multiplied by the inverses of both moments, brought to the root mean square that AdamW's
+    updates have, with decoupled weight decay. Ren and Goldfarb, NeurIPS 2021, arXiv 2106.02925.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.TNT``; ``scale_by_rule`` says which arrays are matrices, and how.

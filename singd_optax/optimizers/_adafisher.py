@@ -39,8 +39,9 @@ class AdaFisherState(NamedTuple):
     """What AdaFisher keeps of a layer.
 
     Attributes:
-      values_K: h_K, the moving average of the diagonal of U, brought to [0, 1], (fan_in,).
-      values_C: h_C, the moving average of the diagonal of G, brought to [0, 1], (fan_out,).
+      values_K: h_K, the moving average of the diagonal of U, (fan_in,); each diagonal is brought to
+        [0, 1] first if ``normalized``.
+      values_C: h_C, the moving average of the diagonal of G, (fan_out,), likewise.
       averaged: The number of statistics in the averages, int32.
     """
 

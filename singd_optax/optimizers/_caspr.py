@@ -76,8 +76,8 @@ def caspr(
 ) -> optax.GradientTransformationExtraArgs:
     """CASPR in the place of AdamW: Shampoo's inverse roots in a sharper combination.
 
-    For any model, from gradients alone: the state of ``shampoo``, and twice its products. A matrix
-    moves by an average of CASPR's directions, each at the length of RMSProp's step, with decoupled
-    weight decay. Duvvuri et al., ICLR 2024.
+    It works for any model, from gradients alone: the state of ``shampoo``, and twice its products.
+    A matrix moves by an average of CASPR's directions, each at the length of RMSProp's step, with
+    decoupled weight decay. Duvvuri et al., ICLR 2024.
     """
     return optimizer_of(caspr, CASPR, learning_rate, layers, options)

@@ -141,8 +141,8 @@ def eva_s(
 ) -> optax.GradientTransformationExtraArgs:
     """Eva-s in the place of AdamW: rank-one preconditioning from gradients, in next to no memory.
 
-    For any model. It keeps two vectors for each matrix beside the momentum. A matrix moves by its
-    preconditioned momentum, brought to one root mean square, with decoupled weight decay. Zhang et
-    al., ICLR 2023, arXiv 2308.02123.
+    It works for any model. It keeps two vectors for each matrix beside the momentum. A matrix moves
+    by its preconditioned momentum, brought to one root mean square, with decoupled weight decay.
+    Zhang et al., ICLR 2023, arXiv 2308.02123.
     """
     return optimizer_of(eva_s, EvaS, learning_rate, layers, options)

@@ -165,7 +165,7 @@ class FOOF(Rule):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, FOOFState]:
-        """One product, on the side of inputs."""
+        """K X: one product, on the side of inputs."""
         return state.K.matmul(vector, precision=self.precision), state
 
 

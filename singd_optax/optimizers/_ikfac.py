@@ -58,7 +58,7 @@ class IKFACState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IKFAC(InverseFree):
-    """IKFAC: KFAC whose inverses are followed by matrix products (arXiv 2312.05705, figure 1).
+    """IKFAC: KFAC whose inverses come from matrix products alone (arXiv 2312.05705, figure 1).
 
     Let U (d_i x d_i) and G (d_o x d_o) be the second moments of a layer's inputs and output
     gradients, Π the projection onto a structure, and H_K = Π(Kᵀ U K). A refresh moves each factor

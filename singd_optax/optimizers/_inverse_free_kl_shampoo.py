@@ -261,9 +261,9 @@ def inverse_free_kl_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """KL-Shampoo in the place of AdamW, from gradients and matrix products alone.
 
-    For any model. A matrix moves by the average of its gradients, multiplied from both sides by the
-    inverse roots of their covariance, with decoupled weight decay. Learning rates are those of
-    AdamW. Lin et al., arXiv 2509.03378, by the steps of arXiv 2312.05705.
+    It works for any model. A matrix moves by the average of its gradients, multiplied from both
+    sides by the inverse roots of their covariance, with decoupled weight decay. Learning rates are
+    those of AdamW. Lin et al., arXiv 2509.03378, by the steps of arXiv 2312.05705.
     """
     return optimizer_of(
         inverse_free_kl_shampoo, InverseFreeKLShampoo, learning_rate, layers, options

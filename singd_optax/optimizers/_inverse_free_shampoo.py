@@ -228,8 +228,8 @@ def inverse_free_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Inverse-free Shampoo in the place of AdamW: from gradients and matrix products alone.
 
-    For any model; factors may have any structure, and be kept in bfloat16. A matrix moves by an
-    average of preconditioned gradients, brought to the root mean square that AdamW's updates have,
-    with decoupled weight decay. Lin et al., ICML 2024, arXiv 2402.03496.
+    It works for any model; factors may have any structure, and be kept in bfloat16. A matrix moves
+    by an average of preconditioned gradients, brought to the root mean square that AdamW's updates
+    have, with decoupled weight decay. Lin et al., ICML 2024, arXiv 2402.03496.
     """
     return optimizer_of(inverse_free_shampoo, InverseFreeShampoo, learning_rate, layers, options)

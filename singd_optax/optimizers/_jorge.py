@@ -187,8 +187,8 @@ def jorge(
 ) -> optax.GradientTransformationExtraArgs:
     """Jorge in the place of AdamW: Shampoo from matrix products alone, without moments.
 
-    For any model. A matrix moves by an average of Jorge's directions, each at the length of
-    RMSProp's step (the paper's is that of SGD, ``grafting="sgd"``), with decoupled weight decay.
+    It works for any model. A matrix moves by an average of Jorge's directions, each at the length
+    of RMSProp's step (the paper's is that of SGD, ``grafting="sgd"``), with decoupled weight decay.
     Singh et al., 2023, arXiv 2310.12298.
     """
     return optimizer_of(jorge, Jorge, learning_rate, layers, options)

@@ -260,12 +260,12 @@ class KLShampoo(JointRule):
 
 
 def _is_seen(gradient: jax.Array) -> jax.Array:
-    """Whether there is something to learn from."""
+    """Whether the gradient is not all zeros, so that something can be learnt from it."""
     return jnp.mean(gradient**2, axis=(-2, -1)) > 0
 
 
 def _first_size(state: PyTree, gradient: jax.Array) -> jax.Array:
-    """What factors of I are multiplied with, so that they fit the first gradient."""
+    """The number by which factors of I are multiplied, so that they fit the first gradient."""
     mean_square = jnp.mean(gradient**2, axis=(-2, -1))
     sides = sum(values is not None for values in (state.values_K, state.values_C))
     size = jnp.where(mean_square > 0, mean_square, 1) ** (1 / max(sides, 1))
@@ -309,8 +309,9 @@ def kl_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """KL-Shampoo in the place of AdamW: the two factors that fit gradients' moment best.
 
-    For any model, from gradients alone. A matrix moves by the average of its gradients, multiplied
-    from both sides by the inverse roots of the factors, with decoupled weight decay. No second
-    moment of entries is kept. Learning rates are those of AdamW. Lin et al., arXiv 2509.03378.
+    It works for any model, from gradients alone. A matrix moves by the average of its gradients,
+    multiplied from both sides by the inverse roots of the factors, with decoupled weight decay. No
+    second moment of entries is kept. Learning rates are those of AdamW. Lin et al., arXiv
+    2509.03378.
     """
     return optimizer_of(kl_shampoo, KLShampoo, learning_rate, layers, options)

@@ -150,7 +150,7 @@ def kl_soap(
 ) -> optax.GradientTransformationExtraArgs:
     """KL-SOAP in the place of AdamW: Adam in the bases of KL-Shampoo's factors.
 
-    For any model, from gradients alone. It is ``soap`` in the bases of ``kl_shampoo``: a matrix
-    moves by Adam's step in them, with decoupled weight decay. Lin et al., arXiv 2509.03378.
+    It works for any model, from gradients alone. It is ``soap`` in the bases of ``kl_shampoo``: a
+    matrix moves by Adam's step in them, with decoupled weight decay. Lin et al., arXiv 2509.03378.
     """
     return optimizer_of(kl_soap, KLSOAP, learning_rate, layers, options)

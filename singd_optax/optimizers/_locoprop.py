@@ -75,10 +75,10 @@ class LocoProp(Rule):
         "gradient":  D <- D + η / ρ · R
         "rmsprop":   v <- 0.9 v + 0.1 R²,   D <- D + η_i rms(∇) / ρ · R / (√(v / (1 - 0.9^i)) + ε)
 
-    where η_i falls from η to η / 4. One local step of "gradient" is the step of SGD. Many of them
-    tend to (S_K + λ I)^-1 ∇, the direction of ``FOOF``, without an inverse. Few steps leave out the
-    directions of small eigenvalues, as damping does. (LocoProp-M, whose local loss contains the
-    layer's activation, needs the inputs themselves, which an optimizer does not see.)
+    where η_i falls from η to η / 4. One local step of "gradient" has the direction of SGD. Many of
+    them tend to (S_K + λ I)^-1 ∇, the direction of ``FOOF``, without an inverse. Few steps leave
+    out the directions of small eigenvalues, as damping does. (LocoProp-M, whose local loss contains
+    the layer's activation, needs the inputs themselves, which an optimizer does not see.)
 
     Attributes:
       local_steps: The number of local steps, an int >= 1. Each is one product with S_K.

@@ -76,7 +76,8 @@ class MKOR(Rule):
       damping_mode: The length of v beside the I at which the averages start and to which they are
         drawn back: "absolute" keeps its own (the paper's); "relative" makes it √d, with d its
         number of entries, so that the scales of the loss and of activations drop out.
-      largest: The largest absolute value that an entry of an inverse may have, a number > 1.
+      largest: The absolute value of an entry above which an inverse is drawn back to I, a number
+        > 1.
       stabilizer: 1 - ζ, a number in (0, 1]: how far an inverse that is too large is drawn back to
         I. It must be larger than b1, or inverses grow faster than they are drawn back.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.

@@ -104,7 +104,7 @@ class NorMuon(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[NorMuonState, bool]:
-        """Nothing: v moves on every step."""
+        """Return the state as it is: v moves in ``direction``, on each step."""
         return state, True
 
     def direction(
@@ -168,8 +168,8 @@ def normuon(
 ) -> optax.GradientTransformationExtraArgs:
     """NorMuon in the place of AdamW: orthogonalized momentum, with one size for each output.
 
-    For any model, from gradients alone, with next to no memory beside the momentum. A matrix moves
-    by Muon's direction with its columns evened out, at the root mean square that AdamW's updates
-    have, and with decoupled weight decay. Li et al., arXiv 2510.05491.
+    It works for any model, from gradients alone, with next to no memory beside the momentum. A
+    matrix moves by Muon's direction with its columns evened out, at the root mean square that
+    AdamW's updates have, and with decoupled weight decay. Li et al., arXiv 2510.05491.
     """
     return optimizer_of(normuon, NorMuon, learning_rate, layers, options)

@@ -302,9 +302,9 @@ def psgd_kron(
 ) -> optax.GradientTransformationExtraArgs:
     """PSGD-Kron in the place of AdamW: gradients whitened by factors that move in small steps.
 
-    For any model, from gradients and matrix products alone. A matrix moves by the average of its
-    gradients, made uncorrelated and of one size by both factors, with decoupled weight decay.
-    Learning rates are those of AdamW, or a little smaller. Li, 2015, arXiv 1512.04202; Pooladzandi
-    and Li, 2024, arXiv 2402.04553.
+    It works for any model, from gradients and matrix products alone. A matrix moves by the average
+    of its gradients, made uncorrelated and of one size by both factors, with decoupled weight
+    decay. Learning rates are those of AdamW, or a little smaller. Li, 2015, arXiv 1512.04202;
+    Pooladzandi and Li, 2024, arXiv 2402.04553.
     """
     return optimizer_of(psgd_kron, PSGDKron, learning_rate, layers, options)

@@ -31,7 +31,7 @@ class _OfTheRule:
     """Stands for a default that each rule has for itself, in ``Rule.recipe``."""
 
     def __repr__(self) -> str:
-        """As ``help`` shows it."""
+        """The text that ``help`` shows."""
         return "<the rule's>"
 
 

@@ -262,8 +262,8 @@ def shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Shampoo in the place of AdamW: inverse roots of gradients' moments, from gradients alone.
 
-    For any model. A matrix moves by an average of Shampoo's directions, each at the length of
-    RMSProp's step, so that learning rates of AdamW suit it, with decoupled weight decay. Gupta,
+    It works for any model. A matrix moves by an average of Shampoo's directions, each at the length
+    of RMSProp's step, so that learning rates of AdamW suit it, with decoupled weight decay. Gupta,
     Koren and Singer, ICML 2018, arXiv 1802.09568.
 
     Example:

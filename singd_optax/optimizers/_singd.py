@@ -77,7 +77,7 @@ class SINGDState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SINGD(InverseFree):
-    """SINGD: K and C, with which gradients are preconditioned, move by matrix products alone.
+    """SINGD: factors of the inverse curvature, in a structure, that move by products alone.
 
     This is arXiv 2312.05705, figure 1, and arXiv 2302.09738 for dense factors. Let U (d_i x d_i)
     and G (d_o x d_o) be the second moments of a layer's inputs and output gradients, Π the
@@ -262,10 +262,11 @@ def singd(
 ) -> optax.GradientTransformationExtraArgs:
     """SINGD in the place of AdamW: natural gradients without inverses, in any structure.
 
-    For models whose kernels multiply inputs, where curvature is wanted at the price of matrix
-    products: the factors K and C of each layer follow roots of the inverse curvature, in bfloat16
-    too, and may be dense, block-diagonal, diagonal and more (``find_layers(structures=...)``). Lin
-    et al., ICML 2024, arXiv 2312.05705; the steps here are bounded, and damping is relative.
+    It works for models whose kernels multiply inputs, Flax models among them. The factors K and C
+    of each layer follow roots of the inverse curvature by matrix products alone, in bfloat16 too,
+    and may be dense, block-diagonal, diagonal and more (``find_layers(structures=...)``). Lin et
+    al., ICML 2024, arXiv 2312.05705; here the steps on factors are bounded, and damping is
+    relative.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax

@@ -250,8 +250,8 @@ def sketchy(
 ) -> optax.GradientTransformationExtraArgs:
     """Sketchy in the place of AdamW: Shampoo in the memory of ``rank`` vectors for each side.
 
-    For any model, from gradients alone, where sides have thousands of rows. A matrix moves by an
-    average of Sketchy's directions, each at the length of RMSProp's step, with decoupled weight
-    decay. Feinberg et al., NeurIPS 2023, arXiv 2302.03764.
+    It works for any model, from gradients alone, where sides have thousands of rows. A matrix moves
+    by an average of Sketchy's directions, each at the length of RMSProp's step, with decoupled
+    weight decay. Feinberg et al., NeurIPS 2023, arXiv 2302.03764.
     """
     return optimizer_of(sketchy, Sketchy, learning_rate, layers, options)

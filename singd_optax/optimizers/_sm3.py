@@ -75,7 +75,7 @@ class SM3(Rule):
         check_precision("precision", self.precision)
 
     def init(self, view: MatrixView) -> SM3State:
-        """Zeros."""
+        """Numbers r = c = 0."""
         rows, columns = (
             jnp.zeros((*view.stack_shape, dim), view.statistics_dtype) for dim in view.dims
         )
@@ -90,7 +90,7 @@ class SM3(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[SM3State, bool]:
-        """Nothing: numbers move on every step."""
+        """Return the state as it is: r and c move in ``direction``, on each step."""
         return state, True
 
     def direction(
@@ -119,8 +119,9 @@ def scale_by_sm3(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by Adagrad's root, kept as one number for each row and each column.
 
-    ``optax.scale_by_sm3`` keeps one number for each index of each axis of an array, and has no
-    decay; here rows and columns are those of a matrix.
+    A gradient G becomes G / √(ν + ε), where ν_ij is G_ij² plus the lesser of a number for row i and
+    one for column j. ``optax.scale_by_sm3`` keeps one number for each index of each axis of an
+    array, and has no decay; here rows and columns are those of a matrix.
 
     References:
       Anil, Gupta, Koren and Singer, Memory-Efficient Adaptive Optimization, NeurIPS 2019, arXiv
@@ -143,7 +144,7 @@ def sm3(
 ) -> optax.GradientTransformationExtraArgs:
     """SM3 in the place of AdamW: Adagrad in next to no memory beside the momentum.
 
-    For any model, from gradients alone. A matrix moves by an average of SM3's updates, with
-    decoupled weight decay. Anil et al., NeurIPS 2019, arXiv 1901.11150.
+    It works for any model, from gradients alone. A matrix moves by an average of SM3's updates,
+    with decoupled weight decay. Anil et al., NeurIPS 2019, arXiv 1901.11150.
     """
     return optimizer_of(sm3, SM3, learning_rate, layers, options)

@@ -291,9 +291,9 @@ def soap(
 ) -> optax.GradientTransformationExtraArgs:
     """SOAP in the place of AdamW: Adam in the basis of Shampoo's eigenvectors.
 
-    For any model, from gradients alone. A matrix moves by Adam's step in a basis that turns slowly,
-    with decoupled weight decay. Learning rates are those of AdamW, or a little larger. Vyas et al.,
-    ICLR 2025, arXiv 2409.11321.
+    It works for any model, from gradients alone. A matrix moves by Adam's step in a basis that
+    turns slowly, with decoupled weight decay. Learning rates are those of AdamW, or a little
+    larger. Vyas et al., ICLR 2025, arXiv 2409.11321.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, singd_optax

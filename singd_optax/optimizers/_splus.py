@@ -201,8 +201,8 @@ def splus(
 ) -> optax.GradientTransformationExtraArgs:
     """SPlus in the place of AdamW: signs in a basis that is renewed every hundred steps.
 
-    For any model, from gradients alone. A matrix moves by the signs of its average gradient in the
-    basis of Shampoo's eigenvectors, at the root mean square that AdamW's updates have, and with
-    decoupled weight decay. Frans, Levine and Abbeel, 2025, arXiv 2506.07254.
+    It works for any model, from gradients alone. A matrix moves by the signs of its average
+    gradient in the basis of Shampoo's eigenvectors, at the root mean square that AdamW's updates
+    have, and with decoupled weight decay. Frans, Levine and Abbeel, 2025, arXiv 2506.07254.
     """
     return optimizer_of(splus, SPlus, learning_rate, layers, options)

@@ -40,7 +40,7 @@ class TEKFAC(EKFAC):
         return (*wanted, self.squares) if self.squares else wanted
 
     def moments(self, statistics: Statistics) -> tuple[StructuredMatrix, StructuredMatrix]:
-        """Both partial traces."""
+        """The two partial traces of the Fisher matrix."""
         cross = statistics.value_of(Cross())
         return cross.K, cross.C
 

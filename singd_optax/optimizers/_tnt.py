@@ -75,8 +75,8 @@ def tnt(
 ) -> optax.GradientTransformationExtraArgs:
     """TNT in the place of AdamW: the natural gradient of a tensor-normal distribution.
 
-    For any model, from gradients alone. A matrix moves by an average of gradients that were
-    multiplied by the inverses of both moments, brought to the root mean square that AdamW's updates
-    have, with decoupled weight decay. Ren and Goldfarb, NeurIPS 2021, arXiv 2106.02925.
+    It works for any model, from gradients alone. A matrix moves by an average of gradients that
+    were multiplied by the inverses of both moments, brought to the root mean square that AdamW's
+    updates have, with decoupled weight decay. Ren and Goldfarb, NeurIPS 2021, arXiv 2106.02925.
     """
     return optimizer_of(tnt, TNT, learning_rate, layers, options)

@@ -14,7 +14,7 @@ from singd_optax.structures import StructuredMatrix
 
 @dataclasses.dataclass(frozen=True)
 class SamplingDamping:
-    """What ``sampling_damping`` returns: damping that is another one in each layer.
+    """What ``sampling_damping`` returns: damping that differs from layer to layer.
 
     Attributes:
       least: The least that λ can be, a number >= 0 or a schedule.

@@ -114,12 +114,12 @@ class Polar(Rule):
 
     @property
     def observes(self) -> bool:
-        """Whether the rule does."""
+        """Whether the rule inside observes gradients."""
         return self.rule.observes
 
     @property
     def refreshes_jointly(self) -> bool:
-        """Whether the rule does."""
+        """Whether the rule inside refreshes all parameters at once."""
         return self.rule.refreshes_jointly
 
     @property
@@ -134,7 +134,7 @@ class Polar(Rule):
     def observe(
         self, view: MatrixView, state: PyTree, gradient: jax.Array, count: jax.Array
     ) -> PyTree:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.observe(view, state, gradient, count)
 
     def refresh(
@@ -146,7 +146,7 @@ class Polar(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[PyTree, jax.Array | bool]:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.refresh(view, state, statistics, gradient, count, key)
 
     def refresh_all(
@@ -158,7 +158,7 @@ class Polar(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> dict[str, tuple[PyTree, jax.Array | bool]]:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.refresh_all(views, states, statistics, gradients, count, key)
 
     def direction(
@@ -207,9 +207,9 @@ class Polar(Rule):
         return hyperparameter_at(softness, count, whitened.dtype)
 
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.whiten(view, state, matrix)
 
     def unwhiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.unwhiten(view, state, matrix)

@@ -57,7 +57,7 @@ class Wrapped(Rule):
 
     @property
     def observes(self) -> bool:
-        """Whether the rule does."""
+        """Whether the rule inside observes gradients."""
         return self.rule.observes
 
     @property
@@ -89,7 +89,7 @@ class Wrapped(Rule):
     def observe(
         self, view: MatrixView, state: PyTree, gradient: jax.Array, count: jax.Array
     ) -> PyTree:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.joined(state, self.rule.observe(view, self.inner(state), gradient, count))
 
     def refresh(
@@ -101,7 +101,7 @@ class Wrapped(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[PyTree, jax.Array | bool]:
-        """As the rule does."""
+        """Do as the rule inside does."""
         new, ok = self.rule.refresh(view, self.inner(state), statistics, gradient, count, key)
         return self.joined(state, new), ok
 
@@ -113,7 +113,7 @@ class Wrapped(Rule):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, PyTree]:
-        """As the rule does."""
+        """Do as the rule inside does."""
         inner = self.inner(state)
         found, new = self.rule.direction(view, inner, vector, gradient, count)
         return found, state if new is inner else self.joined(state, new)
@@ -121,7 +121,7 @@ class Wrapped(Rule):
     def curvature(
         self, view: MatrixView, state: PyTree, matrix: jax.Array, count: jax.Array
     ) -> jax.Array:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.curvature(view, self.inner(state), matrix, count)
 
     def whitening(self) -> Rule:
@@ -129,11 +129,11 @@ class Wrapped(Rule):
         return dataclasses.replace(self, rule=self.rule.whitening())
 
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.whiten(view, self.inner(state), matrix)
 
     def unwhiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.unwhiten(view, self.inner(state), matrix)
 
 

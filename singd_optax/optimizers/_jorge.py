@@ -94,7 +94,7 @@ class Jorge(Rule):
         for structure in view.structures:
             if not isinstance(structure, Dense | BlockDiagonal | Diagonal | Identity):
                 raise ValueError(
-                    "Jorge multiplies symmetric factors, which stay in their structure where it is "
+                    "Jorge multiplies symmetric factors, which must stay in their structure: "
                     "Dense(), BlockDiagonal(block_size), Diagonal() or Identity(), got "
                     f"{structure!r}. For other structures use inverse_free_shampoo."
                 )

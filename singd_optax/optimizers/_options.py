@@ -60,7 +60,10 @@ def shows_options_of(
                 if name in parameters or name in without:
                     continue
                 if name not in described:
-                    raise TypeError(f"{source.__name__} describes no option {name!r}.")
+                    raise TypeError(
+                        f"The docstring of {source.__name__} describes no option {name!r}. Write "
+                        "an entry for it under Attributes (or under Args, if it is a function)."
+                    )
                 default = (defaults or {}).get(name, parameter.default)
                 parameters[name] = parameter.replace(default=default)
                 entries[name] = described[name]

@@ -46,9 +46,10 @@ def check_invertible(structure: Structure, path: str) -> None:
     """
     if not isinstance(structure, INVERTIBLE):
         raise ValueError(
-            "KFAC inverts its factors, so that their structures must be 'dense', 'diagonal' or "
-            f"'block_diagonal:k' with a size k, got {structure!r} for layer {path!r}. Use "
-            f"layers.replace({path!r}, structures='dense'), or singd, which inverts nothing."
+            "The rule inverts its factors, or finds their eigenvectors, so that structures must be "
+            f"'dense', 'diagonal' or 'block_diagonal:k' with a size k, got {structure!r} for layer "
+            f"{path!r}. Use layers.replace({path!r}, structures='dense'), or singd, which inverts "
+            "nothing."
         )
 
 

@@ -261,6 +261,7 @@ def check_roots(structures: tuple[Structure, Structure]) -> None:
     for structure in structures:
         if not isinstance(structure, Dense | BlockDiagonal | Identity):
             raise ValueError(
-                "Inverse roots are taken of Dense() and BlockDiagonal(block_size) matrices only, "
-                f"got {structure!r}. For other structures use inverse_free_shampoo."
+                "The structure of a side must be Dense() or BlockDiagonal(block_size), of which "
+                f"inverse roots are taken, or Identity(), for no root, got {structure!r}. For "
+                "other structures use inverse_free_shampoo."
             )

@@ -231,7 +231,10 @@ class Rule(abc.ABC):
         Raises:
           NotImplementedError: The rule has no such form.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no factors that whiten.")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no factors that whiten. Use SINGD, IKFAC, KFAC, EKFAC or "
+            "InverseFreeShampoo."
+        )
 
     def unwhiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
         """Turn a whitened matrix X back: K X Cᵀ, so that both together make the direction.
@@ -244,7 +247,10 @@ class Rule(abc.ABC):
         Raises:
           NotImplementedError: The rule has no such form.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no factors that whiten.")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no factors that whiten. Use SINGD, IKFAC, KFAC, EKFAC or "
+            "InverseFreeShampoo."
+        )
 
     def curvature(
         self, view: MatrixView, state: PyTree, matrix: jax.Array, count: jax.Array

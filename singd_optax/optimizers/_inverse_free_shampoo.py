@@ -69,7 +69,7 @@ class InverseFreeShampoo(InverseFree):
 
     By matrix products alone, K Kᵀ ⊗ C Cᵀ approaches the inverse of the damped second moment of the
     gradient, without the square root that Adam and Shampoo take. For gradients G (rows x columns,
-    d_K x d_C) and momenta, with Π the projection onto a structure, and B = ``batch_size``::
+    d_K x d_C), with Π the projection onto a structure, and B = ``batch_size``::
 
         H_K = Π(Kᵀ G C Cᵀ Gᵀ K) B / d_C,    H_C = Π(Cᵀ Gᵀ K Kᵀ G C) B / d_K
         m_K <- a1 m_K + (1 - a1)/2 [ H_K + λ (Tr CᵀC / d_C) Π(KᵀK) - I ]

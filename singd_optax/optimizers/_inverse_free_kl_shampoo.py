@@ -70,7 +70,8 @@ _POLAR_STEPS = 10
 class InverseFreeKLShampoo(Rule):
     """KL-Shampoo whose inverse roots move by steps like SINGD's, from matrix products alone.
 
-    There is no inverse, no QR, and no eigenvector. K and C approach S_K^-1/2 and S_C^-1/2, where
+    The factors are those of arXiv 2509.03378, and the steps those of arXiv 2312.05705. There is no
+    inverse, no QR, and no eigenvector. K and C approach S_K^-1/2 and S_C^-1/2, where
     S_K = E[G S_C^-1 Gᵀ] / d_C, and S_C alike, are the factors of ``KLShampoo``. For gradients G
     (rows x columns, d_K x d_C) and momenta M, with W = Kᵀ G C and the old K and C in all right-hand
     sides::

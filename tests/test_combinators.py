@@ -12,7 +12,7 @@ from contract import assert_close, assert_equal, make_step, problem
 
 import singd_optax
 from singd_optax.layers import rule_states
-from singd_optax.optimizers import EKFAC, IKFAC, KFAC, SINGD, InverseFreeShampoo, Shampoo
+from singd_optax.optimizers import EKFAC, IKFAC, KFAC, SINGD, SOAP, InverseFreeShampoo, Shampoo
 from singd_optax.rules import Gated, Mixed, Polar
 from singd_optax.testing._rule_problem import (
     Setup,
@@ -25,7 +25,7 @@ from singd_optax.testing._rule_problem import (
     steps_of,
 )
 from singd_optax.training import check_opt_state
-from singd_optax.transforms import kld_correction
+from singd_optax.transforms import kld_correction, scale_by_rule
 
 
 def scaled(step, factor):
@@ -170,9 +170,12 @@ def test_kld_correction():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="looks at the statistics"):
+    with pytest.raises(ValueError, match="goes by the statistics"):
         Gated(Shampoo())
     with pytest.raises(TypeError, match="must be a singd_optax"):
         Mixed(KFAC)
     with pytest.raises(ValueError, match="share"):
         Mixed(KFAC(), share=2.0)
+    tx = scale_by_rule(Mixed(SOAP()), matrix_axes={"w": "each"})
+    with pytest.raises(ValueError, match="must see a matrix as a whole"):
+        tx.init({"w": jnp.ones((2, 3, 4))})

@@ -369,7 +369,7 @@ def test_errors():
     for rule in (Shampoo(), CASPR()):
         with pytest.raises(ValueError, match="has no factors that whiten"):
             Polar(rule)
-        with pytest.raises(ValueError, match="use direction='natural'"):
+        with pytest.raises(ValueError, match="Use direction='natural'"):
             singd_optax.scale_by_rule(rule, direction="polar")
     with pytest.raises(TypeError, match="`rule` must be a"):
         Polar(SINGD)

@@ -1,6 +1,10 @@
-"""The algorithms, one file each: equations, rule, ``scale_by_<rule>``, complete optimizer.
+"""The optimizers of the library, one file for each method.
 
-To write another, see ``singd_optax.rules.Rule`` and ``singd_optax.testing.check_rule``.
+A method ``x`` has three public names: the complete optimizer ``x``, which takes the place of
+``optax.adamw``; ``scale_by_x``, which only preconditions gradients, for chains of your own; and the
+rule ``X``, whose docstring has the equations. ``optimizer`` makes a complete optimizer of any rule.
+The words are explained in ``singd_optax.rules``. To write a method, see ``singd_optax.rules.Rule``
+and ``singd_optax.testing.check_rule``.
 """
 
 from singd_optax.optimizers._adafisher import AdaFisher, adafisher, scale_by_adafisher

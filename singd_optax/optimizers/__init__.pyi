@@ -83,42 +83,54 @@ def adafisher(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """AdaFisher, diagonals of both Kronecker factors, as a drop-in for AdamW.
+    """AdaFisher in the place of AdamW: the diagonals of both second moments of a layer.
+
+    It needs next to no memory beside the momentum. Gomes et al., ICLR 2025, arXiv 2405.16397.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.AdaFisher``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; the paper's is 1e-3.
-      damping_mode: "absolute" (the paper's: entries of h are between 0 and 1), or "relative" to
-        the mean of h_K h_Cᵀ.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      normalized: Whether each side's diagonal is brought to [0, 1]; if not, the method is KFAC
-        with diagonal factors, and the damping better relative.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The paper's is 1e-3.
+      damping_mode: "absolute" (the paper's, where the entries of h are between 0 and 1), or
+        "relative", where λ is multiplied by the mean of h_K h_Cᵀ.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      normalized: Whether N brings each side's diagonal to [0, 1]. If not, the method is KFAC with
+        diagonal factors, and "relative" damping suits it better.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -128,12 +140,28 @@ def adafisher(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.adafisher(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -165,50 +193,61 @@ def caspr(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """CASPR as a drop-in for AdamW: Shampoo's state, twice the products.
+    """CASPR in the place of AdamW: Shampoo's inverse roots in a sharper combination.
+
+    It works for any model, from gradients alone: the state of ``shampoo``, and twice its products.
+    A matrix moves by an average of CASPR's directions, each at the length of RMSProp's step, with
+    decoupled weight decay. Duvvuri et al., ICLR 2024.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.CASPR``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
-      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
-      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
-        approximates full-matrix Adagrad.
-      root_method: "eigh", or "newton", which needs matrix products only.
-      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
-        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
-        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
-        side only, L is divided by the number of columns.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
+        first paper.
+      eps: ε, a number >= 0 or a schedule: ε λ_max I is added before a root is taken.
+      root: p, the order of the inverse roots, an int >= 1: 4 for Shampoo, and 2 for its square,
+        which approximates full-matrix Adagrad.
+      root_method: How roots are taken: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether L and R are divided by √(Tr L / w) before their roots are taken, so that
+        L ⊗ R / Tr L fits the second moment of gradients; the two are equal if that moment is a
+        Kronecker product. Then ``root=2`` whitens gradients, which need no grafting, and ``root=1``
+        is ``TNT``. With one side only, L is divided by the number of columns.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -231,12 +270,23 @@ def caspr(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.caspr(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -266,50 +316,65 @@ def ekfac(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """EKFAC, KFAC with the Fisher's own diagonal in its eigenbasis, as a drop-in for AdamW.
+    """EKFAC in the place of AdamW: KFAC's eigenvectors, with the Fisher's own diagonal in them.
+
+    It is never further from the Fisher matrix than ``kfac``, for twice the products and n numbers
+    more for a kernel of n entries; ``scale_source="gradients"`` follows each step's gradient.
+    George et al., NeurIPS 2018, arXiv 1806.03884.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.EKFAC``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to the mean of s, so that the scale of
-        loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      scale_source: "rows", squares of each example's gradient, when statistics are formed; or
-        "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
-        batch, follow more closely, and need no statistic beside KFAC's.
-      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
-        gradient; a number from 0 to 1.
-      exact_squares: Whether squares by "rows" are those of an example's gradient where it has
-        several positions (tokens, pixels), and not of each position's: as dear as the gradient.
-      basis_every: At least this many steps from one decomposition to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by the mean of s,
+        so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      scale_source: What s is the average of: "rows", the squares of each example's gradient, on
+        refresh steps; or "gradients", the squares (Kᵀ ∇ C)² of each step's gradient, which are
+        smaller by about the size of the batch, follow more closely, and need no statistics beside
+        KFAC's.
+      exponent: The power of s + λ, a number from 0 to 1: 1 for the natural gradient, 0.5 for the
+        root that Adam takes, 0 for the gradient.
+      exact_squares: Whether "rows" squares the gradient of a whole example where an example has
+        several positions (tokens, pixels), and not that of each position. This costs as much as the
+        gradient.
+      basis_every: The least number of steps from one decomposition to the next, an int >= 1. Only
+        refreshes decompose, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -319,12 +384,28 @@ def ekfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.ekfac(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -350,39 +431,54 @@ def eva(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Eva, KFAC of rank one, as a drop-in for AdamW.
+    """Eva in the place of AdamW: KFAC of rank one, from the means of inputs and output gradients.
+
+    It needs two vectors for each layer beside the momentum, and products with vectors only. Zhang
+    et al., ICLR 2023, arXiv 2308.02123.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.Eva``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute" (the paper's), or "relative" to the size of the term of rank one, so
-        that the scale of loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new mean in the averages, in (0, 1], or a schedule.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by the size of
+        the term of rank one (|ā|², and |ā|² |ḡ|² in ``Eva``), so that the scales of the loss and of
+        activations drop out.
+      factor_learning_rate: b1, the weight of a new mean in the averages, a number in (0, 1] or a
+        schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -392,12 +488,28 @@ def eva(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.eva(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -423,39 +535,54 @@ def eva_f(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Eva-f, FOOF of rank one, as a drop-in for AdamW.
+    """Eva-f in the place of AdamW: FOOF of rank one, from the mean of inputs.
+
+    It needs one vector for each layer beside the momentum, and products with vectors only. Zhang et
+    al., ICLR 2023, arXiv 2308.02123.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.EvaF``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute" (the paper's), or "relative" to the size of the term of rank one, so
-        that the scale of loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new mean in the averages, in (0, 1], or a schedule.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by the size of
+        the term of rank one (|ā|², and |ā|² |ḡ|² in ``Eva``), so that the scales of the loss and of
+        activations drop out.
+      factor_learning_rate: b1, the weight of a new mean in the averages, a number in (0, 1] or a
+        schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -465,12 +592,28 @@ def eva_f(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.eva_f(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -500,49 +643,57 @@ def eva_s(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Eva-s as a drop-in for AdamW, in the memory of two vectors beside the momentum.
+    """Eva-s in the place of AdamW: rank-one preconditioning from gradients, in next to no memory.
 
-    Matrix-shaped parameters: ``scale_by_eva_s`` of the momentum, scaled to a root mean square as
-    AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+    It works for any model. It keeps two vectors for each matrix beside the momentum. A matrix moves
+    by its preconditioned momentum, brought to one root mean square, with decoupled weight decay.
+    Zhang et al., ICLR 2023, arXiv 2308.02123.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.EvaS``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute" (the authors'), or "relative" to m n s², with s the average of the
-        mean of G_ij²; a gradient of equal entries has |r|² |c|² = m n s².
-      factor_learning_rate: b1, the weight of a new gradient in the averages, in (0, 1], or a
-        schedule.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the term of rank one, in the units of ``damping_mode``: a number
+        > 0 or a schedule.
+      damping_mode: "absolute" (the authors'), or "relative", where λ is multiplied by m n s², with
+        s the average of the mean of G_ij²; for a gradient of equal entries this is |r|² |c|².
+      factor_learning_rate: b1, the weight of a new gradient in the averages, a number in (0, 1] or
+        a schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -565,12 +716,23 @@ def eva_s(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.eva_s(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -598,46 +760,59 @@ def foof(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """FOOF, gradient descent on neurons, as a drop-in for AdamW.
+    """FOOF in the place of AdamW: gradients times the inverse second moment of inputs.
+
+    It is ``kfac`` on the side of inputs alone, for about half of its price. Benzing, ICML 2022,
+    arXiv 2201.12250.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.FOOF``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to Tr S_K / d_i, so that the scale of
-        activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
-        schedule.
-      cross_moments: Whether E[|g|² a aᵀ] / d_o takes the place of U: each input counts by the size
-        of its gradient, and S_K is the mean over outputs of the Fisher's own blocks, that is the
-        method of mini-block Fisher for a dense layer (arXiv 2202.04124).
-      inverse_every: At least this many steps from one inversion to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by Tr S_K / d_i,
+        so that the scale of activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the average, a number in (0, 1] or
+        a schedule.
+      cross_moments: Whether E[|g|² a aᵀ] / d_o takes the place of U for inputs a and output
+        gradients g, so that each input counts by the size of its own gradient. S_K is then the mean
+        of the blocks that the Fisher matrix has for each output, which for a dense layer is the
+        method of mini-block Fisher (arXiv 2202.04124).
+      inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
+        refreshes invert, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -647,12 +822,28 @@ def foof(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.foof(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -682,53 +873,69 @@ def ikfac(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """IKFAC, KFAC without inverses, as a drop-in for AdamW.
+    """IKFAC in the place of AdamW: KFAC without inverses, each side of a layer by itself.
+
+    It lies between ``kfac``, which it follows for small steps of its factors, and ``singd``, whose
+    two factors depend on each other: take it to compare them. Lin et al., ICML 2024, arXiv
+    2312.05705.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.IKFAC``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
-      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
-        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
-        too, and I - b1 m is never singular.
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step. Polar directions have no use for them, and
-        nothing is kept with these.
-      direction_precision: Of the products with a gradient in each step, likewise; None for
-        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
-        ended where they did without (``benchmarks/precision.py``).
-      damping: λ of each side, a number >= 0 or a schedule; by default ``damping_schedule(0.3)``,
-        which falls from 1 to 0.3. With 0.03 a deep autoencoder in bfloat16 ended at 20.2, with 0.3
-        at 13.9 (13.97 and 13.84 in float32).
-      damping_mode: "absolute" (the paper's), or "relative" to Tr U / d_i for K and Tr G / d_o for
-        C. None is "relative" with a spectral step norm, else "absolute".
+      factor_step_norm: The norm ‖m‖ of a factor's step m, which is divided by max(1, ‖m‖): None for
+        no bound (the papers'), "max_abs" (an option of SINGD's package) or "spectral", with which
+        momenta are bounded too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice the
+        memory, for half of the work of each step. Nothing is kept with polar directions, which
+        have no use for them.
+      direction_precision: The precision of the products with a gradient in each step, as
+        ``jax.numpy.einsum`` takes it; None for ``precision``. On three tasks, operands rounded to
+        bfloat16, which is "default" on TPUs, came to the same results as without rounding
+        (``benchmarks/precision.py``).
+      damping: λ, what is added to the curvature of each side, in the units of ``damping_mode``: a
+        number >= 0 or a schedule. The default ``damping_schedule(0.3)`` falls from 1 to 0.3. With
+        0.03 in the end the loss of a deep autoencoder in bfloat16 was 20.2, and with 0.3 it was
+        13.9 (in float32 13.97 and 13.84).
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by Tr U / d_i for
+        K, and by Tr G / d_o for C. None is "relative" if ``factor_step_norm`` is "spectral", else
+        "absolute".
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
-        identity that fit the first statistics. None is "statistics" with a spectral step norm,
-        else "identity".
-      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+        identity that fit the first statistics. None is "statistics" if ``factor_step_norm`` is
+        "spectral", else "identity".
+      precision: The precision of all other products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -738,12 +945,28 @@ def ikfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.ikfac(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -775,60 +998,75 @@ def ingd(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """INGD as a drop-in for AdamW: SINGD with dense factors (arXiv 2302.09738).
+    """INGD in the place of AdamW: SINGD with dense factors, and an error for all other structures.
+
+    Lin et al., ICML 2023, arXiv 2302.09738. Find layers with ``structures="dense"``.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.SINGD``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
-      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
-        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
-        too, and I - b1 m is never singular.
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step. Polar directions have no use for them, and
-        nothing is kept with these.
-      direction_precision: Of the products with a gradient in each step, likewise; None for
-        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
-        ended where they did without (``benchmarks/precision.py``).
-      damping: λ, a number >= 0, a schedule, or ``sampling_damping()``, in the units of
-        ``damping_mode``; the default is 0.03, and more where moments are of few rows.
-      damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
-        layer's statistics, so that the scale of loss and activations drops out. None is "relative"
-        with a spectral step norm, and "absolute" with the steps of the paper and its package.
-      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule; at 0, none is
-        kept.
+      factor_step_norm: The norm ‖m‖ of a factor's step m, which is divided by max(1, ‖m‖): None for
+        no bound (the papers'), "max_abs" (an option of SINGD's package) or "spectral", with which
+        momenta are bounded too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice the
+        memory, for half of the work of each step. Nothing is kept with polar directions, which
+        have no use for them.
+      direction_precision: The precision of the products with a gradient in each step, as
+        ``jax.numpy.einsum`` takes it; None for ``precision``. On three tasks, operands rounded to
+        bfloat16, which is "default" on TPUs, came to the same results as without rounding
+        (``benchmarks/precision.py``).
+      damping: λ, the curvature that is added in all directions, in the units of ``damping_mode``: a
+        number >= 0, a schedule, or ``sampling_damping()`` (the default), which is 0.03, and more
+        where the moments are of few rows.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by
+        (Tr U / d_i)(Tr G / d_o) of this layer's statistics, so that the scales of the loss and of
+        activations drop out. None is "relative" if ``factor_step_norm`` is "spectral", and else
+        "absolute", which is what the paper and its package do.
+      factor_momentum: a1, the momentum of the factors' steps, a number in [0, 1) or a schedule; at
+        0 no momentum is kept.
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
-        identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
-        be learnt. None is "statistics" with a spectral step norm, else "identity".
-      cross_moments: Whether E[|Cᵀ g|² Kᵀ a aᵀ K] / d_o takes the place of (Tr H_C / d_o) H_K, and
-        likewise for C: each input counts by the size of its own gradient. K and C then approach
-        the matrix normal distribution of highest likelihood of the examples' gradients, that is
-        an inverse-free ``TKFAC``, in every structure; where inputs and gradients are independent
-        the two are the same.
-      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+        identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only their shape
+        has to be learnt. None is "statistics" if ``factor_step_norm`` is "spectral", else
+        "identity".
+      cross_moments: Whether E[|Cᵀ g|² Kᵀ a aᵀ K] / d_o takes the place of (Tr H_C / d_o) H_K for
+        inputs a and output gradients g, and likewise for C, so that each input counts by the size
+        of its own gradient. K and C then approach the matrix normal distribution under which the
+        examples' gradients are likeliest: an inverse-free ``TKFAC``, in every structure. Where
+        inputs and gradients are independent the two are the same.
+      precision: The precision of all other products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -838,12 +1076,28 @@ def ingd(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.ingd(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -874,50 +1128,59 @@ def inverse_free_kl_shampoo(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """KL-Shampoo by matrix products alone, as a drop-in for AdamW, without layers.
+    """KL-Shampoo in the place of AdamW, from gradients and matrix products alone.
 
-    Matrix-shaped parameters: the average of gradients, whitened from both sides, and decoupled
-    weight decay. All other parameters go to ``fallback``. Learning rates are AdamW's.
+    It works for any model. A matrix moves by the average of its gradients, multiplied from both
+    sides by the inverse roots of their covariance, with decoupled weight decay. Learning rates are
+    those of AdamW. Lin et al., arXiv 2509.03378, by the steps of arXiv 2312.05705.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.InverseFreeKLShampoo``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      factor_learning_rate: b, a number >= 0 or a schedule: the weight of one gradient.
-      damping: λ, a number >= 0 or a schedule, relative to mean(G²).
-      polar_steps: How many steps the iteration "polar_express" takes at a refresh; None for 10,
-        which are enough for singular values 1 to 20,000 apart.
-      clip_rms: The largest root mean square of directions, > 0, or None: while factors are learnt,
-        they may be far larger than 1.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      factor_learning_rate: b, the weight of one gradient, a number >= 0 or a schedule.
+      damping: λ, what is added to the second moment, relative to mean(G²): a number >= 0 or a
+        schedule.
+      polar_steps: The number of steps that the iteration "polar_express" takes in a refresh, an int
+        >= 1; None for 10, which are enough where the largest singular value is 20,000 times the
+        least.
+      clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
+        bound. While the factors are learnt, directions may be far larger than 1.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -940,18 +1203,23 @@ def inverse_free_kl_shampoo(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     Example:
-      >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.inverse_free_kl_shampoo(1e-3, structures=("dense", "diagonal"))
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
       >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.inverse_free_kl_shampoo(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -987,64 +1255,72 @@ def inverse_free_shampoo(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Structured inverse- and root-free Shampoo as a drop-in for AdamW, without layers.
+    """Inverse-free Shampoo in the place of AdamW: from gradients and matrix products alone.
 
-    Matrix-shaped parameters: ``scale_by_inverse_free_shampoo``, an average of its updates, scaled
-    to a root mean square as AdamW's are, decoupled weight decay. All other parameters go to
-    ``fallback``.
+    It works for any model; factors may have any structure, and be kept in bfloat16. A matrix moves
+    by an average of preconditioned gradients, brought to the root mean square that AdamW's updates
+    have, with decoupled weight decay. Lin et al., ICML 2024, arXiv 2402.03496.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.InverseFreeShampoo``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
-      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
-        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
-        too, and I - b1 m is never singular.
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step. Polar directions have no use for them, and
-        nothing is kept with these.
-      direction_precision: Of the products with a gradient in each step, likewise; None for
-        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
-        ended where they did without (``benchmarks/precision.py``).
-      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "relative" to B mean(G²), or "absolute" (the paper's).
-      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule.
-      batch_size: B; 1 for a loss that is a sum, the number of examples for one that is a mean:
-        squares of a mean gradient are that much smaller than the curvature that they stand for. It
-        is of no effect on the direction where damping is relative, and only scales it.
-      factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
-        the size of the first gradient, so that nothing has to be learnt but shape.
-      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      factor_step_norm: The norm ‖m‖ of a factor's step m, which is divided by max(1, ‖m‖): None for
+        no bound (the papers'), "max_abs" (an option of SINGD's package) or "spectral", with which
+        momenta are bounded too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice the
+        memory, for half of the work of each step. Nothing is kept with polar directions, which
+        have no use for them.
+      direction_precision: The precision of the products with a gradient in each step, as
+        ``jax.numpy.einsum`` takes it; None for ``precision``. On three tasks, operands rounded to
+        bfloat16, which is "default" on TPUs, came to the same results as without rounding
+        (``benchmarks/precision.py``).
+      damping: λ, what is added to the second moment, in the units of ``damping_mode``: a number
+        >= 0 or a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "relative", where λ is multiplied by B mean(G²), or "absolute" (the paper's).
+      factor_momentum: a1, the momentum of the factors' steps, a number in [0, 1) or a schedule.
+      batch_size: B, a number > 0 or a schedule: 1 for a loss that is a sum, and the number of
+        examples for one that is a mean, where squared gradients are that much smaller than the
+        curvature that they stand for. With relative damping it changes the size of directions and
+        nothing else.
+      factor_init: Where K and C start: "identity" (the paper's), or "gradient", multiples of the
+        identity that fit the size of the first gradient, so that only their shape has to be learnt.
+      precision: The precision of all other products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1067,18 +1343,23 @@ def inverse_free_shampoo(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     Example:
-      >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.inverse_free_shampoo(1e-2, structures=("dense", "diagonal"))
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
       >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.inverse_free_shampoo(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -1106,46 +1387,52 @@ def jorge(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Jorge as a drop-in for AdamW: Shampoo by matrix products alone, with no moments kept.
+    """Jorge in the place of AdamW: Shampoo from matrix products alone, without moments.
 
-    Matrix-shaped parameters: ``scale_by_jorge`` at the length of RMSProp's step (the paper: of
-    SGD's, ``grafting="sgd"``), an average of it, decoupled weight decay. All others go to
-    ``fallback``.
+    It works for any model. A matrix moves by an average of Jorge's directions, each at the length
+    of RMSProp's step (the paper's is that of SGD, ``grafting="sgd"``), with decoupled weight decay.
+    Singh et al., 2023, arXiv 2310.12298.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.Jorge``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      initial_moment: L and R to begin with, times I: a number > 0.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      initial_moment: The multiple of I that L and R are at first, a number > 0.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1168,12 +1455,23 @@ def jorge(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.jorge(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -1203,51 +1501,66 @@ def kfac(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """KFAC, with inverses, as a drop-in for AdamW.
+    """KFAC in the place of AdamW: gradients times the inverses of a layer's two moments.
+
+    This is the reference among the curvature methods: take it for damping as in the literature, or
+    for the moments themselves. Factors may be dense, block-diagonal or diagonal. Martens and
+    Grosse, ICML 2015, arXiv 1503.05671.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.KFAC``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
-        the scale of loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
-        not, they start at I.
-      use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
-        good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
-        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
-        without decompositions and inverses: half the state, kept in the factor dtype.
-      inverse_every: At least this many steps from one inversion to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by
+        (Tr S_K / d_i)(Tr S_C / d_o), so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t after t
+        refreshes, as Adam's are; if not, they start at I.
+      use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
+        if not, π = 1.
+      inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
+      inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
+        refreshes invert, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1257,12 +1570,28 @@ def kfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.kfac(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -1293,49 +1622,59 @@ def kl_shampoo(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """KL-Shampoo as a drop-in for AdamW: any model, gradients only, no second moment of entries.
+    """KL-Shampoo in the place of AdamW: the two factors that fit gradients' moment best.
 
-    Matrix-shaped parameters: the average of gradients, whitened from both sides, and decoupled
-    weight decay. All other parameters go to ``fallback``. Learning rates are AdamW's.
+    It works for any model, from gradients alone. A matrix moves by the average of its gradients,
+    multiplied from both sides by the inverse roots of the factors, with decoupled weight decay. No
+    second moment of entries is kept. Learning rates are those of AdamW. Lin et al., arXiv
+    2509.03378.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.KLShampoo``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of factors and values, in [0, 1), or a schedule.
-      eps: ε >= 0, or a schedule.
-      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
-      clip_rms: The largest root mean square of directions, > 0, or None. Directions of gradients
-        that are like the last ones have about 1, those of their averages less.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of factors and values, a number in [0, 1) or a schedule.
+      eps: ε, what is added to the values, relative to the largest of them, a number >= 0 or a
+        schedule.
+      basis_method: What a refresh makes the bases of: "qr", one step of orthogonal iteration, or
+        "eigh", the eigenvectors.
+      clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
+        bound. The direction of a gradient like the last ones has about 1, that of an average less.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1358,18 +1697,23 @@ def kl_shampoo(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     Example:
-      >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.kl_shampoo(1e-3, structures=("dense", "diagonal"))
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
       >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.kl_shampoo(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -1401,47 +1745,58 @@ def kl_soap(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """KL-SOAP as a drop-in for AdamW: SOAP, in the bases of KL-Shampoo's factors.
+    """KL-SOAP in the place of AdamW: Adam in the bases of KL-Shampoo's factors.
+
+    It works for any model, from gradients alone. It is ``soap`` in the bases of ``kl_shampoo``: a
+    matrix moves by Adam's step in them, with decoupled weight decay. Lin et al., arXiv 2509.03378.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.KLSOAP``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of factors, values and V, in [0, 1), or a schedule.
-      eps: Of the values, >= 0 and relative to the largest, or a schedule.
-      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
-      clip_rms: The largest root mean square of directions, > 0, or None. Directions of gradients
-        that are like the last ones have about 1, those of their averages less.
-      adam_eps: ε >= 0, or a schedule.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of factors, values and V, a number in [0, 1) or a schedule.
+      eps: What is added to the values, relative to the largest of them, a number >= 0 or a
+        schedule.
+      basis_method: What a refresh makes the bases of: "qr", one step of orthogonal iteration, or
+        "eigh", the eigenvectors.
+      clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
+        bound. The direction of a gradient like the last ones has about 1, that of an average less.
+      adam_eps: ε, a number >= 0 or a schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1464,12 +1819,23 @@ def kl_soap(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.kl_soap(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -1501,57 +1867,72 @@ def kpsvd(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """KPSVD, the Kronecker product nearest to the Fisher, as a drop-in for AdamW.
+    """KPSVD in the place of AdamW: the Kronecker product that is nearest to the Fisher matrix.
+
+    Take it for the least error of two factors, at the price of ``kfac``, or with
+    ``second_term=True`` for the least error of a sum of two such products. Koroko et al., 2022,
+    arXiv 2201.10285.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.KPSVD``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
-        the scale of loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
-        not, they start at I.
-      use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
-        good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
-        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
-        without decompositions and inverses: half the state, kept in the factor dtype.
-      inverse_every: At least this many steps from one inversion to the next; they happen on
-        steps that refresh the statistics.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by
+        (Tr S_K / d_i)(Tr S_C / d_o), so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t after t
+        refreshes, as Adam's are; if not, they start at I.
+      use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
+        if not, π = 1.
+      inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
+      inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
+        refreshes invert, so that at 1 each refresh does.
       second_term: Whether the sum of two Kronecker products takes the place of one. State and
-        averages are twice as large, what is measured is three times as much, and each refresh has
+        averages are then twice as large, three times as much is measured, and each refresh finds
         eigenvectors beside inverses.
-      floor: The least that 1 + s_K s_Cᵀ is taken for, in (0, 1]: the second term is not definite,
-        and may take away as much as the first one has; with it the preconditioner is never larger
-        than 1 / ``floor`` times that of the first term alone.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      floor: The least that 1 + s_K s_Cᵀ is taken for, a number in (0, 1]. The second term is not
+        definite, and may take away as much as the first has; with the floor the preconditioner is
+        never larger than 1 / ``floor`` times that of the first term alone.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1561,12 +1942,28 @@ def kpsvd(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.kpsvd(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -1595,44 +1992,57 @@ def locoprop(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """LocoProp-S, local steps of each layer, as a drop-in for AdamW.
+    """LocoProp-S in the place of AdamW: some steps of each layer on a loss of its own.
+
+    It comes near ``foof`` by matrix products, without inverses. Amid et al., AISTATS 2022, arXiv
+    2106.06199, whose own local steps are ``local_method="rmsprop"``.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.LocoProp``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      local_steps: k, an int >= 1: as many products with S_K in each step.
-      local_method: "gradient", or "rmsprop" (the paper's), which starts anew in each step.
-      local_learning_rate: η, relative to what the largest eigenvalue allows: in (0, 2) for
-        "gradient", where from 1 on the leading direction is there at once.
-      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute", or "relative" to Tr S_K / d_i, so that the scale of activations
-        drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
-        schedule.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      local_steps: The number of local steps, an int >= 1. Each is one product with S_K.
+      local_method: "gradient", or "rmsprop" (the paper's), whose v starts at 0 in each step.
+      local_learning_rate: η, the size of local steps relative to 1 / ρ, a number in (0, 2). With
+        "gradient" and 1, a direction whose eigenvalue is ρ arrives in one local step.
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number >= 0 or
+        a schedule.
+      damping_mode: "absolute", or "relative", where λ is multiplied by Tr S_K / d_i, so that the
+        scale of activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the average, a number in (0, 1] or
+        a schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1642,12 +2052,28 @@ def locoprop(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.locoprop(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -1674,42 +2100,55 @@ def mkor(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """MKOR, inverses by updates of rank one, as a drop-in for AdamW.
+    """MKOR in the place of AdamW: inverses that each step updates by a product of two vectors.
+
+    Take it for inverses that are never old, from means of inputs and output gradients. Mozaffari et
+    al., NeurIPS 2023, arXiv 2306.01685.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.MKOR``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      factor_learning_rate: b1, the weight of a new v vᵀ, in (0, 1), or a schedule.
-      damping_mode: How long the v are beside the I that the averages start at and are drawn back
-        to: "absolute", as they are (the paper's), or "relative", of length √d, so that the scale of
-        loss and activations drops out.
-      largest: Of the entries of an inverse, > 1.
-      stabilizer: 1 - ζ, in (0, 1]: how far an inverse that is too large is drawn back to I; more
-        than b1, or it grows faster than it is drawn back.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      factor_learning_rate: b1, the weight of a new v vᵀ, a number in (0, 1) or a schedule.
+      damping_mode: The length of v beside the I at which the averages start and to which they are
+        drawn back: "absolute" keeps its own (the paper's); "relative" makes it √d, with d its
+        number of entries, so that the scales of the loss and of activations drop out.
+      largest: The absolute value of an entry above which an inverse is drawn back to I, a number
+        > 1.
+      stabilizer: 1 - ζ, a number in (0, 1]: how far an inverse that is too large is drawn back to
+        I. It must be larger than b1, or inverses grow faster than they are drawn back.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1719,12 +2158,28 @@ def mkor(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.mkor(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -1756,50 +2211,58 @@ def normuon(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """NorMuon as a drop-in for AdamW: any model, gradients only, next to no memory.
+    """NorMuon in the place of AdamW: orthogonalized momentum, with one size for each output.
 
-    Matrix-shaped parameters: ``scale_by_normuon`` of a momentum, scaled to a root mean square as
-    AdamW's updates have it, decoupled weight decay. All other parameters go to ``fallback``.
+    It works for any model, from gradients alone, with next to no memory beside the momentum. A
+    matrix moves by Muon's direction with its columns evened out, at the root mean square that
+    AdamW's updates have, and with decoupled weight decay. Li et al., arXiv 2510.05491.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.NorMuon``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of v, in [0, 1), or a schedule.
-      eps: ε >= 0, or a schedule.
-      iteration: Of the polar factor: "muon", "polar_express", "quintic", or triples of numbers,
-        see ``singd_optax.rules.coefficients_of``.
-      steps: How many steps of it; None for what it has.
-      iteration_dtype: In which it runs: None for that of statistics, "float32" or "bfloat16".
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of v, a number in [0, 1) or a schedule.
+      eps: ε, a number >= 0 or a schedule.
+      iteration: How the polar factor is found: "muon", "polar_express", "quintic", or triples of
+        numbers, see ``singd_optax.rules.coefficients_of``.
+      steps: The number of steps of the iteration, an int >= 1; None for its own number.
+      iteration_dtype: The dtype in which the iteration runs, "float32" or "bfloat16"; None for that
+        of statistics (float32, or float64 for float64 parameters).
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1822,18 +2285,23 @@ def normuon(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     Example:
-      >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.normuon(1e-3)
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
       >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.normuon(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -1860,47 +2328,51 @@ def optimizer(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """A complete optimizer with any rule, as a drop-in for AdamW.
+    """Make a complete optimizer of any rule, for use in the place of ``optax.adamw``.
 
-    Matrices (of Kronecker layers, or of all arrays of two axes or more) get momentum, the rule's
-    direction, one size, and decoupled weight decay; all other parameters go to ``fallback``.
-    ``singd``, ``kfac``, ``shampoo`` and the like are this with their rules, and a rule of your own
-    comes in by the same door.
+    A rule is what one method does for one matrix. For each matrix (a Kronecker layer, or any array
+    of two axes or more) the momentum is preconditioned by the rule, its update is brought to one
+    size, and weight decay is added, decoupled from the gradient as AdamW's is. All other parameters
+    go to ``fallback``. ``singd``, ``kfac``, ``shampoo`` and the like are this with rules of the
+    library; use it for a rule of your own, or for one that is wrapped in another.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      rule: What to do for each matrix, for example ``SINGD()``. It brings defaults for the common
-        options (``Rule.recipe``).
-      layers: From ``find_layers``; needed by rules that measure layers. None for all arrays of two
-        axes or more.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      **options: Those of ``scale_by_rule``, by name:
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      rule: What to do for each matrix, for example ``SINGD()``. It brings its own defaults for the
+        options below (``Rule.recipe``).
+      layers: The layers that ``find_layers`` found, which rules that measure layers need, or the
+        matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      **options: The options of ``scale_by_rule``, by name:
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -1923,11 +2395,11 @@ def optimizer(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad`` if the rule
-      has measures.
+      An optax transformation. If the rule has measures, its ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates.
+      ValueError: An option is out of range, or two of them set the size of updates.
       TypeError: An option is unknown, or of another type.
 
     Example:
@@ -1967,51 +2439,59 @@ def psgd_kron(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """PSGD-Kron as a drop-in for AdamW: any model, gradients only, products only.
+    """PSGD-Kron in the place of AdamW: gradients whitened by factors that move in small steps.
 
-    Matrix-shaped parameters: the average of gradients, whitened, and decoupled weight decay. All
-    other parameters go to ``fallback``. Learning rates are AdamW's or a little smaller.
+    It works for any model, from gradients and matrix products alone. A matrix moves by the average
+    of its gradients, made uncorrelated and of one size by both factors, with decoupled weight
+    decay. Learning rates are those of AdamW, or a little smaller. Li, 2015, arXiv 1512.04202;
+    Pooladzandi and Li, 2024, arXiv 2402.04553.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.PSGDKron``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: μ, the step on K and C, a number >= 0 or a schedule.
-      geometry: "Q0.5EQ1.5", "QUAD" or "QEQ".
-      curvature_decay: β in [0, 1), or a schedule.
-      damping: The noise's standard deviation, relative to the root mean square of G, >= 0, or a
-        schedule.
-      clip_rms: The largest root mean square of directions, > 0, or None: while P is learnt, they
-        may be far larger than 1.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      geometry: How K and C move: "Q0.5EQ1.5", "QUAD" or "QEQ", as above.
+      curvature_decay: β, the decay of the bound on steps, a number in [0, 1) or a schedule.
+      damping: The standard deviation of the noise, relative to the root mean square of G, a number
+        >= 0 or a schedule.
+      clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
+        bound. While P is learnt, directions may be far larger than 1.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2034,18 +2514,23 @@ def psgd_kron(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     Example:
-      >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.psgd_kron(1e-3, structures=("dense", "diagonal"))
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
       >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.psgd_kron(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -2077,51 +2562,65 @@ def rs_kfac(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """RS-KFAC, KFAC by leading eigenvectors, as a drop-in for AdamW.
+    """RS-KFAC in the place of AdamW: KFAC from the leading eigenvectors of both moments.
+
+    It is for layers with thousands of inputs or outputs, where the inverses of ``kfac`` are costly.
+    Puiu, 2022, arXiv 2206.15397.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.RSKFAC``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
-        loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      rank: How many eigenvectors, at most the dim of a side.
-      power_iterations: How often random columns are multiplied with S before the last time.
-      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
-        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
-        approximation; exact where S has no more than this rank.
-      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
-        for 0.
-      use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_every: At least this many steps from one decomposition to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative", where λ is multiplied by
+        (Tr S_K / d_i)(Tr S_C / d_o), so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      rank: The number of eigenvectors of a side, an int >= 1; a side has no more than its dim.
+      power_iterations: How often random columns are multiplied by S before the last product, an
+        int >= 1. More find eigenvectors more exactly.
+      sketched: Whether S Ω is averaged in the place of S, for ``rank`` fixed random columns Ω. Then
+        S is never formed, and nothing is as large as dim x dim. The eigenvectors are those of
+        Nyström's approximation, which is exact where the rank of S is not larger.
+      continued: Whether all other eigenvalues are taken for the least of those that are kept; if
+        not, they are taken for 0.
+      use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
+        if not, π = 1.
+      inverse_every: The least number of steps from one decomposition to the next, an int >= 1. Only
+        refreshes decompose, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2131,12 +2630,28 @@ def rs_kfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.rs_kfac(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -2162,37 +2677,45 @@ def scale_by_adafisher(
     """Scale gradients by AdaFisher's preconditioner: diagonals of both Kronecker factors.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    G / (h_K h_Cᵀ + λ). Structures of layers are not used. The equations are in
-    ``singd_optax.optimizers.AdaFisher``; parameters outside ``layers`` pass through unchanged.
+    G / (h_K h_Cᵀ + λ), where h_K and h_C are averages of the diagonals of the second moments of
+    inputs and output gradients. The structures of layers are not used.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.AdaFisher``;
+    ``singd_optax.adafisher`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; the paper's is 1e-3.
-      damping_mode: "absolute" (the paper's: entries of h are between 0 and 1), or "relative" to
-        the mean of h_K h_Cᵀ.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      normalized: Whether each side's diagonal is brought to [0, 1]; if not, the method is KFAC
-        with diagonal factors, and the damping better relative.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The paper's is 1e-3.
+      damping_mode: "absolute" (the paper's, where the entries of h are between 0 and 1), or
+        "relative", where λ is multiplied by the mean of h_K h_Cᵀ.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      normalized: Whether N brings each side's diagonal to [0, 1]. If not, the method is KFAC with
+        diagonal factors, and "relative" damping suits it better.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2202,16 +2725,27 @@ def scale_by_adafisher(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Gomes et al., AdaFisher: Adaptive Second Order Optimization via Fisher Information, ICLR 2025,
       arXiv 2405.16397.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_adafisher(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -2241,47 +2775,53 @@ def scale_by_caspr(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by CASPR's preconditioner, from gradients alone.
 
-    With Shampoo's roots A = L^(-1/4) and B = R^(-1/4), a gradient G becomes
-    (A² G + 2 A G B + G B²) / 4: the same state, twice the products, and a preconditioner closer
-    to full-matrix Adagrad's. The equations are in ``singd_optax.optimizers.CASPR``.
-    ``singd_optax.caspr`` is a complete optimizer.
+    A gradient G becomes (A² G + 2 A G B + G B²) / 4, where A = L^(-1/4) and B = R^(-1/4) are
+    Shampoo's roots. With the same state as Shampoo, and twice the products, this is closer to
+    full-matrix Adagrad.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.CASPR``; ``singd_optax.caspr`` is a complete
+    optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
-      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
-      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
-        approximates full-matrix Adagrad.
-      root_method: "eigh", or "newton", which needs matrix products only.
-      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
-        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
-        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
-        side only, L is divided by the number of columns.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
+        first paper.
+      eps: ε, a number >= 0 or a schedule: ε λ_max I is added before a root is taken.
+      root: p, the order of the inverse roots, an int >= 1: 4 for Shampoo, and 2 for its square,
+        which approximates full-matrix Adagrad.
+      root_method: How roots are taken: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether L and R are divided by √(Tr L / w) before their roots are taken, so that
+        L ⊗ R / Tr L fits the second moment of gradients; the two are equal if that moment is a
+        Kronecker product. Then ``root=2`` whitens gradients, which need no grafting, and ``root=1``
+        is ``TNT``. With one side only, L is divided by the number of columns.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2304,12 +2844,12 @@ def scale_by_caspr(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Duvvuri, Devvrit, Anil, Hsieh and Dhillon, Combining Axes Preconditioners through Kronecker
@@ -2350,46 +2890,54 @@ def scale_by_ekfac(
     """Scale gradients by EKFAC's preconditioner: KFAC's eigenbases, the Fisher's own diagonal.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    K [ (Kᵀ G C) / (s + λ) ] Cᵀ, with K and C the eigenvectors of KFAC's second moments. The
-    equations are in ``singd_optax.optimizers.EKFAC``; parameters outside ``layers`` pass through
-    unchanged.
+    K [ (Kᵀ G C) / (s + λ) ] Cᵀ, where K and C are the eigenvectors of KFAC's second moments, and s
+    is the diagonal of the Fisher matrix in their basis.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.EKFAC``;
+    ``singd_optax.ekfac`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to the mean of s, so that the scale of
-        loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      scale_source: "rows", squares of each example's gradient, when statistics are formed; or
-        "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
-        batch, follow more closely, and need no statistic beside KFAC's.
-      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
-        gradient; a number from 0 to 1.
-      exact_squares: Whether squares by "rows" are those of an example's gradient where it has
-        several positions (tokens, pixels), and not of each position's: as dear as the gradient.
-      basis_every: At least this many steps from one decomposition to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by the mean of s,
+        so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      scale_source: What s is the average of: "rows", the squares of each example's gradient, on
+        refresh steps; or "gradients", the squares (Kᵀ ∇ C)² of each step's gradient, which are
+        smaller by about the size of the batch, follow more closely, and need no statistics beside
+        KFAC's.
+      exponent: The power of s + λ, a number from 0 to 1: 1 for the natural gradient, 0.5 for the
+        root that Adam takes, 0 for the gradient.
+      exact_squares: Whether "rows" squares the gradient of a whole example where an example has
+        several positions (tokens, pixels), and not that of each position. This costs as much as the
+        gradient.
+      basis_every: The least number of steps from one decomposition to the next, an int >= 1. Only
+        refreshes decompose, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2399,12 +2947,13 @@ def scale_by_ekfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       George et al., Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis,
@@ -2412,17 +2961,13 @@ def scale_by_ekfac(
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
-      >>> model = nn.Dense(3)
-      >>> x = jnp.ones((8, 5))
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
       >>> params = model.init(jax.random.key(0), x)
       >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
       >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
-      >>> tx = optax.chain(singd_optax.scale_by_ekfac(layers), optax.scale_by_learning_rate(0.1))
+      >>> scale = singd_optax.scale_by_ekfac(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
       >>> opt_state = tx.init(params)
-      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
-      >>> value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
-      >>> updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
-      >>> params = optax.apply_updates(params, updates)
     """
     ...
 
@@ -2444,37 +2989,47 @@ def scale_by_eva(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by Eva's preconditioner: KFAC of rank one, by vectors.
+    """Scale gradients by Eva's preconditioner: KFAC of rank one, from vectors.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    [ G - (āᵀ G ḡ) / (λ + |ā|² |ḡ|²) ā ḡᵀ ] / λ. Structures of layers are not used. The equations
-    are in ``singd_optax.optimizers.Eva``; parameters outside ``layers`` pass through unchanged.
+    [ G - (āᵀ G ḡ) / (λ + |ā|² |ḡ|²) ā ḡᵀ ] / λ, where ā and ḡ are averages of the means of inputs
+    and output gradients. The structures of layers are not used.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.Eva``;
+    ``singd_optax.eva`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute" (the paper's), or "relative" to the size of the term of rank one, so
-        that the scale of loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new mean in the averages, in (0, 1], or a schedule.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by the size of
+        the term of rank one (|ā|², and |ā|² |ḡ|² in ``Eva``), so that the scales of the loss and of
+        activations drop out.
+      factor_learning_rate: b1, the weight of a new mean in the averages, a number in (0, 1] or a
+        schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2484,16 +3039,27 @@ def scale_by_eva(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Zhang et al., Eva: A General Vectorized Approximation Framework for Second-order
       Optimization, ICLR 2023, arXiv 2308.02123.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_eva(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -2515,37 +3081,47 @@ def scale_by_eva_f(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by Eva-f's preconditioner: FOOF of rank one, by a vector.
+    """Scale gradients by Eva-f's preconditioner: FOOF of rank one, from a vector.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    [ G - ā (āᵀ G) / (λ + |ā|²) ] / λ. Structures of layers are not used. The equations are in
-    ``singd_optax.optimizers.EvaF``; parameters outside ``layers`` pass through unchanged.
+    [ G - ā (āᵀ G) / (λ + |ā|²) ] / λ, where ā is an average of the mean of inputs. The structures
+    of layers are not used.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.EvaF``;
+    ``singd_optax.eva_f`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute" (the paper's), or "relative" to the size of the term of rank one, so
-        that the scale of loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new mean in the averages, in (0, 1], or a schedule.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by the size of
+        the term of rank one (|ā|², and |ā|² |ḡ|² in ``Eva``), so that the scales of the loss and of
+        activations drop out.
+      factor_learning_rate: b1, the weight of a new mean in the averages, a number in (0, 1] or a
+        schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2555,16 +3131,27 @@ def scale_by_eva_f(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Zhang et al., Eva: A General Vectorized Approximation Framework for Second-order
       Optimization, ICLR 2023, arXiv 2308.02123.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_eva_f(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -2590,44 +3177,50 @@ def scale_by_eva_s(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by Eva-s's preconditioner, of rank one, from gradients alone.
+    """Scale gradients by Eva-s's preconditioner of rank one, from gradients alone.
 
-    The equations are in ``singd_optax.optimizers.EvaS``. How arrays make matrices is said at
-    ``scale_by_rule``, structures are not used; scalars and vectors pass through.
-    ``singd_optax.eva_s`` is a complete optimizer.
+    A gradient G becomes [ G - (rᵀ G c) / (λ + |r|² |c|²) r cᵀ ] / λ, where r and c are averages of
+    the means of the rows and columns of gradients. Structures are not used.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.EvaS``; ``singd_optax.eva_s`` is a complete
+    optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute" (the authors'), or "relative" to m n s², with s the average of the
-        mean of G_ij²; a gradient of equal entries has |r|² |c|² = m n s².
-      factor_learning_rate: b1, the weight of a new gradient in the averages, in (0, 1], or a
-        schedule.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the term of rank one, in the units of ``damping_mode``: a number
+        > 0 or a schedule.
+      damping_mode: "absolute" (the authors'), or "relative", where λ is multiplied by m n s², with
+        s the average of the mean of G_ij²; for a gradient of equal entries this is |r|² |c|².
+      factor_learning_rate: b1, the weight of a new gradient in the averages, a number in (0, 1] or
+        a schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2650,12 +3243,12 @@ def scale_by_eva_s(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Zhang et al., Eva: A General Vectorized Approximation Framework for Second-order
@@ -2693,42 +3286,49 @@ def scale_by_foof(
     """Scale gradients by FOOF's preconditioner: gradient descent on neurons.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    (S_K + λ I)^-1 G, with S_K a moving average of the second moment of inputs. The structure of a
-    layer's C is not used. The equations are in ``singd_optax.optimizers.FOOF``; parameters outside
-    ``layers`` pass through unchanged.
+    (S_K + λ I)^-1 G, where S_K is a moving average of the second moment of inputs, and λ is the
+    damping. The structure of a layer's C is not used.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.FOOF``;
+    ``singd_optax.foof`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to Tr S_K / d_i, so that the scale of
-        activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
-        schedule.
-      cross_moments: Whether E[|g|² a aᵀ] / d_o takes the place of U: each input counts by the size
-        of its gradient, and S_K is the mean over outputs of the Fisher's own blocks, that is the
-        method of mini-block Fisher for a dense layer (arXiv 2202.04124).
-      inverse_every: At least this many steps from one inversion to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by Tr S_K / d_i,
+        so that the scale of activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the average, a number in (0, 1] or
+        a schedule.
+      cross_moments: Whether E[|g|² a aᵀ] / d_o takes the place of U for inputs a and output
+        gradients g, so that each input counts by the size of its own gradient. S_K is then the mean
+        of the blocks that the Fisher matrix has for each output, which for a dense layer is the
+        method of mini-block Fisher (arXiv 2202.04124).
+      inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
+        refreshes invert, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2738,16 +3338,27 @@ def scale_by_foof(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Benzing, Gradient Descent on Neurons and its Link to Approximate Second-Order Optimization,
       ICML 2022, arXiv 2201.12250.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_foof(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -2775,49 +3386,59 @@ def scale_by_ikfac(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by IKFAC's preconditioner: KFAC without inverses.
 
-    K Kᵀ follows KFAC's (S_K + λ I)^-1 up to O(b1²), S_K the moving average of the inputs' second
-    moments with weight b1, and C Cᵀ likewise. The equations are in
-    ``singd_optax.optimizers.IKFAC``; parameters outside ``layers`` pass through unchanged.
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    K Kᵀ G C Cᵀ. K Kᵀ follows KFAC's inverse (S_K + λ I)^-1, where S_K is the moving average of the
+    inputs' second moment, by matrix products alone; C Cᵀ is alike for output gradients.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.IKFAC``;
+    ``singd_optax.ikfac`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
-      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
-        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
-        too, and I - b1 m is never singular.
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step. Polar directions have no use for them, and
-        nothing is kept with these.
-      direction_precision: Of the products with a gradient in each step, likewise; None for
-        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
-        ended where they did without (``benchmarks/precision.py``).
-      damping: λ of each side, a number >= 0 or a schedule; by default ``damping_schedule(0.3)``,
-        which falls from 1 to 0.3. With 0.03 a deep autoencoder in bfloat16 ended at 20.2, with 0.3
-        at 13.9 (13.97 and 13.84 in float32).
-      damping_mode: "absolute" (the paper's), or "relative" to Tr U / d_i for K and Tr G / d_o for
-        C. None is "relative" with a spectral step norm, else "absolute".
+      factor_step_norm: The norm ‖m‖ of a factor's step m, which is divided by max(1, ‖m‖): None for
+        no bound (the papers'), "max_abs" (an option of SINGD's package) or "spectral", with which
+        momenta are bounded too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice the
+        memory, for half of the work of each step. Nothing is kept with polar directions, which
+        have no use for them.
+      direction_precision: The precision of the products with a gradient in each step, as
+        ``jax.numpy.einsum`` takes it; None for ``precision``. On three tasks, operands rounded to
+        bfloat16, which is "default" on TPUs, came to the same results as without rounding
+        (``benchmarks/precision.py``).
+      damping: λ, what is added to the curvature of each side, in the units of ``damping_mode``: a
+        number >= 0 or a schedule. The default ``damping_schedule(0.3)`` falls from 1 to 0.3. With
+        0.03 in the end the loss of a deep autoencoder in bfloat16 was 20.2, and with 0.3 it was
+        13.9 (in float32 13.97 and 13.84).
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by Tr U / d_i for
+        K, and by Tr G / d_o for C. None is "relative" if ``factor_step_norm`` is "spectral", else
+        "absolute".
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
-        identity that fit the first statistics. None is "statistics" with a spectral step norm,
-        else "identity".
-      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+        identity that fit the first statistics. None is "statistics" if ``factor_step_norm`` is
+        "spectral", else "identity".
+      precision: The precision of all other products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2827,15 +3448,26 @@ def scale_by_ikfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Lin et al., Structured Inverse-Free Natural Gradient, ICML 2024, arXiv 2312.05705, theorem 1.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_ikfac(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -2862,45 +3494,52 @@ def scale_by_inverse_free_kl_shampoo(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by KL-Shampoo's preconditioner, by matrix products alone.
+    """Scale gradients by KL-Shampoo's preconditioner, from gradients and matrix products alone.
 
-    The equations are in ``singd_optax.optimizers.InverseFreeKLShampoo``. Factors may be kept in
-    bfloat16. How arrays make matrices is said at ``scale_by_rule``; scalars and vectors pass
-    through. ``singd_optax.inverse_free_kl_shampoo`` is a complete optimizer.
+    A gradient G becomes K G Cᵀ, where K and C follow the inverse roots S_K^-1/2 and S_C^-1/2 of
+    KL-Shampoo's factors. They may be kept in bfloat16.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.InverseFreeKLShampoo``; ``singd_optax.inverse_free_kl_shampoo`` is a complete
+    optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      factor_learning_rate: b, a number >= 0 or a schedule: the weight of one gradient.
-      damping: λ, a number >= 0 or a schedule, relative to mean(G²).
-      polar_steps: How many steps the iteration "polar_express" takes at a refresh; None for 10,
-        which are enough for singular values 1 to 20,000 apart.
-      clip_rms: The largest root mean square of directions, > 0, or None: while factors are learnt,
-        they may be far larger than 1.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      factor_learning_rate: b, the weight of one gradient, a number >= 0 or a schedule.
+      damping: λ, what is added to the second moment, relative to mean(G²): a number >= 0 or a
+        schedule.
+      polar_steps: The number of steps that the iteration "polar_express" takes in a refresh, an int
+        >= 1; None for 10, which are enough where the largest singular value is 20,000 times the
+        least.
+      clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
+        bound. While the factors are learnt, directions may be far larger than 1.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -2923,12 +3562,12 @@ def scale_by_inverse_free_kl_shampoo(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Lin et al., arXiv 2509.03378 (KL-Shampoo); Lin et al., arXiv 2312.05705 (steps on factors).
@@ -2976,62 +3615,67 @@ def scale_by_inverse_free_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by structured inverse- and root-free Shampoo, from gradients alone.
 
-    The relative of SINGD for any tree of parameters: no model, no layers, no inverse and no root.
-    A gradient G becomes K Kᵀ G C Cᵀ; K and C approach roots of the inverse second moment of the
-    gradient by matrix products alone, may have any structure, and may be kept in bfloat16. The
-    equations are in ``singd_optax.optimizers.InverseFreeShampoo``. How arrays make matrices is said
-    at ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.inverse_free_shampoo`` is
-    a complete optimizer.
+    It is the relative of SINGD for any tree of parameters, without a model or layers. A gradient G
+    becomes K Kᵀ G C Cᵀ. By matrix products alone, K and C approach roots of the inverse second
+    moment of the gradient. They may have any structure, and may be kept in bfloat16.
 
-    As nothing takes a root, the update is smaller where gradients are larger: scale it, by
-    ``grafting`` or as the complete optimizer does.
+    As no root is taken of the moment, the update is smaller where gradients are larger. So set its
+    size, by ``grafting``, or by ``update_rms`` as the complete optimizer does.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.InverseFreeShampoo``; ``singd_optax.inverse_free_shampoo`` is a complete
+    optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
-      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
-        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
-        too, and I - b1 m is never singular.
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step. Polar directions have no use for them, and
-        nothing is kept with these.
-      direction_precision: Of the products with a gradient in each step, likewise; None for
-        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
-        ended where they did without (``benchmarks/precision.py``).
-      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "relative" to B mean(G²), or "absolute" (the paper's).
-      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule.
-      batch_size: B; 1 for a loss that is a sum, the number of examples for one that is a mean:
-        squares of a mean gradient are that much smaller than the curvature that they stand for. It
-        is of no effect on the direction where damping is relative, and only scales it.
-      factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
-        the size of the first gradient, so that nothing has to be learnt but shape.
-      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      factor_step_norm: The norm ‖m‖ of a factor's step m, which is divided by max(1, ‖m‖): None for
+        no bound (the papers'), "max_abs" (an option of SINGD's package) or "spectral", with which
+        momenta are bounded too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice the
+        memory, for half of the work of each step. Nothing is kept with polar directions, which
+        have no use for them.
+      direction_precision: The precision of the products with a gradient in each step, as
+        ``jax.numpy.einsum`` takes it; None for ``precision``. On three tasks, operands rounded to
+        bfloat16, which is "default" on TPUs, came to the same results as without rounding
+        (``benchmarks/precision.py``).
+      damping: λ, what is added to the second moment, in the units of ``damping_mode``: a number
+        >= 0 or a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "relative", where λ is multiplied by B mean(G²), or "absolute" (the paper's).
+      factor_momentum: a1, the momentum of the factors' steps, a number in [0, 1) or a schedule.
+      batch_size: B, a number > 0 or a schedule: 1 for a loss that is a sum, and the number of
+        examples for one that is a mean, where squared gradients are that much smaller than the
+        curvature that they stand for. With relative damping it changes the size of directions and
+        nothing else.
+      factor_init: Where K and C start: "identity" (the paper's), or "gradient", multiples of the
+        identity that fit the size of the first gradient, so that only their shape has to be learnt.
+      precision: The precision of all other products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3054,12 +3698,12 @@ def scale_by_inverse_free_shampoo(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Lin et al., Can We Remove the Square-Root in Adaptive Gradient Methods? A Second-Order
@@ -3100,38 +3744,43 @@ def scale_by_jorge(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by Shampoo's preconditioner, whose roots are moved by a series.
 
-    The equations are in ``singd_optax.optimizers.Jorge``. How arrays make matrices is said at
-    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.jorge`` is a complete
+    A gradient G becomes A G B, where A and B follow the inverse fourth roots of the averages of
+    G Gᵀ and Gᵀ G, by matrix products alone.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.Jorge``; ``singd_optax.jorge`` is a complete
     optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      initial_moment: L and R to begin with, times I: a number > 0.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      initial_moment: The multiple of I that L and R are at first, a number > 0.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3154,12 +3803,12 @@ def scale_by_jorge(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Singh, Sating and Bhatele, Jorge: Approximate Preconditioning for GPU-efficient Second-order
@@ -3199,47 +3848,55 @@ def scale_by_kfac(
     """Scale gradients by KFAC's preconditioner: the method that SINGD makes inverse-free.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    (S_K + π √λ I)^-1 G (S_C + √λ / π I)^-1, with S_K and S_C moving averages of the second moments
-    of inputs and output gradients. The equations are in ``singd_optax.optimizers.KFAC``; parameters
-    outside ``layers`` pass through unchanged.
+    (S_K + π √λ I)^-1 G (S_C + √λ / π I)^-1, where S_K and S_C are moving averages of the second
+    moments of inputs and output gradients, λ is the damping, and π divides it between them.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.KFAC``;
+    ``singd_optax.kfac`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
-        the scale of loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
-        not, they start at I.
-      use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
-        good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
-        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
-        without decompositions and inverses: half the state, kept in the factor dtype.
-      inverse_every: At least this many steps from one inversion to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by
+        (Tr S_K / d_i)(Tr S_C / d_o), so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t after t
+        refreshes, as Adam's are; if not, they start at I.
+      use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
+        if not, π = 1.
+      inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
+      inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
+        refreshes invert, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3249,17 +3906,28 @@ def scale_by_kfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Martens and Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature,
       ICML 2015, arXiv 1503.05671. Eschenhagen et al., Kronecker-Factored Approximate Curvature for
       Modern Neural Network Architectures, NeurIPS 2023, arXiv 2311.00636 (expand and reduce).
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_kfac(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -3288,43 +3956,49 @@ def scale_by_kl_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by KL-Shampoo's preconditioner, from gradients alone.
 
-    A gradient G becomes S_K^-1/2 G S_C^-1/2, with S_K ⊗ S_C the Kronecker product that is nearest
-    to the second moment of gradients in KL divergence. The equations are in
-    ``singd_optax.optimizers.KLShampoo``. How arrays make matrices is said at ``scale_by_rule``;
-    scalars and vectors pass through. ``singd_optax.kl_shampoo`` is a complete optimizer.
+    A gradient G becomes S_K^-1/2 G S_C^-1/2, where S_K ⊗ S_C is the Kronecker product that is
+    nearest to the second moment of gradients in Kullback-Leibler divergence.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.KLShampoo``; ``singd_optax.kl_shampoo`` is a complete
+    optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of factors and values, in [0, 1), or a schedule.
-      eps: ε >= 0, or a schedule.
-      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
-      clip_rms: The largest root mean square of directions, > 0, or None. Directions of gradients
-        that are like the last ones have about 1, those of their averages less.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of factors and values, a number in [0, 1) or a schedule.
+      eps: ε, what is added to the values, relative to the largest of them, a number >= 0 or a
+        schedule.
+      basis_method: What a refresh makes the bases of: "qr", one step of orthogonal iteration, or
+        "eigh", the eigenvectors.
+      clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
+        bound. The direction of a gradient like the last ones has about 1, that of an average less.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3347,12 +4021,12 @@ def scale_by_kl_shampoo(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Lin, Lowe, Dangel, Eschenhagen, Xu and Grosse, Understanding and Improving Shampoo and SOAP
@@ -3393,43 +4067,50 @@ def scale_by_kl_soap(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by Adam's second moment in the bases of KL-Shampoo's factors.
 
-    The equations are in ``singd_optax.optimizers.KLSOAP``. How arrays make matrices is said at
-    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.kl_soap`` is a complete
+    A gradient G becomes Q [ Qᵀ G P / (√(V / w) + ε) ] Pᵀ, where Q and P are near the eigenvectors
+    of KL-Shampoo's factors, and V averages the squares of Qᵀ G P.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.KLSOAP``; ``singd_optax.kl_soap`` is a complete
     optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of factors, values and V, in [0, 1), or a schedule.
-      eps: Of the values, >= 0 and relative to the largest, or a schedule.
-      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
-      clip_rms: The largest root mean square of directions, > 0, or None. Directions of gradients
-        that are like the last ones have about 1, those of their averages less.
-      adam_eps: ε >= 0, or a schedule.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of factors, values and V, a number in [0, 1) or a schedule.
+      eps: What is added to the values, relative to the largest of them, a number >= 0 or a
+        schedule.
+      basis_method: What a refresh makes the bases of: "qr", one step of orthogonal iteration, or
+        "eigh", the eigenvectors.
+      clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
+        bound. The direction of a gradient like the last ones has about 1, that of an average less.
+      adam_eps: ε, a number >= 0 or a schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3452,15 +4133,16 @@ def scale_by_kl_soap(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
-      Lin et al., arXiv 2509.03378, see ``scale_by_kl_shampoo``.
+      Lin, Lowe, Dangel, Eschenhagen, Xu and Grosse, Understanding and Improving Shampoo and SOAP
+      via Kullback-Leibler Minimization, arXiv 2509.03378.
 
     Example:
       >>> import jax.numpy as jnp, singd_optax
@@ -3497,53 +4179,62 @@ def scale_by_kpsvd(
     """Scale gradients by KPSVD's preconditioner: the Kronecker product nearest to the Fisher.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    (S_K / √σ + π √λ I)^-1 G (S_C / √σ + √λ / π I)^-1, or with ``second_term`` what the inverse of a
-    sum of two Kronecker products makes of it. The equations are in
-    ``singd_optax.optimizers.KPSVD``; parameters outside ``layers`` pass through unchanged.
+    (S_K / √σ + π √λ I)^-1 G (S_C / √σ + √λ / π I)^-1, where S_K ⊗ S_C / σ is the product that is
+    nearest to the Fisher matrix, λ is the damping, and π divides it between both sides. With
+    ``second_term`` G is multiplied by the inverse of a sum of two products.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.KPSVD``;
+    ``singd_optax.kpsvd`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
-        the scale of loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
-        not, they start at I.
-      use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
-        good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
-        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
-        without decompositions and inverses: half the state, kept in the factor dtype.
-      inverse_every: At least this many steps from one inversion to the next; they happen on
-        steps that refresh the statistics.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by
+        (Tr S_K / d_i)(Tr S_C / d_o), so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t after t
+        refreshes, as Adam's are; if not, they start at I.
+      use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
+        if not, π = 1.
+      inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
+      inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
+        refreshes invert, so that at 1 each refresh does.
       second_term: Whether the sum of two Kronecker products takes the place of one. State and
-        averages are twice as large, what is measured is three times as much, and each refresh has
+        averages are then twice as large, three times as much is measured, and each refresh finds
         eigenvectors beside inverses.
-      floor: The least that 1 + s_K s_Cᵀ is taken for, in (0, 1]: the second term is not definite,
-        and may take away as much as the first one has; with it the preconditioner is never larger
-        than 1 / ``floor`` times that of the first term alone.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      floor: The least that 1 + s_K s_Cᵀ is taken for, a number in (0, 1]. The second term is not
+        definite, and may take away as much as the first has; with the floor the preconditioner is
+        never larger than 1 / ``floor`` times that of the first term alone.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3553,16 +4244,27 @@ def scale_by_kpsvd(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Koroko et al., Efficient Approximations of the Fisher Matrix in Neural Networks using
       Kronecker Product Singular Value Decomposition, 2022, arXiv 2201.10285.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_kpsvd(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -3589,41 +4291,48 @@ def scale_by_locoprop(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by LocoProp-S: a few steps on a local loss of each layer.
 
-    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes what
-    ``local_steps`` steps make of it towards (S_K + λ I)^-1 G, with S_K a moving average of the
-    second moment of inputs. The structure of a layer's C is not used. The equations are in
-    ``singd_optax.optimizers.LocoProp``; parameters outside ``layers`` pass through unchanged.
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) is taken by
+    ``local_steps`` steps towards (S_K + λ I)^-1 G, where S_K is a moving average of the second
+    moment of inputs. The structure of a layer's C is not used.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.LocoProp``;
+    ``singd_optax.locoprop`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      local_steps: k, an int >= 1: as many products with S_K in each step.
-      local_method: "gradient", or "rmsprop" (the paper's), which starts anew in each step.
-      local_learning_rate: η, relative to what the largest eigenvalue allows: in (0, 2) for
-        "gradient", where from 1 on the leading direction is there at once.
-      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute", or "relative" to Tr S_K / d_i, so that the scale of activations
-        drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
-        schedule.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      local_steps: The number of local steps, an int >= 1. Each is one product with S_K.
+      local_method: "gradient", or "rmsprop" (the paper's), whose v starts at 0 in each step.
+      local_learning_rate: η, the size of local steps relative to 1 / ρ, a number in (0, 2). With
+        "gradient" and 1, a direction whose eigenvalue is ρ arrives in one local step.
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number >= 0 or
+        a schedule.
+      damping_mode: "absolute", or "relative", where λ is multiplied by Tr S_K / d_i, so that the
+        scale of activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the average, a number in (0, 1] or
+        a schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3633,16 +4342,27 @@ def scale_by_locoprop(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Amid et al., LocoProp: Enhancing BackProp via Local Loss Optimization, AISTATS 2022,
       arXiv 2106.06199.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_locoprop(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -3668,38 +4388,45 @@ def scale_by_mkor(
     """Scale gradients by MKOR's preconditioner: inverses by updates of rank one.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes K G C,
-    with K and C the inverses of moving averages of ā āᵀ and ḡ ḡᵀ, which nothing is inverted for.
-    The equations are in ``singd_optax.optimizers.MKOR``; parameters outside ``layers`` pass through
-    unchanged.
+    where K and C are the inverses of moving averages of ā āᵀ and ḡ ḡᵀ, with ā and ḡ the means of
+    inputs and output gradients. They are updated, and nothing is inverted.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.MKOR``;
+    ``singd_optax.mkor`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      factor_learning_rate: b1, the weight of a new v vᵀ, in (0, 1), or a schedule.
-      damping_mode: How long the v are beside the I that the averages start at and are drawn back
-        to: "absolute", as they are (the paper's), or "relative", of length √d, so that the scale of
-        loss and activations drops out.
-      largest: Of the entries of an inverse, > 1.
-      stabilizer: 1 - ζ, in (0, 1]: how far an inverse that is too large is drawn back to I; more
-        than b1, or it grows faster than it is drawn back.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      factor_learning_rate: b1, the weight of a new v vᵀ, a number in (0, 1) or a schedule.
+      damping_mode: The length of v beside the I at which the averages start and to which they are
+        drawn back: "absolute" keeps its own (the paper's); "relative" makes it √d, with d its
+        number of entries, so that the scales of the loss and of activations drop out.
+      largest: The absolute value of an entry above which an inverse is drawn back to I, a number
+        > 1.
+      stabilizer: 1 - ζ, a number in (0, 1]: how far an inverse that is too large is drawn back to
+        I. It must be larger than b1, or inverses grow faster than they are drawn back.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3709,16 +4436,27 @@ def scale_by_mkor(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Mozaffari et al., MKOR: Momentum-Enabled Kronecker-Factor-Based Optimizer Using Rank-1
       Updates, NeurIPS 2023, arXiv 2306.01685.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_mkor(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -3748,44 +4486,50 @@ def scale_by_normuon(
 ) -> optax.GradientTransformationExtraArgs:
     """Orthogonalize momenta, and give all outputs one size, from gradients alone.
 
-    The equations are in ``singd_optax.optimizers.NorMuon``. A direction is as large as the mean
-    singular value of the momentum: set its size by ``update_rms``. How arrays make matrices is said
-    at ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.normuon`` is a complete
+    All singular values of a momentum are made equal, and then its columns are divided by the root
+    of the average of their squares. A direction is as large as the mean singular value of the
+    momentum: set its size by ``update_rms``.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.NorMuon``; ``singd_optax.normuon`` is a complete
     optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of v, in [0, 1), or a schedule.
-      eps: ε >= 0, or a schedule.
-      iteration: Of the polar factor: "muon", "polar_express", "quintic", or triples of numbers,
-        see ``singd_optax.rules.coefficients_of``.
-      steps: How many steps of it; None for what it has.
-      iteration_dtype: In which it runs: None for that of statistics, "float32" or "bfloat16".
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of v, a number in [0, 1) or a schedule.
+      eps: ε, a number >= 0 or a schedule.
+      iteration: How the polar factor is found: "muon", "polar_express", "quintic", or triples of
+        numbers, see ``singd_optax.rules.coefficients_of``.
+      steps: The number of steps of the iteration, an int >= 1; None for its own number.
+      iteration_dtype: The dtype in which the iteration runs, "float32" or "bfloat16"; None for that
+        of statistics (float32, or float64 for float64 parameters).
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3808,12 +4552,12 @@ def scale_by_normuon(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Li, Liu, Liang, Chen and Zhao, NorMuon: Making Muon more efficient and scalable, arXiv
@@ -3853,46 +4597,51 @@ def scale_by_psgd_kron(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Whiten gradients by PSGD's Kronecker factors, from gradients alone.
+    """Whiten gradients by PSGD's Kronecker factors, from gradients and matrix products alone.
 
-    The equations are in ``singd_optax.optimizers.PSGDKron``. How arrays make matrices is said at
-    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.psgd_kron`` is a complete
+    A gradient G becomes K Kᵀ G C Cᵀ, whose rows and columns are uncorrelated and of one size on
+    average; K and C move by gradient steps towards this.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.PSGDKron``; ``singd_optax.psgd_kron`` is a complete
     optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: μ, the step on K and C, a number >= 0 or a schedule.
-      geometry: "Q0.5EQ1.5", "QUAD" or "QEQ".
-      curvature_decay: β in [0, 1), or a schedule.
-      damping: The noise's standard deviation, relative to the root mean square of G, >= 0, or a
-        schedule.
-      clip_rms: The largest root mean square of directions, > 0, or None: while P is learnt, they
-        may be far larger than 1.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      geometry: How K and C move: "Q0.5EQ1.5", "QUAD" or "QEQ", as above.
+      curvature_decay: β, the decay of the bound on steps, a number in [0, 1) or a schedule.
+      damping: The standard deviation of the noise, relative to the root mean square of G, a number
+        >= 0 or a schedule.
+      clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
+        bound. While P is learnt, directions may be far larger than 1.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -3915,12 +4664,12 @@ def scale_by_psgd_kron(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Li, Preconditioned Stochastic Gradient Descent, 2015, arXiv 1512.04202; Pooladzandi and Li,
@@ -3963,48 +4712,59 @@ def scale_by_rs_kfac(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by RS-KFAC's preconditioner: KFAC by leading eigenvectors.
+    """Scale gradients by RS-KFAC's preconditioner: KFAC from leading eigenvectors.
 
-    For layers with sides of thousands, where whole inverses are dear. The equations are in
-    ``singd_optax.optimizers.RSKFAC``; parameters outside ``layers`` pass through unchanged.
+    It is for layers with thousands of inputs or outputs, where whole inverses are costly. The
+    gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    (S_K + μ I)^-1 G (S_C + ν I)^-1, where both inverses are approximated from the leading
+    eigenvectors of S_K and S_C, the averaged second moments of inputs and output gradients.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.RSKFAC``;
+    ``singd_optax.rs_kfac`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
-        loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      rank: How many eigenvectors, at most the dim of a side.
-      power_iterations: How often random columns are multiplied with S before the last time.
-      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
-        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
-        approximation; exact where S has no more than this rank.
-      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
-        for 0.
-      use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_every: At least this many steps from one decomposition to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative", where λ is multiplied by
+        (Tr S_K / d_i)(Tr S_C / d_o), so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      rank: The number of eigenvectors of a side, an int >= 1; a side has no more than its dim.
+      power_iterations: How often random columns are multiplied by S before the last product, an
+        int >= 1. More find eigenvectors more exactly.
+      sketched: Whether S Ω is averaged in the place of S, for ``rank`` fixed random columns Ω. Then
+        S is never formed, and nothing is as large as dim x dim. The eigenvectors are those of
+        Nyström's approximation, which is exact where the rank of S is not larger.
+      continued: Whether all other eigenvalues are taken for the least of those that are kept; if
+        not, they are taken for 0.
+      use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
+        if not, π = 1.
+      inverse_every: The least number of steps from one decomposition to the next, an int >= 1. Only
+        refreshes decompose, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4014,16 +4774,27 @@ def scale_by_rs_kfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Puiu, Randomized K-FACs: Speeding up K-FAC with Randomized Numerical Linear Algebra, 2022,
       arXiv 2206.15397.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_rs_kfac(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -4053,47 +4824,52 @@ def scale_by_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by Shampoo's preconditioner, from gradients alone.
 
-    A gradient G becomes L^(-1/4) G R^(-1/4), with L and R the averages of G Gᵀ and Gᵀ G; the
-    equations are in ``singd_optax.optimizers.Shampoo``. Roots are taken in float32 (float64 for
-    float64 parameters). How arrays make matrices is said at ``scale_by_rule``; scalars and vectors
-    pass through. ``singd_optax.shampoo`` is a complete optimizer.
+    A gradient G becomes L^(-1/4) G R^(-1/4), where L and R are the averages of G Gᵀ and Gᵀ G. Roots
+    are taken in float32 (float64 for float64 parameters).
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.Shampoo``; ``singd_optax.shampoo`` is a complete
+    optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
-      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
-      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
-        approximates full-matrix Adagrad.
-      root_method: "eigh", or "newton", which needs matrix products only.
-      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
-        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
-        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
-        side only, L is divided by the number of columns.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
+        first paper.
+      eps: ε, a number >= 0 or a schedule: ε λ_max I is added before a root is taken.
+      root: p, the order of the inverse roots, an int >= 1: 4 for Shampoo, and 2 for its square,
+        which approximates full-matrix Adagrad.
+      root_method: How roots are taken: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether L and R are divided by √(Tr L / w) before their roots are taken, so that
+        L ⊗ R / Tr L fits the second moment of gradients; the two are equal if that moment is a
+        Kronecker product. Then ``root=2`` whitens gradients, which need no grafting, and ``root=1``
+        is ``TNT``. With one side only, L is divided by the number of columns.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4116,12 +4892,12 @@ def scale_by_shampoo(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Gupta, Koren and Singer, Shampoo: Preconditioned Stochastic Tensor Optimization, ICML 2018,
@@ -4170,61 +4946,71 @@ def scale_by_singd(
     """Scale gradients by SINGD's preconditioner: structured, inverse-free natural gradient.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    K Kᵀ G C Cᵀ. K and C approach roots of the inverse curvature by matrix products alone; the
-    equations are in ``singd_optax.optimizers.SINGD``. With dense structures this is INGD.
+    K Kᵀ G C Cᵀ. The factors K and C approach roots of the inverse curvature by matrix products
+    alone. With dense structures this is INGD.
 
-    Parameters outside ``layers`` pass through unchanged. The algorithm of the paper is
-    ``optax.chain(scale_by_singd(layers, damping=1e-3, factor_learning_rate=1e-2,
-    factor_momentum=0.9, factor_step_norm=None), optax.add_decayed_weights(weight_decay),
-    optax.trace(momentum), optax.scale_by_learning_rate(learning_rate))``, see ``SINGD.paper``;
+    The algorithm of the paper is ``optax.chain(scale_by_singd(layers, damping=1e-3,
+    factor_learning_rate=1e-2, factor_momentum=0.9, factor_step_norm=None),
+    optax.add_decayed_weights(weight_decay), optax.trace(momentum),
+    optax.scale_by_learning_rate(learning_rate))``, see ``SINGD.paper``.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.SINGD``;
     ``singd_optax.singd`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
-      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
-        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
-        too, and I - b1 m is never singular.
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step. Polar directions have no use for them, and
-        nothing is kept with these.
-      direction_precision: Of the products with a gradient in each step, likewise; None for
-        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
-        ended where they did without (``benchmarks/precision.py``).
-      damping: λ, a number >= 0, a schedule, or ``sampling_damping()``, in the units of
-        ``damping_mode``; the default is 0.03, and more where moments are of few rows.
-      damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
-        layer's statistics, so that the scale of loss and activations drops out. None is "relative"
-        with a spectral step norm, and "absolute" with the steps of the paper and its package.
-      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule; at 0, none is
-        kept.
+      factor_step_norm: The norm ‖m‖ of a factor's step m, which is divided by max(1, ‖m‖): None for
+        no bound (the papers'), "max_abs" (an option of SINGD's package) or "spectral", with which
+        momenta are bounded too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice the
+        memory, for half of the work of each step. Nothing is kept with polar directions, which
+        have no use for them.
+      direction_precision: The precision of the products with a gradient in each step, as
+        ``jax.numpy.einsum`` takes it; None for ``precision``. On three tasks, operands rounded to
+        bfloat16, which is "default" on TPUs, came to the same results as without rounding
+        (``benchmarks/precision.py``).
+      damping: λ, the curvature that is added in all directions, in the units of ``damping_mode``: a
+        number >= 0, a schedule, or ``sampling_damping()`` (the default), which is 0.03, and more
+        where the moments are of few rows.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by
+        (Tr U / d_i)(Tr G / d_o) of this layer's statistics, so that the scales of the loss and of
+        activations drop out. None is "relative" if ``factor_step_norm`` is "spectral", and else
+        "absolute", which is what the paper and its package do.
+      factor_momentum: a1, the momentum of the factors' steps, a number in [0, 1) or a schedule; at
+        0 no momentum is kept.
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
-        identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
-        be learnt. None is "statistics" with a spectral step norm, else "identity".
-      cross_moments: Whether E[|Cᵀ g|² Kᵀ a aᵀ K] / d_o takes the place of (Tr H_C / d_o) H_K, and
-        likewise for C: each input counts by the size of its own gradient. K and C then approach
-        the matrix normal distribution of highest likelihood of the examples' gradients, that is
-        an inverse-free ``TKFAC``, in every structure; where inputs and gradients are independent
-        the two are the same.
-      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+        identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only their shape
+        has to be learnt. None is "statistics" if ``factor_step_norm`` is "spectral", else
+        "identity".
+      cross_moments: Whether E[|Cᵀ g|² Kᵀ a aᵀ K] / d_o takes the place of (Tr H_C / d_o) H_K for
+        inputs a and output gradients g, and likewise for C, so that each input counts by the size
+        of its own gradient. K and C then approach the matrix normal distribution under which the
+        examples' gradients are likeliest: an inverse-free ``TKFAC``, in every structure. Where
+        inputs and gradients are independent the two are the same.
+      precision: The precision of all other products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4234,12 +5020,13 @@ def scale_by_singd(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Lin et al., Structured Inverse-Free Natural Gradient, ICML 2024, arXiv 2312.05705.
@@ -4285,44 +5072,48 @@ def scale_by_sketchy(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by Shampoo's preconditioner, whose moments are kept by leading eigenvectors.
+    """Scale gradients by Shampoo's preconditioner, from leading eigenvectors of its moments.
 
-    A gradient G becomes L^(-1/4) G R^(-1/4) with L = U diag(s) Uᵀ + ρ I and R alike; the equations
-    are in ``singd_optax.optimizers.Sketchy``. How arrays make matrices is said at
-    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.sketchy`` is a complete
+    A gradient G becomes L^(-1/4) G R^(-1/4), where L = U diag(s) Uᵀ + ρ I with ``rank`` columns in
+    U, and R alike.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.Sketchy``; ``singd_optax.sketchy`` is a complete
     optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      rank: k >= 1.
-      b2: Decay of the moments, a refresh, in [0, 1), or a schedule.
-      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
-      root: p >= 1, the order of the inverse roots.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      rank: k, the number of eigenvectors of a side, an int >= 1.
+      b2: The decay of the moments in a refresh, a number in [0, 1) or a schedule.
+      eps: ε, a number >= 0 or a schedule: ε λ_max I is added before a root is taken.
+      root: p, the order of the inverse roots, an int >= 1.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4345,12 +5136,12 @@ def scale_by_sketchy(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Feinberg, Chen, Sun, Anil and Hazan, Sketchy: Memory-efficient Adaptive Regularization with
@@ -4390,48 +5181,58 @@ def scale_by_skfac(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by SKFAC's preconditioner: KFAC of one batch, by products with its rows.
+    """Scale gradients by SKFAC's preconditioner: KFAC of one batch, from products with its rows.
 
-    The equations are in ``singd_optax.optimizers.SKFAC``; parameters outside ``layers`` pass
-    through unchanged.
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    (U + μ I)^-1 G (V + ν I)^-1, where U and V are the second moments of inputs and output gradients
+    in one batch, with at most ``rank`` eigenvectors.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.SKFAC``;
+    ``singd_optax.skfac`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
-        loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      rank: How many eigenvectors, at most the dim of a side.
-      power_iterations: How often random columns are multiplied with S before the last time.
-      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
-        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
-        approximation; exact where S has no more than this rank.
-      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
-        for 0.
-      use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_every: At least this many steps from one decomposition to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative", where λ is multiplied by
+        (Tr S_K / d_i)(Tr S_C / d_o), so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      rank: The number of eigenvectors of a side, an int >= 1; a side has no more than its dim.
+      power_iterations: How often random columns are multiplied by S before the last product, an
+        int >= 1. More find eigenvectors more exactly.
+      sketched: Whether S Ω is averaged in the place of S, for ``rank`` fixed random columns Ω. Then
+        S is never formed, and nothing is as large as dim x dim. The eigenvectors are those of
+        Nyström's approximation, which is exact where the rank of S is not larger.
+      continued: Whether all other eigenvalues are taken for the least of those that are kept; if
+        not, they are taken for 0.
+      use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
+        if not, π = 1.
+      inverse_every: The least number of steps from one decomposition to the next, an int >= 1. Only
+        refreshes decompose, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4441,16 +5242,27 @@ def scale_by_skfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Tang et al., SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate
       Curvature, CVPR 2021.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_skfac(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -4477,40 +5289,46 @@ def scale_by_sm3(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by Adagrad's root, kept as one number for each row and each column.
 
-    The equations are in ``singd_optax.optimizers.SM3``. ``optax.scale_by_sm3`` has one number for
-    each index of each axis of an array, and no decay; here rows and columns are those of a matrix,
-    see ``scale_by_rule``. ``singd_optax.sm3`` is a complete optimizer.
+    A gradient G becomes G / √(ν + ε), where ν_ij is G_ij² plus the lesser of a number for row i and
+    one for column j. ``optax.scale_by_sm3`` keeps one number for each index of each axis of an
+    array, and has no decay; here rows and columns are those of a matrix.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.SM3``; ``singd_optax.sm3`` is a complete
+    optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of ν, in [0, 1), or a schedule; None for the plain sums of the paper, with which
-        steps get smaller and smaller.
-      eps: ε >= 0, or a schedule.
-      precision: Of the products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of ν, a number in [0, 1) or a schedule; None for the plain sums of the paper,
+        with which steps get smaller and smaller.
+      eps: ε, a number >= 0 or a schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4533,12 +5351,12 @@ def scale_by_sm3(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Anil, Gupta, Koren and Singer, Memory-Efficient Adaptive Optimization, NeurIPS 2019, arXiv
@@ -4580,43 +5398,50 @@ def scale_by_soap(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by Adam's second moment in the basis of Shampoo's eigenvectors.
 
-    ``momentum`` is an average of gradients with corrected bias, as Adam's. The equations are in
-    ``singd_optax.optimizers.SOAP``. How arrays make matrices is said at ``scale_by_rule``; scalars
-    and vectors pass through. ``singd_optax.soap`` is a complete optimizer.
+    A gradient G becomes Q [ Qᵀ G P / (√(V / w) + ε) ] Pᵀ, where Q and P are near the eigenvectors
+    of the averages of G Gᵀ and Gᵀ G, and V averages the squares of Qᵀ G P. With
+    ``momentum``, an average of gradients with corrected bias, as Adam's, takes the place of G.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.SOAP``; ``singd_optax.soap`` is a complete
+    optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of V, in [0, 1), or a schedule.
-      basis_decay: s, the decay of L and R, in [0, 1), or a schedule; None for ``b2``.
-      eps: ε >= 0, or a schedule.
-      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
-      second_moment: "full", or "factored": V as the product of the means of its rows and columns,
-        which takes the memory of a vector.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of V, a number in [0, 1) or a schedule.
+      basis_decay: s, the decay of L and R, a number in [0, 1) or a schedule; None for ``b2``.
+      eps: ε, a number >= 0 or a schedule.
+      basis_method: What a refresh makes the bases of: "qr", one step of orthogonal iteration, or
+        "eigh", the eigenvectors.
+      second_moment: How V is kept: "full", or "factored" as the product of the means of its rows
+        and of its columns, which takes the memory of two vectors.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4639,12 +5464,12 @@ def scale_by_soap(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam, ICLR 2025, arXiv 2409.11321.
@@ -4682,39 +5507,45 @@ def scale_by_splus(
 ) -> optax.GradientTransformationExtraArgs:
     """Take signs of momenta in the basis of Shampoo's eigenvectors, from gradients alone.
 
-    The equations are in ``singd_optax.optimizers.SPlus``; set the size by ``update_rms``. How
-    arrays make matrices is said at ``scale_by_rule``; scalars and vectors pass through.
-    ``singd_optax.splus`` is a complete optimizer.
+    A momentum M becomes c Q sign(Qᵀ M P) Pᵀ, where Q and P are the eigenvectors of the averages of
+    G Gᵀ and Gᵀ G for gradients G, and c is the mean of |Qᵀ M P|: set its size by ``update_rms``.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.SPlus``; ``singd_optax.splus`` is a complete
+    optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of L and R, in [0, 1), or a schedule.
-      basis_method: "eigh", eigenvectors, or "qr", one step of orthogonal iteration a refresh.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of L and R, a number in [0, 1) or a schedule.
+      basis_method: What a refresh makes the bases of: "eigh", the eigenvectors, or "qr", one step
+        of orthogonal iteration.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4737,12 +5568,12 @@ def scale_by_splus(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Frans, Levine and Abbeel, A Stable Whitening Optimizer for Efficient Neural Network Training,
@@ -4783,45 +5614,54 @@ def scale_by_tekfac(
     """Scale gradients by TEKFAC's preconditioner: EKFAC in the eigenbases of TKFAC.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    K [ (Kᵀ G C) / (s + λ) ] Cᵀ. The equations are in ``singd_optax.optimizers.TEKFAC``; parameters
-    outside ``layers`` pass through unchanged.
+    K [ (Kᵀ G C) / (s + λ) ] Cᵀ, where K and C are the eigenvectors of the Fisher's partial traces,
+    and s is the diagonal of the Fisher matrix in their basis.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.TEKFAC``;
+    ``singd_optax.tekfac`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to the mean of s, so that the scale of
-        loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      scale_source: "rows", squares of each example's gradient, when statistics are formed; or
-        "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
-        batch, follow more closely, and need no statistic beside KFAC's.
-      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
-        gradient; a number from 0 to 1.
-      exact_squares: Whether squares by "rows" are those of an example's gradient where it has
-        several positions (tokens, pixels), and not of each position's: as dear as the gradient.
-      basis_every: At least this many steps from one decomposition to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by the mean of s,
+        so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      scale_source: What s is the average of: "rows", the squares of each example's gradient, on
+        refresh steps; or "gradients", the squares (Kᵀ ∇ C)² of each step's gradient, which are
+        smaller by about the size of the batch, follow more closely, and need no statistics beside
+        KFAC's.
+      exponent: The power of s + λ, a number from 0 to 1: 1 for the natural gradient, 0.5 for the
+        root that Adam takes, 0 for the gradient.
+      exact_squares: Whether "rows" squares the gradient of a whole example where an example has
+        several positions (tokens, pixels), and not that of each position. This costs as much as the
+        gradient.
+      basis_every: The least number of steps from one decomposition to the next, an int >= 1. Only
+        refreshes decompose, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4831,16 +5671,27 @@ def scale_by_tekfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Gao et al., Eigenvalue-corrected Natural Gradient Based on a New Approximation, 2020,
       arXiv 2011.13609.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_tekfac(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -4869,46 +5720,55 @@ def scale_by_tkfac(
     """Scale gradients by TKFAC's preconditioner: a Kronecker product with the Fisher's own trace.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    (S_K / √t + π √λ I)^-1 G (S_C / √t + √λ / π I)^-1. The equations are in
-    ``singd_optax.optimizers.TKFAC``; parameters outside ``layers`` pass through unchanged.
+    (S_K / √t + π √λ I)^-1 G (S_C / √t + √λ / π I)^-1, where S_K and S_C are averages of the partial
+    traces of the Fisher matrix, t is the trace of both, λ is the damping, and π divides it.
+
+    The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+    output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+    ``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.TKFAC``;
+    ``singd_optax.tkfac`` is a complete optimizer.
 
     Args:
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
-        the scale of loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
-        not, they start at I.
-      use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
-        good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
-        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
-        without decompositions and inverses: half the state, kept in the factor dtype.
-      inverse_every: At least this many steps from one inversion to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by
+        (Tr S_K / d_i)(Tr S_C / d_o), so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t after t
+        refreshes, as Adam's are; if not, they start at I.
+      use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
+        if not, π = 1.
+      inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
+      inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
+        refreshes invert, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -4918,16 +5778,27 @@ def scale_by_tkfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Gao et al., A Trace-restricted Kronecker-Factored Approximation to Natural Gradient,
       AAAI 2021, arXiv 2011.10741.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> scale = singd_optax.scale_by_tkfac(layers)
+      >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+      >>> opt_state = tx.init(params)
     """
     ...
 
@@ -4957,46 +5828,52 @@ def scale_by_tnt(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by the inverse covariance of a tensor-normal distribution.
 
-    The equations are in ``singd_optax.optimizers.TNT``. How arrays make matrices is said at
-    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.tnt`` is a complete
+    A gradient G becomes Tr L · L^-1 G R^-1, where L and R are the damped averages of G Gᵀ and
+    Gᵀ G.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.TNT``; ``singd_optax.tnt`` is a complete
     optimizer.
 
     Args:
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
-      eps: ε >= 0: ε λ_max I is added before an inverse is taken; or a schedule.
-      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
-        approximates full-matrix Adagrad.
-      root_method: "eigh", or "newton", which needs matrix products only.
-      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
-        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
-        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
-        side only, L is divided by the number of columns.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
+        first paper.
+      eps: ε, a number >= 0 or a schedule: ε λ_max I is added before an inverse is taken.
+      root: p, the order of the inverse roots, an int >= 1: 4 for Shampoo, and 2 for its square,
+        which approximates full-matrix Adagrad.
+      root_method: How roots are taken: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether L and R are divided by √(Tr L / w) before their roots are taken, so that
+        L ⊗ R / Tr L fits the second moment of gradients; the two are equal if that moment is a
+        Kronecker product. Then ``root=2`` whitens gradients, which need no grafting, and ``root=1``
+        is ``TNT``. With one side only, L is divided by the number of columns.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5019,12 +5896,12 @@ def scale_by_tnt(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     References:
       Ren and Goldfarb, Tensor Normal Training for Deep Learning Models, NeurIPS 2021, arXiv
@@ -5068,54 +5945,61 @@ def shampoo(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Shampoo as a drop-in for AdamW: any model, gradients only.
+    """Shampoo in the place of AdamW: inverse roots of gradients' moments, from gradients alone.
 
-    Matrix-shaped parameters: Shampoo's direction at the length of RMSProp's step (so that AdamW's
-    learning rates carry over), an average of it, decoupled weight decay. All other parameters go
-    to ``fallback``. How arrays make matrices, stacked ones too, is said at ``scale_by_rule``.
+    It works for any model. A matrix moves by an average of Shampoo's directions, each at the length
+    of RMSProp's step, so that learning rates of AdamW suit it, with decoupled weight decay. Gupta,
+    Koren and Singer, ICML 2018, arXiv 1802.09568.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.Shampoo``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
-      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
-      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
-        approximates full-matrix Adagrad.
-      root_method: "eigh", or "newton", which needs matrix products only.
-      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
-        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
-        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
-        side only, L is divided by the number of columns.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
+        first paper.
+      eps: ε, a number >= 0 or a schedule: ε λ_max I is added before a root is taken.
+      root: p, the order of the inverse roots, an int >= 1: 4 for Shampoo, and 2 for its square,
+        which approximates full-matrix Adagrad.
+      root_method: How roots are taken: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether L and R are divided by √(Tr L / w) before their roots are taken, so that
+        L ⊗ R / Tr L fits the second moment of gradients; the two are equal if that moment is a
+        Kronecker product. Then ``root=2`` whitens gradients, which need no grafting, and ``root=1``
+        is ``TNT``. With one side only, L is divided by the number of columns.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5138,12 +6022,12 @@ def shampoo(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, singd_optax
@@ -5192,64 +6076,79 @@ def singd(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """SINGD as a drop-in for AdamW: one learning rate, decoupled weight decay.
+    """SINGD in the place of AdamW: natural gradients without inverses, in any structure.
 
-    For Kronecker layers: Nesterov momentum of the gradient, SINGD's preconditioner, the update
-    scaled to one root mean square, decoupled weight decay. All other parameters go to
-    ``fallback``.
+    It works for models whose kernels multiply inputs, Flax models among them. The factors K and C
+    of each layer follow roots of the inverse curvature by matrix products alone, in bfloat16 too,
+    and may be dense, block-diagonal, diagonal and more (``find_layers(structures=...)``). Lin et
+    al., ICML 2024, arXiv 2312.05705; here the steps on factors are bounded, and damping is
+    relative.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.SINGD``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
-      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
-        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
-        too, and I - b1 m is never singular.
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step. Polar directions have no use for them, and
-        nothing is kept with these.
-      direction_precision: Of the products with a gradient in each step, likewise; None for
-        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
-        ended where they did without (``benchmarks/precision.py``).
-      damping: λ, a number >= 0, a schedule, or ``sampling_damping()``, in the units of
-        ``damping_mode``; the default is 0.03, and more where moments are of few rows.
-      damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
-        layer's statistics, so that the scale of loss and activations drops out. None is "relative"
-        with a spectral step norm, and "absolute" with the steps of the paper and its package.
-      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule; at 0, none is
-        kept.
+      factor_step_norm: The norm ‖m‖ of a factor's step m, which is divided by max(1, ‖m‖): None for
+        no bound (the papers'), "max_abs" (an option of SINGD's package) or "spectral", with which
+        momenta are bounded too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice the
+        memory, for half of the work of each step. Nothing is kept with polar directions, which
+        have no use for them.
+      direction_precision: The precision of the products with a gradient in each step, as
+        ``jax.numpy.einsum`` takes it; None for ``precision``. On three tasks, operands rounded to
+        bfloat16, which is "default" on TPUs, came to the same results as without rounding
+        (``benchmarks/precision.py``).
+      damping: λ, the curvature that is added in all directions, in the units of ``damping_mode``: a
+        number >= 0, a schedule, or ``sampling_damping()`` (the default), which is 0.03, and more
+        where the moments are of few rows.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by
+        (Tr U / d_i)(Tr G / d_o) of this layer's statistics, so that the scales of the loss and of
+        activations drop out. None is "relative" if ``factor_step_norm`` is "spectral", and else
+        "absolute", which is what the paper and its package do.
+      factor_momentum: a1, the momentum of the factors' steps, a number in [0, 1) or a schedule; at
+        0 no momentum is kept.
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
-        identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
-        be learnt. None is "statistics" with a spectral step norm, else "identity".
-      cross_moments: Whether E[|Cᵀ g|² Kᵀ a aᵀ K] / d_o takes the place of (Tr H_C / d_o) H_K, and
-        likewise for C: each input counts by the size of its own gradient. K and C then approach
-        the matrix normal distribution of highest likelihood of the examples' gradients, that is
-        an inverse-free ``TKFAC``, in every structure; where inputs and gradients are independent
-        the two are the same.
-      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+        identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only their shape
+        has to be learnt. None is "statistics" if ``factor_step_norm`` is "spectral", else
+        "identity".
+      cross_moments: Whether E[|Cᵀ g|² Kᵀ a aᵀ K] / d_o takes the place of (Tr H_C / d_o) H_K for
+        inputs a and output gradients g, and likewise for C, so that each input counts by the size
+        of its own gradient. K and C then approach the matrix normal distribution under which the
+        examples' gradients are likeliest: an inverse-free ``TKFAC``, in every structure. Where
+        inputs and gradients are independent the two are the same.
+      precision: The precision of all other products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5259,12 +6158,13 @@ def singd(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
@@ -5316,48 +6216,55 @@ def sketchy(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Sketchy as a drop-in for AdamW: Shampoo in the memory of ``rank`` vectors a side.
+    """Sketchy in the place of AdamW: Shampoo in the memory of ``rank`` vectors for each side.
 
-    Matrix-shaped parameters: ``scale_by_sketchy`` at the length of RMSProp's step, an average of
-    it, decoupled weight decay. All others go to ``fallback``.
+    It works for any model, from gradients alone, where sides have thousands of rows. A matrix moves
+    by an average of Sketchy's directions, each at the length of RMSProp's step, with decoupled
+    weight decay. Feinberg et al., NeurIPS 2023, arXiv 2302.03764.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.Sketchy``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      rank: k >= 1.
-      b2: Decay of the moments, a refresh, in [0, 1), or a schedule.
-      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
-      root: p >= 1, the order of the inverse roots.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      rank: k, the number of eigenvectors of a side, an int >= 1.
+      b2: The decay of the moments in a refresh, a number in [0, 1) or a schedule.
+      eps: ε, a number >= 0 or a schedule: ε λ_max I is added before a root is taken.
+      root: p, the order of the inverse roots, an int >= 1.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5380,12 +6287,23 @@ def sketchy(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.sketchy(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -5417,51 +6335,65 @@ def skfac(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """SKFAC, KFAC of one batch, as a drop-in for AdamW.
+    """SKFAC in the place of AdamW: KFAC of one batch, without a matrix of dim x dim.
+
+    It is for layers with thousands of inputs or outputs, and batches of few rows. With a
+    ``factor_learning_rate`` below 1 it averages over batches. Tang et al., CVPR 2021.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.SKFAC``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
-        loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      rank: How many eigenvectors, at most the dim of a side.
-      power_iterations: How often random columns are multiplied with S before the last time.
-      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
-        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
-        approximation; exact where S has no more than this rank.
-      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
-        for 0.
-      use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_every: At least this many steps from one decomposition to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative", where λ is multiplied by
+        (Tr S_K / d_i)(Tr S_C / d_o), so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      rank: The number of eigenvectors of a side, an int >= 1; a side has no more than its dim.
+      power_iterations: How often random columns are multiplied by S before the last product, an
+        int >= 1. More find eigenvectors more exactly.
+      sketched: Whether S Ω is averaged in the place of S, for ``rank`` fixed random columns Ω. Then
+        S is never formed, and nothing is as large as dim x dim. The eigenvectors are those of
+        Nyström's approximation, which is exact where the rank of S is not larger.
+      continued: Whether all other eigenvalues are taken for the least of those that are kept; if
+        not, they are taken for 0.
+      use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
+        if not, π = 1.
+      inverse_every: The least number of steps from one decomposition to the next, an int >= 1. Only
+        refreshes decompose, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5471,12 +6403,28 @@ def skfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.skfac(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -5505,47 +6453,53 @@ def sm3(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """SM3 as a drop-in for AdamW with next to no memory beside the momentum.
+    """SM3 in the place of AdamW: Adagrad in next to no memory beside the momentum.
 
-    Matrix-shaped parameters: ``scale_by_sm3``, an average of its updates, decoupled weight decay.
-    All other parameters go to ``fallback``.
+    It works for any model, from gradients alone. A matrix moves by an average of SM3's updates,
+    with decoupled weight decay. Anil et al., NeurIPS 2019, arXiv 1901.11150.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.SM3``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of ν, in [0, 1), or a schedule; None for the plain sums of the paper, with which
-        steps get smaller and smaller.
-      eps: ε >= 0, or a schedule.
-      precision: Of the products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of ν, a number in [0, 1) or a schedule; None for the plain sums of the paper,
+        with which steps get smaller and smaller.
+      eps: ε, a number >= 0 or a schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5568,12 +6522,23 @@ def sm3(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.sm3(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -5605,50 +6570,58 @@ def soap(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """SOAP as a drop-in for AdamW: any model, gradients only.
+    """SOAP in the place of AdamW: Adam in the basis of Shampoo's eigenvectors.
 
-    Matrix-shaped parameters: Adam's step in the basis of Shampoo's eigenvectors, decoupled weight
-    decay. All other parameters go to ``fallback``. Learning rates are AdamW's or a little larger.
+    It works for any model, from gradients alone. A matrix moves by Adam's step in a basis that
+    turns slowly, with decoupled weight decay. Learning rates are those of AdamW, or a little
+    larger. Vyas et al., ICLR 2025, arXiv 2409.11321.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.SOAP``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of V, in [0, 1), or a schedule.
-      basis_decay: s, the decay of L and R, in [0, 1), or a schedule; None for ``b2``.
-      eps: ε >= 0, or a schedule.
-      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
-      second_moment: "full", or "factored": V as the product of the means of its rows and columns,
-        which takes the memory of a vector.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of V, a number in [0, 1) or a schedule.
+      basis_decay: s, the decay of L and R, a number in [0, 1) or a schedule; None for ``b2``.
+      eps: ε, a number >= 0 or a schedule.
+      basis_method: What a refresh makes the bases of: "qr", one step of orthogonal iteration, or
+        "eigh", the eigenvectors.
+      second_moment: How V is kept: "full", or "factored" as the product of the means of its rows
+        and of its columns, which takes the memory of two vectors.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5671,12 +6644,12 @@ def soap(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, singd_optax
@@ -5722,46 +6695,54 @@ def splus(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """SPlus as a drop-in for AdamW: any model, gradients only, a basis every hundred steps.
+    """SPlus in the place of AdamW: signs in a basis that is renewed every hundred steps.
 
-    Matrix-shaped parameters: ``scale_by_splus`` of an average of gradients, scaled to a root mean
-    square as AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+    It works for any model, from gradients alone. A matrix moves by the signs of its average
+    gradient in the basis of Shampoo's eigenvectors, at the root mean square that AdamW's updates
+    have, and with decoupled weight decay. Frans, Levine and Abbeel, 2025, arXiv 2506.07254.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.SPlus``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of L and R, in [0, 1), or a schedule.
-      basis_method: "eigh", eigenvectors, or "qr", one step of orthogonal iteration a refresh.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of L and R, a number in [0, 1) or a schedule.
+      basis_method: What a refresh makes the bases of: "eigh", the eigenvectors, or "qr", one step
+        of orthogonal iteration.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5784,12 +6765,23 @@ def splus(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.splus(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -5819,50 +6811,64 @@ def tekfac(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """TEKFAC, EKFAC in the eigenbases of TKFAC, as a drop-in for AdamW.
+    """TEKFAC in the place of AdamW: EKFAC in the eigenbases of TKFAC.
+
+    Take it where ``tkfac`` is better than ``kfac``, as it is to ``tkfac`` what ``ekfac`` is to
+    ``kfac``. Gao et al., 2020, arXiv 2011.13609.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.TEKFAC``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to the mean of s, so that the scale of
-        loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      scale_source: "rows", squares of each example's gradient, when statistics are formed; or
-        "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
-        batch, follow more closely, and need no statistic beside KFAC's.
-      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
-        gradient; a number from 0 to 1.
-      exact_squares: Whether squares by "rows" are those of an example's gradient where it has
-        several positions (tokens, pixels), and not of each position's: as dear as the gradient.
-      basis_every: At least this many steps from one decomposition to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by the mean of s,
+        so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      scale_source: What s is the average of: "rows", the squares of each example's gradient, on
+        refresh steps; or "gradients", the squares (Kᵀ ∇ C)² of each step's gradient, which are
+        smaller by about the size of the batch, follow more closely, and need no statistics beside
+        KFAC's.
+      exponent: The power of s + λ, a number from 0 to 1: 1 for the natural gradient, 0.5 for the
+        root that Adam takes, 0 for the gradient.
+      exact_squares: Whether "rows" squares the gradient of a whole example where an example has
+        several positions (tokens, pixels), and not that of each position. This costs as much as the
+        gradient.
+      basis_every: The least number of steps from one decomposition to the next, an int >= 1. Only
+        refreshes decompose, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5872,12 +6878,28 @@ def tekfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.tekfac(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -5907,51 +6929,65 @@ def tkfac(
     grafting: GraftedStep | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """TKFAC, KFAC with the Fisher's own trace, as a drop-in for AdamW.
+    """TKFAC in the place of AdamW: KFAC whose Kronecker product has the Fisher's own trace.
+
+    Take it where the sizes of inputs and of output gradients depend on each other; where they do
+    not, it is ``kfac``, for a little more work. Gao et al., AAAI 2021, arXiv 2011.10741.
+
+    Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+    decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+    a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+    ``value_and_grad`` returns as ``curvature``. The equations are in
+    ``singd_optax.optimizers.TKFAC``.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``.
-      **options: Of the rule, and common ones, by name:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
-        the scale of loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
-        not, they start at I.
-      use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
-        good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
-        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
-        without decompositions and inverses: half the state, kept in the factor dtype.
-      inverse_every: At least this many steps from one inversion to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by
+        (Tr S_K / d_i)(Tr S_C / d_o), so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t after t
+        refreshes, as Adam's are; if not, they start at I.
+      use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
+        if not, π = 1.
+      inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
+      inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
+        refreshes invert, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -5961,12 +6997,28 @@ def tkfac(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+      An optax transformation, whose ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+      >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+      >>> params = model.init(jax.random.key(0), x)
+      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
+      >>> tx = singd_optax.tkfac(1e-3, layers)
+      >>> opt_state = tx.init(params)
+      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+      >>> def step(params, opt_state, x):
+      ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+      ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+      ...   return optax.apply_updates(params, updates), opt_state, value
+      >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
     """
     ...
 
@@ -5998,53 +7050,61 @@ def tnt(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """TNT as a drop-in for AdamW, from gradients alone.
+    """TNT in the place of AdamW: the natural gradient of a tensor-normal distribution.
 
-    Matrix-shaped parameters: ``scale_by_tnt``, an average of it, scaled to a root mean square as
-    AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+    It works for any model, from gradients alone. A matrix moves by an average of gradients that
+    were multiplied by the inverses of both moments, brought to the root mean square that AdamW's
+    updates have, with decoupled weight decay. Ren and Goldfarb, NeurIPS 2021, arXiv 2106.02925.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.TNT``; ``scale_by_rule`` says which arrays are matrices, and how.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
-      **options: Of the rule, and common ones, by name:
-      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
-      eps: ε >= 0: ε λ_max I is added before an inverse is taken; or a schedule.
-      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
-        approximates full-matrix Adagrad.
-      root_method: "eigh", or "newton", which needs matrix products only.
-      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
-        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
-        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
-        side only, L is divided by the number of columns.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
+        first paper.
+      eps: ε, a number >= 0 or a schedule: ε λ_max I is added before an inverse is taken.
+      root: p, the order of the inverse roots, an int >= 1: 4 for Shampoo, and 2 for its square,
+        which approximates full-matrix Adagrad.
+      root_method: How roots are taken: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether L and R are divided by √(Tr L / w) before their roots are taken, so that
+        L ⊗ R / Tr L fits the second moment of gradients; the two are equal if that moment is a
+        Kronecker product. Then ``root=2`` whitens gradients, which need no grafting, and ``root=1``
+        is ``TNT``. With one side only, L is divided by the number of columns.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
@@ -6067,11 +7127,22 @@ def tnt(
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
-      An optax transformation, used as ``optax.adamw`` is.
+      An optax transformation, which is used as ``optax.adamw`` is.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-        cannot have a structure.
-      TypeError: An option is unknown or of another type.
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.tnt(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...

@@ -39,9 +39,10 @@ class AdaFisherState(NamedTuple):
     """What AdaFisher keeps of a layer.
 
     Attributes:
-      values_K: h_K, moving average of the diagonal of U, (fan_in,).
-      values_C: h_C, moving average of the diagonal of G, (fan_out,).
-      averaged: How many statistics are in them, int32.
+      values_K: h_K, the moving average of the diagonal of U, (fan_in,); each diagonal is brought to
+        [0, 1] first if ``normalized``.
+      values_C: h_C, the moving average of the diagonal of G, (fan_out,), likewise.
+      averaged: The number of statistics in the averages, int32.
     """
 
     values_K: RowValues
@@ -51,26 +52,27 @@ class AdaFisherState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdaFisher(Rule):
-    """The update of AdaFisher (arXiv 2405.16397).
+    """AdaFisher: the diagonals of both second moments of a layer (arXiv 2405.16397).
 
-    With u and w the diagonals of the second moments U and G of inputs and output gradients, and
-    N(x) = (x - min x) / (max x - min x), which is 1 where all entries are equal::
+    Let u and w be the diagonals of the second moments U and G of a layer's inputs and output
+    gradients, and N(x) = (x - min x) / (max x - min x), or 1 where all entries are equal::
 
         h_K <- (1 - b1) h_K + b1 N(u),    h_C <- (1 - b1) h_C + b1 N(w)
-        direction = ∇ / (h_K h_Cᵀ + λ)        (entry by entry, without a root)
+        ∇   -> ∇ / (h_K h_Cᵀ + λ)        (entry by entry, without a root)
 
-    Averages have their bias corrected as Adam's. (The paper's code starts them at 1 and weighs old
-    and new values by numbers, 0.08 and 0.008, that add up to no average.)
+    Averages have their bias corrected as Adam's have. (The paper's code starts them at 1, and
+    weighs old and new values by 0.08 and 0.008, which do not add up to 1.)
 
     Attributes:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; the paper's is 1e-3.
-      damping_mode: "absolute" (the paper's: entries of h are between 0 and 1), or "relative" to
-        the mean of h_K h_Cᵀ.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      normalized: Whether each side's diagonal is brought to [0, 1]; if not, the method is KFAC
-        with diagonal factors, and the damping better relative.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The paper's is 1e-3.
+      damping_mode: "absolute" (the paper's, where the entries of h are between 0 and 1), or
+        "relative", where λ is multiplied by the mean of h_K h_Cᵀ.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      normalized: Whether N brings each side's diagonal to [0, 1]. If not, the method is KFAC with
+        diagonal factors, and "relative" damping suits it better.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     damping: Hyperparameter = 1e-2
@@ -94,7 +96,7 @@ class AdaFisher(Rule):
         return (Moments(structures=(Diagonal(), Diagonal())),)
 
     def init(self, view: MatrixView) -> AdaFisherState:
-        """Averages of nothing, which are 1."""
+        """Values of 1, in which nothing is averaged yet."""
         K, C = (jnp.ones((*view.stack_shape, dim), view.statistics_dtype) for dim in view.dims)
         return AdaFisherState(K, C, jnp.zeros(view.stack_shape, jnp.int32))
 
@@ -132,7 +134,7 @@ class AdaFisher(Rule):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, AdaFisherState]:
-        """The vector over the diagonal."""
+        """The vector, divided by the damped diagonal."""
         products = state.values_K[..., :, None] * state.values_C[..., None, :]
         damping = hyperparameter_at(self.damping, count, products.dtype)
         if self.damping_mode == "relative":
@@ -145,8 +147,8 @@ def scale_by_adafisher(layers: Layers, **options: object) -> optax.GradientTrans
     """Scale gradients by AdaFisher's preconditioner: diagonals of both Kronecker factors.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    G / (h_K h_Cᵀ + λ). Structures of layers are not used. The equations are in
-    ``singd_optax.optimizers.AdaFisher``; parameters outside ``layers`` pass through unchanged.
+    G / (h_K h_Cᵀ + λ), where h_K and h_C are averages of the diagonals of the second moments of
+    inputs and output gradients. The structures of layers are not used.
 
     References:
       Gomes et al., AdaFisher: Adaptive Second Order Optimization via Fisher Information, ICLR 2025,
@@ -159,5 +161,8 @@ def scale_by_adafisher(layers: Layers, **options: object) -> optax.GradientTrans
 def adafisher(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """AdaFisher, diagonals of both Kronecker factors, as a drop-in for AdamW."""
+    """AdaFisher in the place of AdamW: the diagonals of both second moments of a layer.
+
+    It needs next to no memory beside the momentum. Gomes et al., ICLR 2025, arXiv 2405.16397.
+    """
     return optimizer_of(adafisher, AdaFisher, learning_rate, layers, options)

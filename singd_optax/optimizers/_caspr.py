@@ -1,4 +1,4 @@
-"""CASPR: Shampoo's roots, combined along axes."""
+"""CASPR: Shampoo's inverse roots, in another combination."""
 
 import dataclasses
 
@@ -18,15 +18,16 @@ from singd_optax.rules import Hyperparameter, MatrixView
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CASPR(Shampoo):
-    """CASPR (Duvvuri et al., ICLR 2024): the same state and roots as Shampoo, another combination.
+    """CASPR: Shampoo's inverse roots, combined by sums (Duvvuri et al., ICLR 2024).
 
-    With Shampoo's roots A and B (of order p = 4)::
+    With the inverse roots A and B of ``Shampoo``, of order p = 4, a gradient G is preconditioned
+    as::
 
         G -> (A² G + 2 A G B + G B²) / 4
 
-    which are two passes of G -> (A G + G B) / 2. Each pass is a Kronecker sum, so that the
-    preconditioner is not a Kronecker product: as an approximation to the inverse root of the
-    full second moment it lies between that and Shampoo's. Its options are Shampoo's.
+    These are two passes of G -> (A G + G B) / 2. A pass is a Kronecker sum, so that the
+    preconditioner is no Kronecker product: it lies between that of Shampoo and the inverse root of
+    the full second moment, which both approximate. State and options are those of ``Shampoo``.
     """
 
     def direction(
@@ -50,10 +51,9 @@ def scale_by_caspr(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by CASPR's preconditioner, from gradients alone.
 
-    With Shampoo's roots A = L^(-1/4) and B = R^(-1/4), a gradient G becomes
-    (A² G + 2 A G B + G B²) / 4: the same state, twice the products, and a preconditioner closer
-    to full-matrix Adagrad's. The equations are in ``singd_optax.optimizers.CASPR``.
-    ``singd_optax.caspr`` is a complete optimizer.
+    A gradient G becomes (A² G + 2 A G B + G B²) / 4, where A = L^(-1/4) and B = R^(-1/4) are
+    Shampoo's roots. With the same state as Shampoo, and twice the products, this is closer to
+    full-matrix Adagrad.
 
     References:
       Duvvuri, Devvrit, Anil, Hsieh and Dhillon, Combining Axes Preconditioners through Kronecker
@@ -74,5 +74,10 @@ def scale_by_caspr(
 def caspr(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """CASPR as a drop-in for AdamW: Shampoo's state, twice the products."""
+    """CASPR in the place of AdamW: Shampoo's inverse roots in a sharper combination.
+
+    It works for any model, from gradients alone: the state of ``shampoo``, and twice its products.
+    A matrix moves by an average of CASPR's directions, each at the length of RMSProp's step, with
+    decoupled weight decay. Duvvuri et al., ICLR 2024.
+    """
     return optimizer_of(caspr, CASPR, learning_rate, layers, options)

@@ -48,15 +48,15 @@ class EKFACState(NamedTuple):
     """What EKFAC keeps of a layer.
 
     Attributes:
-      K: Eigenvectors of S_K.
-      C: Eigenvectors of S_C.
-      scales: s, the diagonal of the curvature in this basis, (fan_in, fan_out).
+      K: The eigenvectors of S_K.
+      C: The eigenvectors of S_C.
+      scales: s, the diagonal of the curvature in the basis of both, (fan_in, fan_out).
       damping: λ, in the units of ``damping_mode``.
-      S_K: Moving average of the inputs' second moment.
-      S_C: Moving average of the output gradients'.
-      averaged: How many statistics are in them, int32.
-      scaled: How many squares are in the scales, int32.
-      turned_at: The step of the last decomposition, int32, or -1.
+      S_K: The moving average of the inputs' second moment.
+      S_C: The moving average of the output gradients' second moment.
+      averaged: The number of statistics in these averages, int32.
+      scaled: The number of squares in the scales, int32.
+      turned_at: The step of the last decomposition, int32; -1 before the first.
     """
 
     K: RowBasis
@@ -72,39 +72,42 @@ class EKFACState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EKFAC(Rule):
-    """The update of EKFAC (arXiv 1806.03884).
+    """EKFAC: KFAC's eigenvectors, with the Fisher's own diagonal in them (arXiv 1806.03884).
 
-    With U and G the second moments of inputs a and output gradients g, and all squares and
-    quotients entry by entry::
+    Let U and G be the second moments of a layer's inputs a and output gradients g. A refresh
+    averages them, and the squares in the basis of eigenvectors K and C; all squares and quotients
+    are taken entry by entry::
 
         S_K <- (1 - b1) S_K + b1 U = K Diag(.) Kᵀ,    S_C <- (1 - b1) S_C + b1 G = C Diag(.) Cᵀ
         s   <- (1 - b1) s + b1 E[ (Kᵀ a gᵀ C)² ]
-        natural gradient = K [ (Kᵀ ∇ C) / (s + λ) ] Cᵀ
+        ∇   -> K [ (Kᵀ ∇ C) / (s + λ)^exponent ] Cᵀ
 
-    (or with a power of s + λ). KFAC by eigenvectors has the products of both sides' eigenvalues in
-    the place of s. In this basis s is the diagonal of the Fisher itself, the best there is: the
-    error in the Frobenius norm is never above KFAC's. Squares are measured in the basis of the step
-    before; when it turns, by R_K = K_oldᵀ K and R_C, they are carried over as (R_K²)ᵀ s R_C², which
-    keeps their sum, and is exact where the Fisher is diagonal in the old basis, and for
-    permutations. Averages have their bias corrected as Adam's have.
+    KFAC by eigenvectors has the products of both sides' eigenvalues in the place of s. Here s is
+    the diagonal of the Fisher matrix in this basis, the best diagonal there is: the error in the
+    Frobenius norm is never above KFAC's. The squares are measured in the last basis. When a new one
+    takes its place, with R_K = K_oldᵀ K and R_C alike, the average s becomes (R_K²)ᵀ s R_C². This
+    keeps its sum, and is exact where the Fisher is diagonal in the old basis, and where the basis
+    is only permuted. Averages have their bias corrected as Adam's have.
 
     Attributes:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to the mean of s, so that the scale of
-        loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      scale_source: "rows", squares of each example's gradient, when statistics are formed; or
-        "gradients", (Kᵀ ∇ C)² of each step's gradient, which are smaller by about the size of the
-        batch, follow more closely, and need no statistic beside KFAC's.
-      exponent: Of s + λ: 1 for the natural gradient, 0.5 for the root that Adam takes, 0 for the
-        gradient; a number from 0 to 1.
-      exact_squares: Whether squares by "rows" are those of an example's gradient where it has
-        several positions (tokens, pixels), and not of each position's: as dear as the gradient.
-      basis_every: At least this many steps from one decomposition to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by the mean of s,
+        so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      scale_source: What s is the average of: "rows", the squares of each example's gradient, on
+        refresh steps; or "gradients", the squares (Kᵀ ∇ C)² of each step's gradient, which are
+        smaller by about the size of the batch, follow more closely, and need no statistics beside
+        KFAC's.
+      exponent: The power of s + λ, a number from 0 to 1: 1 for the natural gradient, 0.5 for the
+        root that Adam takes, 0 for the gradient.
+      exact_squares: Whether "rows" squares the gradient of a whole example where an example has
+        several positions (tokens, pixels), and not that of each position. This costs as much as the
+        gradient.
+      basis_every: The least number of steps from one decomposition to the next, an int >= 1. Only
+        refreshes decompose, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     damping: Hyperparameter = damping_schedule()
@@ -130,18 +133,18 @@ class EKFAC(Rule):
 
     @property
     def squares(self) -> Squares | None:
-        """What is measured for the scales, if anything is."""
+        """The measure of the scales, or None where they are of gradients."""
         of_rows = self.scale_source == "rows"
         return Squares(("K", "C"), exact=self.exact_squares) if of_rows else None
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Plain moments, and squares in the basis."""
+        """The second moments U and G, and squares in the basis."""
         return (Moments(), self.squares) if self.squares else (Moments(),)
 
     @property
     def observes(self) -> bool:
-        """Whether scales are of gradients."""
+        """Whether the scales are averages of squared gradients."""
         return self.scale_source == "gradients"
 
     def init(self, view: MatrixView) -> EKFACState:
@@ -161,20 +164,20 @@ class EKFAC(Rule):
         return EKFACState(K, C, scales, damping, S_K, S_C, averaged, scaled, turned_at)
 
     def moments(self, statistics: Statistics) -> tuple[StructuredMatrix, StructuredMatrix]:
-        """Whose averages have the eigenvectors."""
+        """The moments whose averages have the eigenvectors."""
         return statistics.H_K, statistics.H_C
 
     def scales_of_values(
         self, S_K: StructuredMatrix, values_K: jax.Array, values_C: jax.Array
     ) -> jax.Array:
-        """What the scales are where inputs and gradients are independent: those of KFAC."""
+        """The scales that KFAC has, which are exact if inputs and gradients are independent."""
         del S_K
         return values_K[..., :, None] * values_C[..., None, :]
 
     def observe(
         self, view: MatrixView, state: EKFACState, gradient: jax.Array, count: jax.Array
     ) -> EKFACState:
-        """One more square in the scales, if they are of gradients."""
+        """Average one more square into the scales, if they are of gradients."""
         if self.scale_source != "gradients":
             return state
         rate = new_weight(self.factor_learning_rate, state.scaled, count)
@@ -214,7 +217,7 @@ class EKFAC(Rule):
         return jax.lax.cond(now, turn, lambda: new)._replace(turned_at=turned_at), True
 
     def _in_new_basis(self, state: EKFACState, gradient: jax.Array) -> EKFACState:
-        """With eigenvectors of now; the first time scales start anew, if the basis is not I."""
+        """Decompose the averages; the first time, if the basis is not I, scales start anew."""
         (K, values_K), (C, values_C) = eigen(state.S_K), eigen(state.S_C)
         K, C = K.astype(state.K.dtype), C.astype(state.C.dtype)
         new = state._replace(K=K, C=C)
@@ -243,7 +246,7 @@ class EKFAC(Rule):
         return state.K.matmul(jnp.swapaxes(left, -1, -2), precision=self.precision)
 
     def _damped(self, state: EKFACState) -> jax.Array:
-        """The scales and λ, to the power of the preconditioner; 1 where there is neither."""
+        """(s + λ)^exponent; 1 where both s and λ are 0."""
         damping = state.damping[..., None, None]
         if self.damping_mode == "relative":
             damping = damping * jnp.mean(state.scales, axis=(-2, -1), keepdims=True)
@@ -272,12 +275,12 @@ class EKFAC(Rule):
         return self._back(state, self._turned(state, matrix) * state.scales)
 
     def whiten(self, view: MatrixView, state: EKFACState, matrix: jax.Array) -> jax.Array:
-        """In the basis, over the roots of damped scales."""
+        """Kᵀ X C, divided by the roots of the damped scales."""
         del view
         return self._turned(state, matrix) / jnp.sqrt(self._damped(state))
 
     def unwhiten(self, view: MatrixView, state: EKFACState, matrix: jax.Array) -> jax.Array:
-        """Likewise, back from the basis: after ``whiten`` it is the natural gradient."""
+        """K Y Cᵀ of Y divided likewise; of what ``whiten`` returns, it is the direction."""
         del view
         return self._back(state, matrix / jnp.sqrt(self._damped(state)))
 
@@ -301,27 +304,12 @@ def scale_by_ekfac(layers: Layers, **options: object) -> optax.GradientTransform
     """Scale gradients by EKFAC's preconditioner: KFAC's eigenbases, the Fisher's own diagonal.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    K [ (Kᵀ G C) / (s + λ) ] Cᵀ, with K and C the eigenvectors of KFAC's second moments. The
-    equations are in ``singd_optax.optimizers.EKFAC``; parameters outside ``layers`` pass through
-    unchanged.
+    K [ (Kᵀ G C) / (s + λ) ] Cᵀ, where K and C are the eigenvectors of KFAC's second moments, and s
+    is the diagonal of the Fisher matrix in their basis.
 
     References:
       George et al., Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis,
       NeurIPS 2018, arXiv 1806.03884.
-
-    Example:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
-      >>> model = nn.Dense(3)
-      >>> x = jnp.ones((8, 5))
-      >>> params = model.init(jax.random.key(0), x)
-      >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
-      >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")
-      >>> tx = optax.chain(singd_optax.scale_by_ekfac(layers), optax.scale_by_learning_rate(0.1))
-      >>> opt_state = tx.init(params)
-      >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
-      >>> value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
-      >>> updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
-      >>> params = optax.apply_updates(params, updates)
     """
     return scaling_of(scale_by_ekfac, EKFAC, layers, options)
 
@@ -330,5 +318,10 @@ def scale_by_ekfac(layers: Layers, **options: object) -> optax.GradientTransform
 def ekfac(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """EKFAC, KFAC with the Fisher's own diagonal in its eigenbasis, as a drop-in for AdamW."""
+    """EKFAC in the place of AdamW: KFAC's eigenvectors, with the Fisher's own diagonal in them.
+
+    It is never further from the Fisher matrix than ``kfac``, for twice the products and n numbers
+    more for a kernel of n entries; ``scale_source="gradients"`` follows each step's gradient.
+    George et al., NeurIPS 2018, arXiv 1806.03884.
+    """
     return optimizer_of(ekfac, EKFAC, learning_rate, layers, options)

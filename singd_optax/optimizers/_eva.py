@@ -1,4 +1,4 @@
-"""Eva: KFAC of rank one, by vectors; and Eva-f, with the inputs' vector alone."""
+"""Eva: KFAC of rank one, from vectors; and Eva-f, from the inputs' vector alone."""
 
 import dataclasses
 from typing import ClassVar, NamedTuple, Self
@@ -38,9 +38,9 @@ class EvaState(NamedTuple):
     """What Eva keeps of a layer.
 
     Attributes:
-      mean_K: ā, moving average of the inputs' mean, (fan_in,).
-      mean_C: ḡ, moving average of the output gradients' mean, (fan_out,).
-      averaged: How many means are in them, int32.
+      mean_K: ā, the moving average of the inputs' mean, (fan_in,).
+      mean_C: ḡ, the moving average of the output gradients' mean, (fan_out,).
+      averaged: The number of means in the averages, int32.
     """
 
     mean_K: RowValues
@@ -52,8 +52,8 @@ class EvaFState(NamedTuple):
     """What Eva-f keeps of a layer.
 
     Attributes:
-      mean_K: ā, moving average of the inputs' mean, (fan_in,).
-      averaged: How many means are in it, int32.
+      mean_K: ā, the moving average of the inputs' mean, (fan_in,).
+      averaged: The number of means in the average, int32.
     """
 
     mean_K: RowValues
@@ -62,21 +62,25 @@ class EvaFState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaF(Rule):
-    """The update of Eva-f, vectorized FOOF (arXiv 2308.02123), which is MAC's, too.
+    """Eva-f: FOOF with the mean of inputs in the place of their moment (arXiv 2308.02123).
 
-    With ā the moving average of the mean of inputs::
+    MAC is the same method. With ā the moving average of the mean of a layer's inputs a::
 
         ā <- (1 - b1) ā + b1 E[a]
-        direction = (ā āᵀ + λ I)^-1 ∇ = [ ∇ - ā (āᵀ ∇) / (λ + |ā|²) ] / λ
+        ∇ -> (ā āᵀ + λ I)^-1 ∇ = [ ∇ - ā (āᵀ ∇) / (λ + |ā|²) ] / λ
 
-    Products with vectors only, and one vector kept. The average has its bias corrected as Adam's.
+    This takes products with vectors only, and one vector is kept. The average has its bias
+    corrected as Adam's has.
 
     Attributes:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute" (the paper's), or "relative" to the size of the term of rank one, so
-        that the scale of loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new mean in the averages, in (0, 1], or a schedule.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by the size of
+        the term of rank one (|ā|², and |ā|² |ḡ|² in ``Eva``), so that the scales of the loss and of
+        activations drop out.
+      factor_learning_rate: b1, the weight of a new mean in the averages, a number in (0, 1] or a
+        schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     damping: Hyperparameter = 1.0
@@ -90,10 +94,10 @@ class EvaF(Rule):
 
     @classmethod
     def paper(cls, damping: Hyperparameter = 0.03) -> Self:
-        """Absolute damping, and averages of which the last mean is nearly all.
+        """Absolute damping, and averages that nearly are the last mean (b1 is 0.95).
 
         Args:
-          damping: λ.
+          damping: The damping λ, a number > 0 or a schedule.
         """
         return cls(damping=damping, damping_mode="absolute", factor_learning_rate=0.95)
 
@@ -109,7 +113,7 @@ class EvaF(Rule):
         return NO_MOMENTS, INPUTS
 
     def init(self, view: MatrixView) -> PyTree:
-        """Means of nothing."""
+        """A mean of zero, in which nothing is averaged yet."""
         return EvaFState(INPUTS.zeros(view), jnp.zeros(view.stack_shape, jnp.int32))
 
     def refresh(
@@ -133,7 +137,7 @@ class EvaF(Rule):
         return state._replace(averaged=state.averaged + 1, **means), True
 
     def unit(self, view: MatrixView, state: PyTree, size: jax.Array) -> jax.Array:
-        """What relative damping is relative to: the size of the term of rank one."""
+        """What relative damping is multiplied by: the size of the term of rank one."""
         del view, state
         return size
 
@@ -145,7 +149,7 @@ class EvaF(Rule):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, PyTree]:
-        """The natural gradient; the vector itself where there is neither damping nor a mean."""
+        """The preconditioned vector; with neither a mean nor damping, the vector itself."""
         a, precision = state.mean_K, self.precision
         size = contract("...i,...i->...", a, a, precision=precision)
         along = contract("...i,...io->...o", a, vector, precision=precision)
@@ -166,17 +170,18 @@ class EvaF(Rule):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eva(EvaF):
-    """The update of Eva (arXiv 2308.02123).
+    """Eva: KFAC with means in the place of second moments (arXiv 2308.02123).
 
-    With ā and ḡ the moving averages of the means of inputs and output gradients::
+    With ā and ḡ the moving averages of the means of a layer's inputs a and output gradients g::
 
         ā <- (1 - b1) ā + b1 E[a],    ḡ <- (1 - b1) ḡ + b1 E[g]
-        direction = ((ā āᵀ) ⊗ (ḡ ḡᵀ) + λ I)^-1 ∇ = [ ∇ - (āᵀ ∇ ḡ) / (λ + |ā|² |ḡ|²) ā ḡᵀ ] / λ
+        ∇ -> ((ā āᵀ) ⊗ (ḡ ḡᵀ) + λ I)^-1 ∇ = [ ∇ - (āᵀ ∇ ḡ) / (λ + |ā|² |ḡ|²) ā ḡᵀ ] / λ
 
-    Products with vectors only, and two vectors kept. It needs ``fisher="empirical"``: gradients at
-    labels that are drawn from the model's predictions have mean zero. The authors' code has the
-    mean of gradients that were divided by the size N of the batch already: its λ is N² times
-    smaller than this one.
+    This takes products with vectors only, and two vectors are kept. It needs statistics of
+    ``fisher="empirical"`` (see ``value_and_grad``), as gradients at labels that are drawn from the
+    model's predictions have mean zero. The authors' code takes the mean of gradients that were
+    divided by the size N of the batch already: its λ is N² times smaller than this one. Options are
+    those of ``EvaF``.
     """
 
     State: ClassVar[type] = EvaState
@@ -187,18 +192,18 @@ class Eva(EvaF):
         return NO_MOMENTS, INPUTS, GRADIENTS
 
     def init(self, view: MatrixView) -> PyTree:
-        """Means of nothing."""
+        """Means of zero, in which nothing is averaged yet."""
         averaged = jnp.zeros(view.stack_shape, jnp.int32)
         return EvaState(INPUTS.zeros(view), GRADIENTS.zeros(view), averaged)
 
 
 @shows_scaling_of(Eva)
 def scale_by_eva(layers: Layers, **options: object) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by Eva's preconditioner: KFAC of rank one, by vectors.
+    """Scale gradients by Eva's preconditioner: KFAC of rank one, from vectors.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    [ G - (āᵀ G ḡ) / (λ + |ā|² |ḡ|²) ā ḡᵀ ] / λ. Structures of layers are not used. The equations
-    are in ``singd_optax.optimizers.Eva``; parameters outside ``layers`` pass through unchanged.
+    [ G - (āᵀ G ḡ) / (λ + |ā|² |ḡ|²) ā ḡᵀ ] / λ, where ā and ḡ are averages of the means of inputs
+    and output gradients. The structures of layers are not used.
 
     References:
       Zhang et al., Eva: A General Vectorized Approximation Framework for Second-order
@@ -211,17 +216,21 @@ def scale_by_eva(layers: Layers, **options: object) -> optax.GradientTransformat
 def eva(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """Eva, KFAC of rank one, as a drop-in for AdamW."""
+    """Eva in the place of AdamW: KFAC of rank one, from the means of inputs and output gradients.
+
+    It needs two vectors for each layer beside the momentum, and products with vectors only. Zhang
+    et al., ICLR 2023, arXiv 2308.02123.
+    """
     return optimizer_of(eva, Eva, learning_rate, layers, options)
 
 
 @shows_scaling_of(EvaF)
 def scale_by_eva_f(layers: Layers, **options: object) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by Eva-f's preconditioner: FOOF of rank one, by a vector.
+    """Scale gradients by Eva-f's preconditioner: FOOF of rank one, from a vector.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    [ G - ā (āᵀ G) / (λ + |ā|²) ] / λ. Structures of layers are not used. The equations are in
-    ``singd_optax.optimizers.EvaF``; parameters outside ``layers`` pass through unchanged.
+    [ G - ā (āᵀ G) / (λ + |ā|²) ] / λ, where ā is an average of the mean of inputs. The structures
+    of layers are not used.
 
     References:
       Zhang et al., Eva: A General Vectorized Approximation Framework for Second-order
@@ -234,5 +243,9 @@ def scale_by_eva_f(layers: Layers, **options: object) -> optax.GradientTransform
 def eva_f(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """Eva-f, FOOF of rank one, as a drop-in for AdamW."""
+    """Eva-f in the place of AdamW: FOOF of rank one, from the mean of inputs.
+
+    It needs one vector for each layer beside the momentum, and products with vectors only. Zhang et
+    al., ICLR 2023, arXiv 2308.02123.
+    """
     return optimizer_of(eva_f, EvaF, learning_rate, layers, options)

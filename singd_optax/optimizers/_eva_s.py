@@ -1,4 +1,4 @@
-"""Eva-s: Eva by the means of a gradient's rows and columns."""
+"""Eva-s: Eva from the means of a gradient's rows and columns."""
 
 import dataclasses
 from typing import ClassVar, NamedTuple
@@ -33,10 +33,10 @@ class EvaSState(NamedTuple):
     """What Eva-s keeps of a parameter.
 
     Attributes:
-      mean_K: r, moving average of the gradient's mean over columns, (rows,).
-      mean_C: c, moving average of its mean over rows, (columns,).
-      mean_square: s, moving average of the mean of its squared entries.
-      averaged: How many gradients are in them, int32.
+      mean_K: r, the moving average of the gradient's mean over columns, (rows,).
+      mean_C: c, the moving average of its mean over rows, (columns,).
+      mean_square: s, the moving average of the mean of its squared entries.
+      averaged: The number of gradients in the averages, int32.
     """
 
     mean_K: RowValues
@@ -47,36 +47,38 @@ class EvaSState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaS(Eva):
-    """Eva-s, vectorized Shampoo (arXiv 2308.02123): ``Eva`` with vectors from the gradient itself.
+    """Eva-s, vectorized Shampoo: ``Eva`` with vectors from the gradient itself (arXiv 2308.02123).
 
-    With r and c the moving averages of the means of a gradient's rows and columns (m x n)::
+    With r and c the moving averages of the means of the rows and columns of gradients G (m x n),
+    and M the momentum::
 
         r <- (1 - b1) r + b1 mean_j G_ij,    c <- (1 - b1) c + b1 mean_i G_ij
-        direction = (r rᵀ ⊗ c cᵀ + λ I)^-1 ∇ = [ ∇ - (rᵀ ∇ c) / (λ + |r|² |c|²) r cᵀ ] / λ
+        M -> (r rᵀ ⊗ c cᵀ + λ I)^-1 M = [ M - (rᵀ M c) / (λ + |r|² |c|²) r cᵀ ] / λ
 
-    They are new on refresh steps, which are all steps by default, and a gradient of zeros changes
-    nothing. Where rows or columns add up to
-    nothing, as the output gradients of a softmax do, the means are rounding: damping is relative to
-    what |r|² |c|² can be at most, and the direction is then the gradient's. The authors give each
-    update the norm of the gradient, ``grafting="sgd"``.
+    The averages move in refreshes, which are on each step by default. A gradient of zeros changes
+    nothing. Where the rows or columns add up to zero, as output gradients of a softmax do, the
+    means are nothing but rounding. Relative damping is therefore relative to the most that
+    |r|² |c|² can be, and the direction is then that of M. The authors give each update the norm of
+    the gradient, which is ``grafting="sgd"``.
 
     Attributes:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute" (the authors'), or "relative" to m n s², with s the average of the
-        mean of G_ij²; a gradient of equal entries has |r|² |c|² = m n s².
-      factor_learning_rate: b1, the weight of a new gradient in the averages, in (0, 1], or a
-        schedule.
+      damping: λ, what is added to the term of rank one, in the units of ``damping_mode``: a number
+        > 0 or a schedule.
+      damping_mode: "absolute" (the authors'), or "relative", where λ is multiplied by m n s², with
+        s the average of the mean of G_ij²; for a gradient of equal entries this is |r|² |c|².
+      factor_learning_rate: b1, the weight of a new gradient in the averages, a number in (0, 1] or
+        a schedule.
     """
 
     State: ClassVar[type] = EvaSState
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Nothing but gradients."""
+        """None: the rule sees gradients only."""
         return ()
 
     def init(self, view: MatrixView) -> EvaSState:
-        """Means of nothing."""
+        """Means of zero, in which nothing is averaged yet."""
         stack, dtype = view.stack_shape, view.statistics_dtype
         rows, columns = (jnp.zeros((*stack, dim), dtype) for dim in view.dims)
         return EvaSState(rows, columns, jnp.zeros(stack, dtype), jnp.zeros(stack, jnp.int32))
@@ -101,11 +103,11 @@ class EvaS(Eva):
             (1 - rate) * state.mean_square + rate * mean_square,
             state.averaged + 1,
         )
-        # A damping that fades with gradients would make a momentum that fades sooner grow.
+        # Otherwise damping would fall with each gradient of zeros, and directions would grow.
         return choose(mean_square > 0, new, state), True
 
     def unit(self, view: MatrixView, state: PyTree, size: jax.Array) -> jax.Array:
-        """M n s²."""
+        """The most that the term of rank one can be: m n s²."""
         rows, columns = view.dims
         return rows * columns * jnp.asarray(state.mean_square) ** 2
 
@@ -114,11 +116,10 @@ class EvaS(Eva):
 def scale_by_eva_s(
     layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by Eva-s's preconditioner, of rank one, from gradients alone.
+    """Scale gradients by Eva-s's preconditioner of rank one, from gradients alone.
 
-    The equations are in ``singd_optax.optimizers.EvaS``. How arrays make matrices is said at
-    ``scale_by_rule``, structures are not used; scalars and vectors pass through.
-    ``singd_optax.eva_s`` is a complete optimizer.
+    A gradient G becomes [ G - (rᵀ G c) / (λ + |r|² |c|²) r cᵀ ] / λ, where r and c are averages of
+    the means of the rows and columns of gradients. Structures are not used.
 
     References:
       Zhang et al., Eva: A General Vectorized Approximation Framework for Second-order
@@ -138,9 +139,10 @@ def scale_by_eva_s(
 def eva_s(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """Eva-s as a drop-in for AdamW, in the memory of two vectors beside the momentum.
+    """Eva-s in the place of AdamW: rank-one preconditioning from gradients, in next to no memory.
 
-    Matrix-shaped parameters: ``scale_by_eva_s`` of the momentum, scaled to a root mean square as
-    AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+    It works for any model. It keeps two vectors for each matrix beside the momentum. A matrix moves
+    by its preconditioned momentum, brought to one root mean square, with decoupled weight decay.
+    Zhang et al., ICLR 2023, arXiv 2308.02123.
     """
     return optimizer_of(eva_s, EvaS, learning_rate, layers, options)

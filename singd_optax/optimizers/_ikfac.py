@@ -42,10 +42,10 @@ class IKFACState(NamedTuple):
     """What IKFAC keeps of a layer.
 
     Attributes:
-      K: Of the inputs.
-      C: Of the outputs.
+      K: The factor of the inputs, fan_in x fan_in in its structure.
+      C: The factor of the outputs, fan_out x fan_out in its structure.
       product_K: K Kᵀ, or None if it is not kept.
-      product_C: C Cᵀ.
+      product_C: C Cᵀ, or None if it is not kept.
       started: Whether the factors were refreshed at all: int32, 0 or 1.
     """
 
@@ -58,25 +58,29 @@ class IKFACState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IKFAC(InverseFree):
-    """The update of IKFAC (arXiv 2312.05705, figure 1).
+    """IKFAC: KFAC whose inverses come from matrix products alone (arXiv 2312.05705, figure 1).
 
-    Each factor moves by itself::
+    Let U (d_i x d_i) and G (d_o x d_o) be the second moments of a layer's inputs and output
+    gradients, Π the projection onto a structure, and H_K = Π(Kᵀ U K). A refresh moves each factor
+    by itself, and each step multiplies the gradient ∇ (d_i x d_o) by both::
 
         m_K = 1/2 [ H_K + λ Π(KᵀK) - I ],    K <- K (I - b1 m_K)
-        G -> K Kᵀ G C Cᵀ
+        ∇ -> K Kᵀ ∇ C Cᵀ
 
-    and C likewise with H_C. K Kᵀ follows KFAC's (S_K + λ I)^-1, where S_K is the moving average
-    of U with weight b1, up to O(b1²) (theorem 1).
+    C moves likewise, with H_C = Π(Cᵀ G C). K Kᵀ follows KFAC's (S_K + λ I)^-1 up to O(b1²), where
+    S_K is the moving average of U with weight b1 (theorem 1).
 
     Attributes:
-      damping: λ of each side, a number >= 0 or a schedule; by default ``damping_schedule(0.3)``,
-        which falls from 1 to 0.3. With 0.03 a deep autoencoder in bfloat16 ended at 20.2, with 0.3
-        at 13.9 (13.97 and 13.84 in float32).
-      damping_mode: "absolute" (the paper's), or "relative" to Tr U / d_i for K and Tr G / d_o for
-        C. None is "relative" with a spectral step norm, else "absolute".
+      damping: λ, what is added to the curvature of each side, in the units of ``damping_mode``: a
+        number >= 0 or a schedule. The default ``damping_schedule(0.3)`` falls from 1 to 0.3. With
+        0.03 in the end the loss of a deep autoencoder in bfloat16 was 20.2, and with 0.3 it was
+        13.9 (in float32 13.97 and 13.84).
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by Tr U / d_i for
+        K, and by Tr G / d_o for C. None is "relative" if ``factor_step_norm`` is "spectral", else
+        "absolute".
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
-        identity that fit the first statistics. None is "statistics" with a spectral step norm,
-        else "identity".
+        identity that fit the first statistics. None is "statistics" if ``factor_step_norm`` is
+        "spectral", else "identity".
     """
 
     damping: Hyperparameter = damping_schedule(0.3)
@@ -89,11 +93,11 @@ class IKFAC(InverseFree):
     def paper(
         cls, damping: Hyperparameter = 1e-3, factor_learning_rate: Hyperparameter = 1e-2
     ) -> Self:
-        """The algorithm of the paper: absolute damping, from K = C = I, with unbounded steps.
+        """The rule of the paper: absolute damping, K = C = I at first, and steps without a bound.
 
         Args:
-          damping: λ.
-          factor_learning_rate: b1.
+          damping: The damping λ, a number >= 0 or a schedule.
+          factor_learning_rate: The step b1 on K and C, a number >= 0 or a schedule.
         """
         return cls(
             damping=damping,
@@ -113,7 +117,7 @@ class IKFAC(InverseFree):
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Moments, whitened by K and C."""
+        """The moments H_K and H_C."""
         return WHITENED
 
     def init(self, view: MatrixView) -> IKFACState:
@@ -155,9 +159,9 @@ class IKFAC(InverseFree):
 def scale_by_ikfac(layers: Layers, **options: object) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by IKFAC's preconditioner: KFAC without inverses.
 
-    K Kᵀ follows KFAC's (S_K + λ I)^-1 up to O(b1²), S_K the moving average of the inputs' second
-    moments with weight b1, and C Cᵀ likewise. The equations are in
-    ``singd_optax.optimizers.IKFAC``; parameters outside ``layers`` pass through unchanged.
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    K Kᵀ G C Cᵀ. K Kᵀ follows KFAC's inverse (S_K + λ I)^-1, where S_K is the moving average of the
+    inputs' second moment, by matrix products alone; C Cᵀ is alike for output gradients.
 
     References:
       Lin et al., Structured Inverse-Free Natural Gradient, ICML 2024, arXiv 2312.05705, theorem 1.
@@ -169,5 +173,10 @@ def scale_by_ikfac(layers: Layers, **options: object) -> optax.GradientTransform
 def ikfac(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """IKFAC, KFAC without inverses, as a drop-in for AdamW."""
+    """IKFAC in the place of AdamW: KFAC without inverses, each side of a layer by itself.
+
+    It lies between ``kfac``, which it follows for small steps of its factors, and ``singd``, whose
+    two factors depend on each other: take it to compare them. Lin et al., ICML 2024, arXiv
+    2312.05705.
+    """
     return optimizer_of(ikfac, IKFAC, learning_rate, layers, options)

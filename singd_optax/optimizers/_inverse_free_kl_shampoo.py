@@ -1,4 +1,4 @@
-"""Inverse-free KL-Shampoo: its roots by matrix products alone, without QR."""
+"""Inverse-free KL-Shampoo: its inverse roots from matrix products alone, without QR."""
 
 import dataclasses
 from typing import ClassVar, NamedTuple
@@ -49,8 +49,9 @@ class InverseFreeKLShampooState(NamedTuple):
     """What inverse-free KL-Shampoo keeps of a parameter.
 
     Attributes:
-      K: The inverse root of the rows' factor, S_K^-1/2, but for a rotation since the last refresh.
-      C: That of the columns' factor.
+      K: The inverse root of the rows' factor, S_K^-1/2, times a small rotation that the steps since
+        the last refresh have left.
+      C: The inverse root of the columns' factor, S_C^-1/2, likewise.
       started: Whether a gradient was seen: int32, 0 or 1.
     """
 
@@ -67,34 +68,39 @@ _POLAR_STEPS = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InverseFreeKLShampoo(Rule):
-    """KL-Shampoo by steps as SINGD's: no inverse, no root, no QR, no eigenvectors.
+    """KL-Shampoo whose inverse roots move by steps like SINGD's, from matrix products alone.
 
-    K and C go to S_K^-1/2 and S_C^-1/2, with S_K = E[G S_C^-1 Gᵀ] / d_C and S_C likewise, the
-    factors of ``KLShampoo``. For gradients G (rows x columns, d_K x d_C), with W = Kᵀ G C and the
-    old K and C in all right-hand sides::
+    The factors are those of arXiv 2509.03378, and the steps those of arXiv 2312.05705. There is no
+    inverse, no QR, and no eigenvector. K and C approach S_K^-1/2 and S_C^-1/2, where
+    S_K = E[G S_C^-1 Gᵀ] / d_C, and S_C alike, are the factors of ``KLShampoo``. For gradients G
+    (rows x columns, d_K x d_C) and momenta M, with W = Kᵀ G C and the old K and C in all right-hand
+    sides::
 
         m_K <- ½ [ W Wᵀ / d_C + λ (Tr CᵀC / d_C) KᵀK - I ],    K <- K (I - b m_K)      on every step
         K   <- K polar(K)ᵀ                                     on refresh steps
         M   -> K M Cᵀ
 
-    and C alike. The first line is the step of ``InverseFreeShampoo`` without its momentum: it moves
-    S_K = (K Kᵀ)^-1 as an average with weight b does, to first order, with noise of one size in all
-    directions. It leaves K a little off symmetric, which the polar factor, found by Newton-Schulz,
-    puts right without a change of K Kᵀ: then K is the root itself, and is applied once. b ‖m‖ is at
-    most 1/2, and so a larger covariance is followed about as fast as by an average.
+    C moves alike. The first line is the step of ``InverseFreeShampoo`` without its momentum. To
+    first order it moves S_K = (K Kᵀ)^-1 as an average with weight b does, with noise of one size in
+    all directions. It leaves K a little off symmetric. A refresh puts this right by the polar
+    factor of K, found by a Newton-Schulz iteration, which does not change K Kᵀ. So K is the root
+    itself, and multiplies a gradient once. b ‖m‖ is kept at most 1/2, so that a larger covariance
+    is followed about as fast as by an average.
 
     Structures are those in which the root is exact: dense, block-diagonal, diagonal (the default
-    for sides with more than 4096 rows), and none, ``Identity()``. A gradient of zeros changes
-    nothing, and is counted as a failure on refresh steps.
+    for sides longer than 4096), and ``Identity()`` for a side without a factor. A gradient of zeros
+    changes nothing, and on a refresh step it is counted as a skipped refresh.
 
     Attributes:
-      factor_learning_rate: b, a number >= 0 or a schedule: the weight of one gradient.
-      damping: λ, a number >= 0 or a schedule, relative to mean(G²).
-      polar_steps: How many steps the iteration "polar_express" takes at a refresh; None for 10,
-        which are enough for singular values 1 to 20,000 apart.
-      clip_rms: The largest root mean square of directions, > 0, or None: while factors are learnt,
-        they may be far larger than 1.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      factor_learning_rate: b, the weight of one gradient, a number >= 0 or a schedule.
+      damping: λ, what is added to the second moment, relative to mean(G²): a number >= 0 or a
+        schedule.
+      polar_steps: The number of steps that the iteration "polar_express" takes in a refresh, an int
+        >= 1; None for 10, which are enough where the largest singular value is 20,000 times the
+        least.
+      clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
+        bound. While the factors are learnt, directions may be far larger than 1.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     factor_learning_rate: Hyperparameter = 0.05
@@ -125,7 +131,7 @@ class InverseFreeKLShampoo(Rule):
         check_bases(
             view.structures,
             "InverseFreeKLShampoo",
-            "For others use inverse_free_shampoo, which takes no root.",
+            "For other structures use inverse_free_shampoo, which takes no root.",
         )
         started = jnp.zeros(view.stack_shape, jnp.int32)
         return InverseFreeKLShampooState(*identity_pair(view), started)
@@ -182,7 +188,7 @@ class InverseFreeKLShampoo(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[InverseFreeKLShampooState, jax.Array]:
-        """K and C, made symmetric by a rotation."""
+        """Make K and C symmetric by a rotation."""
         K, C = (self._symmetric(view, factor) for factor in (state.K, state.C))
         good = jnp.mean(gradient**2, axis=(-2, -1)) > 0
         return choose(good, state._replace(K=K, C=C), state), good
@@ -219,7 +225,7 @@ class InverseFreeKLShampoo(Rule):
 
 
 def whole(array: jax.Array, axis: int) -> jax.Array:
-    """The array as it is: blocks are split by blocks."""
+    """The array as it is, for blocks, which a mesh has split by blocks already."""
     del axis
     return array
 
@@ -228,11 +234,10 @@ def whole(array: jax.Array, axis: int) -> jax.Array:
 def scale_by_inverse_free_kl_shampoo(
     layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by KL-Shampoo's preconditioner, by matrix products alone.
+    """Scale gradients by KL-Shampoo's preconditioner, from gradients and matrix products alone.
 
-    The equations are in ``singd_optax.optimizers.InverseFreeKLShampoo``. Factors may be kept in
-    bfloat16. How arrays make matrices is said at ``scale_by_rule``; scalars and vectors pass
-    through. ``singd_optax.inverse_free_kl_shampoo`` is a complete optimizer.
+    A gradient G becomes K G Cᵀ, where K and C follow the inverse roots S_K^-1/2 and S_C^-1/2 of
+    KL-Shampoo's factors. They may be kept in bfloat16.
 
     References:
       Lin et al., arXiv 2509.03378 (KL-Shampoo); Lin et al., arXiv 2312.05705 (steps on factors).
@@ -255,16 +260,11 @@ def scale_by_inverse_free_kl_shampoo(
 def inverse_free_kl_shampoo(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """KL-Shampoo by matrix products alone, as a drop-in for AdamW, without layers.
+    """KL-Shampoo in the place of AdamW, from gradients and matrix products alone.
 
-    Matrix-shaped parameters: the average of gradients, whitened from both sides, and decoupled
-    weight decay. All other parameters go to ``fallback``. Learning rates are AdamW's.
-
-    Example:
-      >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.inverse_free_kl_shampoo(1e-3, structures=("dense", "diagonal"))
-      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    It works for any model. A matrix moves by the average of its gradients, multiplied from both
+    sides by the inverse roots of their covariance, with decoupled weight decay. Learning rates are
+    those of AdamW. Lin et al., arXiv 2509.03378, by the steps of arXiv 2312.05705.
     """
     return optimizer_of(
         inverse_free_kl_shampoo, InverseFreeKLShampoo, learning_rate, layers, options

@@ -45,12 +45,12 @@ class InverseFreeShampooState(NamedTuple):
     """What inverse-free Shampoo keeps of a parameter.
 
     Attributes:
-      K: Of the rows.
-      C: Of the columns.
-      m_K: The momentum of K's steps.
-      m_C: Of C's.
+      K: The factor of the rows, rows x rows in its structure.
+      C: The factor of the columns, columns x columns in its structure.
+      m_K: The momentum of the steps on K.
+      m_C: The momentum of the steps on C.
       product_K: K Kᵀ, or None if it is not kept.
-      product_C: C Cᵀ.
+      product_C: C Cᵀ, or None if it is not kept.
       started: Whether the factors were refreshed at all: int32, 0 or 1.
     """
 
@@ -67,9 +67,9 @@ class InverseFreeShampooState(NamedTuple):
 class InverseFreeShampoo(InverseFree):
     """Structured inverse- and root-free Shampoo (IF-Shampoo of arXiv 2402.03496, figure 3).
 
-    K Kᵀ ⊗ C Cᵀ approaches the inverse of the damped second moment of the gradient, without the
-    square root of Adam or Shampoo, by matrix products alone. For gradients G (rows x columns, of
-    d_K and d_C), Π the projection onto a structure, and B = ``batch_size``::
+    By matrix products alone, K Kᵀ ⊗ C Cᵀ approaches the inverse of the damped second moment of the
+    gradient, without the square root that Adam and Shampoo take. For gradients G (rows x columns,
+    d_K x d_C), with Π the projection onto a structure, and B = ``batch_size``::
 
         H_K = Π(Kᵀ G C Cᵀ Gᵀ K) B / d_C,    H_C = Π(Cᵀ Gᵀ K Kᵀ G C) B / d_K
         m_K <- a1 m_K + (1 - a1)/2 [ H_K + λ (Tr CᵀC / d_C) Π(KᵀK) - I ]
@@ -77,20 +77,21 @@ class InverseFreeShampoo(InverseFree):
         K   <- K (I - b1 m_K),    C <- C (I - b1 m_C)
         G   -> K Kᵀ G C Cᵀ
 
-    where all right-hand sides have the old K and C. With a step norm, b1 is divided by max(1, ‖m‖)
-    for each factor. A gradient of zeros, from which nothing can be learnt, changes nothing and is
-    counted as a failure.
+    All right-hand sides have the old K and C. With ``factor_step_norm``, b1 is divided by
+    max(1, ‖m‖) for each factor. A gradient of zeros, from which nothing can be learnt, changes
+    nothing, and is counted as a skipped refresh.
 
     Attributes:
-      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "relative" to B mean(G²), or "absolute" (the paper's).
-      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule.
-      batch_size: B; 1 for a loss that is a sum, the number of examples for one that is a mean:
-        squares of a mean gradient are that much smaller than the curvature that they stand for. It
-        is of no effect on the direction where damping is relative, and only scales it.
-      factor_init: "identity" (the paper's), or "gradient": multiples of the identity that fit
-        the size of the first gradient, so that nothing has to be learnt but shape.
+      damping: λ, what is added to the second moment, in the units of ``damping_mode``: a number
+        >= 0 or a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "relative", where λ is multiplied by B mean(G²), or "absolute" (the paper's).
+      factor_momentum: a1, the momentum of the factors' steps, a number in [0, 1) or a schedule.
+      batch_size: B, a number > 0 or a schedule: 1 for a loss that is a sum, and the number of
+        examples for one that is a mean, where squared gradients are that much smaller than the
+        curvature that they stand for. With relative damping it changes the size of directions and
+        nothing else.
+      factor_init: Where K and C start: "identity" (the paper's), or "gradient", multiples of the
+        identity that fit the size of the first gradient, so that only their shape has to be learnt.
     """
 
     damping: Hyperparameter = damping_schedule()
@@ -112,13 +113,13 @@ class InverseFreeShampoo(InverseFree):
         factor_learning_rate: Hyperparameter = 1e-2,
         factor_momentum: Hyperparameter = 0.9,
     ) -> Self:
-        """The algorithm of the paper: absolute damping, from K = C = I, with unbounded steps.
+        """The rule of the paper: absolute damping, K = C = I at first, and steps without a bound.
 
         Args:
-          batch_size: B.
-          damping: λ.
-          factor_learning_rate: b1.
-          factor_momentum: a1.
+          batch_size: The number B of examples of a loss that is a mean, or 1 for a sum.
+          damping: The damping λ, a number >= 0 or a schedule.
+          factor_learning_rate: The step b1 on K and C, a number >= 0 or a schedule.
+          factor_momentum: The momentum a1 of these steps, in [0, 1), or a schedule.
         """
         return cls(
             damping=damping,
@@ -196,15 +197,12 @@ def scale_by_inverse_free_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by structured inverse- and root-free Shampoo, from gradients alone.
 
-    The relative of SINGD for any tree of parameters: no model, no layers, no inverse and no root.
-    A gradient G becomes K Kᵀ G C Cᵀ; K and C approach roots of the inverse second moment of the
-    gradient by matrix products alone, may have any structure, and may be kept in bfloat16. The
-    equations are in ``singd_optax.optimizers.InverseFreeShampoo``. How arrays make matrices is said
-    at ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.inverse_free_shampoo`` is
-    a complete optimizer.
+    It is the relative of SINGD for any tree of parameters, without a model or layers. A gradient G
+    becomes K Kᵀ G C Cᵀ. By matrix products alone, K and C approach roots of the inverse second
+    moment of the gradient. They may have any structure, and may be kept in bfloat16.
 
-    As nothing takes a root, the update is smaller where gradients are larger: scale it, by
-    ``grafting`` or as the complete optimizer does.
+    As no root is taken of the moment, the update is smaller where gradients are larger. So set its
+    size, by ``grafting``, or by ``update_rms`` as the complete optimizer does.
 
     References:
       Lin et al., Can We Remove the Square-Root in Adaptive Gradient Methods? A Second-Order
@@ -228,16 +226,10 @@ def scale_by_inverse_free_shampoo(
 def inverse_free_shampoo(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """Structured inverse- and root-free Shampoo as a drop-in for AdamW, without layers.
+    """Inverse-free Shampoo in the place of AdamW: from gradients and matrix products alone.
 
-    Matrix-shaped parameters: ``scale_by_inverse_free_shampoo``, an average of its updates, scaled
-    to a root mean square as AdamW's are, decoupled weight decay. All other parameters go to
-    ``fallback``.
-
-    Example:
-      >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.inverse_free_shampoo(1e-2, structures=("dense", "diagonal"))
-      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    It works for any model; factors may have any structure, and be kept in bfloat16. A matrix moves
+    by an average of preconditioned gradients, brought to the root mean square that AdamW's updates
+    have, with decoupled weight decay. Lin et al., ICML 2024, arXiv 2402.03496.
     """
     return optimizer_of(inverse_free_shampoo, InverseFreeShampoo, learning_rate, layers, options)

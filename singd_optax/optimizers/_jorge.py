@@ -1,4 +1,4 @@
-"""Jorge: Shampoo's roots by a series, from matrix products alone."""
+"""Jorge: Shampoo's inverse roots by a series, from matrix products alone."""
 
 import dataclasses
 from typing import ClassVar, NamedTuple
@@ -43,8 +43,8 @@ class JorgeState(NamedTuple):
     """What Jorge keeps of a parameter.
 
     Attributes:
-      K: A, for L^(-1/4) of the rows' moment.
-      C: B, for R^(-1/4) of the columns'.
+      K: A, which follows L^(-1/4) of the rows' moment L, rows x rows in its structure.
+      C: B, which follows R^(-1/4) of the columns' moment R, likewise.
     """
 
     K: RowFactor
@@ -53,25 +53,26 @@ class JorgeState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Jorge(Rule):
-    """Jorge (arXiv 2310.12298): Shampoo whose inverse roots are kept, and moved by a series.
+    """Jorge: Shampoo whose inverse roots are kept, and moved by a series (arXiv 2310.12298).
 
-    For L <- b L + (1 - b) G Gᵀ, the root A = L^(-1/4) moves on refresh steps, with no decomposition
-    and no moment kept::
+    As L <- b L + (1 - b) G Gᵀ moves with gradients G (rows x columns), its root A = L^(-1/4) moves
+    in a refresh, without a decomposition, and without L itself::
 
         X = A² G Gᵀ A²,    b = |X| / (|X| + 1),    Y = X / |X|
         A <- b^(-1/4) sym[ A (I - Y / 4 + 5 Y² / 32) ],    B likewise with Gᵀ
         G -> A G B
 
-    where |X| is the Frobenius norm, with which the series for (I + Y)^(-1/4) converges, and sym the
-    symmetric part. It is exact up to the cube of Y where A and G Gᵀ have the same eigenvectors, and
-    never put right by a moment: errors stay. The paper takes X = A⁴ G Gᵀ, with which A is not
-    symmetric. A gradient of zeros changes nothing.
+    |X| is the Frobenius norm, with which the series for (I + Y)^(-1/4) converges, and sym is the
+    symmetric part. The step is exact up to the cube of Y where A and G Gᵀ have the same
+    eigenvectors. As there is no moment that could put A right, errors stay. The paper takes
+    X = A⁴ G Gᵀ, with which A is not symmetric. A gradient of zeros changes nothing.
 
-    Structures: dense, block-diagonal, diagonal, and ``Identity()`` for a side without a factor.
+    Structures are dense, block-diagonal (the default, blocks of 1024), diagonal, and ``Identity()``
+    for a side without a factor.
 
     Attributes:
-      initial_moment: L and R to begin with, times I: a number > 0.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      initial_moment: The multiple of I that L and R are at first, a number > 0.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     initial_moment: float = 1e-6
@@ -89,11 +90,11 @@ class Jorge(Rule):
         check_precision("precision", self.precision)
 
     def init(self, view: MatrixView) -> JorgeState:
-        """Multiples of I."""
+        """A = B, a multiple of I."""
         for structure in view.structures:
             if not isinstance(structure, Dense | BlockDiagonal | Diagonal | Identity):
                 raise ValueError(
-                    "Jorge multiplies symmetric factors, which stay in their structure where it is "
+                    "Jorge multiplies symmetric factors, which must stay in their structure: "
                     "Dense(), BlockDiagonal(block_size), Diagonal() or Identity(), got "
                     f"{structure!r}. For other structures use inverse_free_shampoo."
                 )
@@ -122,12 +123,12 @@ class Jorge(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[JorgeState, bool]:
-        """Both roots moved."""
+        """Move both roots."""
         A = self._moved(state.K, gradient)
         return JorgeState(A, self._moved(state.C, jnp.swapaxes(gradient, -1, -2))), True
 
     def _moved(self, A: StructuredMatrix, matrix: jax.Array) -> StructuredMatrix:
-        """A with a gradient (*stack, dim, n) more."""
+        """A after one more gradient, (*stack, dim, n)."""
         if isinstance(A, IdentityMatrix):
             return A
         turned = matrix
@@ -163,9 +164,8 @@ def scale_by_jorge(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by Shampoo's preconditioner, whose roots are moved by a series.
 
-    The equations are in ``singd_optax.optimizers.Jorge``. How arrays make matrices is said at
-    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.jorge`` is a complete
-    optimizer.
+    A gradient G becomes A G B, where A and B follow the inverse fourth roots of the averages of
+    G Gᵀ and Gᵀ G, by matrix products alone.
 
     References:
       Singh, Sating and Bhatele, Jorge: Approximate Preconditioning for GPU-efficient Second-order
@@ -185,10 +185,10 @@ def scale_by_jorge(
 def jorge(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """Jorge as a drop-in for AdamW: Shampoo by matrix products alone, with no moments kept.
+    """Jorge in the place of AdamW: Shampoo from matrix products alone, without moments.
 
-    Matrix-shaped parameters: ``scale_by_jorge`` at the length of RMSProp's step (the paper: of
-    SGD's, ``grafting="sgd"``), an average of it, decoupled weight decay. All others go to
-    ``fallback``.
+    It works for any model. A matrix moves by an average of Jorge's directions, each at the length
+    of RMSProp's step (the paper's is that of SGD, ``grafting="sgd"``), with decoupled weight decay.
+    Singh et al., 2023, arXiv 2310.12298.
     """
     return optimizer_of(jorge, Jorge, learning_rate, layers, options)

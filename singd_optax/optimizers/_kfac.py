@@ -1,4 +1,4 @@
-"""KFAC: Kronecker-factored curvature, with inverses."""
+"""KFAC: Kronecker-factored curvature, and its inverses."""
 
 import dataclasses
 from typing import ClassVar, Literal, Self
@@ -47,35 +47,40 @@ InverseMethod = Literal["cholesky", "root", "eigh", "cg"] | ConjugateGradients
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KFAC(Rule):
-    """The update of KFAC (arXiv 1503.05671; in the notation of arXiv 2312.05705).
+    """KFAC: gradients times the inverses of averaged second moments (arXiv 1503.05671).
 
-    With U and G the second moments of inputs and output gradients::
+    Let U (d_i x d_i) and G (d_o x d_o) be the second moments of a layer's inputs and output
+    gradients. A refresh averages them and inverts the averages, and each step multiplies the
+    gradient ∇ (d_i x d_o) by both inverses::
 
         S_K <- (1 - b1) S_K + b1 U,    S_C <- (1 - b1) S_C + b1 G
-        natural gradient = (S_K + π √λ I)^-1 ∇ (S_C + √λ / π I)^-1
+        ∇   -> (S_K + π √λ I)^-1 ∇ (S_C + √λ / π I)^-1
 
-    with π² = (Tr S_K / d_i) / (Tr S_C / d_o) (arXiv 1503.05671, section 6.3), or π = 1; by "eigh"
-    and "cg" the damping is not divided: (S_K ⊗ S_C + λ I)^-1 ∇. Inverses are formed in float32
-    (float64 for float64 kernels), and kept in the layer's factor dtype.
+    where π² = (Tr S_K / d_i) / (Tr S_C / d_o) (arXiv 1503.05671, section 6.3), or π = 1. The
+    methods "eigh" and "cg" damp the product in place of its two factors, and the gradient becomes
+    (S_K ⊗ S_C + λ I)^-1 ∇. Inverses are formed in float32 (float64 for float64 kernels), and kept
+    in the layer's factor dtype.
 
     Attributes:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute" (the paper's), or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that
-        the scale of loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t, as Adam's; if
-        not, they start at I.
-      use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_method: "cholesky"; "root", which keeps K and C with K Kᵀ and C Cᵀ the inverses: as
-        good in bfloat16, at twice the products, and what polar directions need, which make it of
-        "cholesky"; "eigh", which damps the product and not the factors; or "cg" for
-        ``ConjugateGradients()``, which comes to the same by products with S_K and S_C in each step,
-        without decompositions and inverses: half the state, kept in the factor dtype.
-      inverse_every: At least this many steps from one inversion to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by
+        (Tr S_K / d_i)(Tr S_C / d_o), so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      bias_correction: Whether averages start at 0 and are divided by 1 - (1 - b1)^t after t
+        refreshes, as Adam's are; if not, they start at I.
+      use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
+        if not, π = 1.
+      inverse_method: How gradients are multiplied by the inverses. "cholesky" keeps the inverses.
+        "root" keeps K and C, where K Kᵀ and C Cᵀ are the inverses: these stay positive definite in
+        bfloat16, for twice the products; polar directions need it, and put it in the place of
+        "cholesky". "eigh" keeps eigenvectors. "cg" inverts nothing: each step solves for what
+        "eigh" gives, by products with S_K and S_C, with half of the state. It stands for
+        ``singd_optax.rules.ConjugateGradients()``, which may also be given with options.
+      inverse_every: The least number of steps from one inversion to the next, an int >= 1. Only
+        refreshes invert, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     damping: Hyperparameter = damping_schedule()
@@ -93,13 +98,13 @@ class KFAC(Rule):
 
     @classmethod
     def paper(cls, damping: Hyperparameter = 1e-3) -> Self:
-        """Absolute damping, shared out by π; averages with b1 = 0.05, which start at 0.
+        """Absolute damping, divided by π; averages with b1 = 0.05, which start at 0.
 
-        The paper adapts λ by the reduction of the loss; here it is what you give, and
-        ``transforms.levenberg_marquardt`` adapts it, with step size and momentum.
+        The paper adapts λ to how much a step reduces the loss. Here λ stays what you give;
+        ``transforms.levenberg_marquardt`` adapts it, and step size and momentum with it.
 
         Args:
-          damping: λ.
+          damping: The damping λ, a number > 0 or a schedule.
         """
         return cls(damping=damping, damping_mode="absolute")
 
@@ -116,13 +121,13 @@ class KFAC(Rule):
 
     @property
     def solver(self) -> ConjugateGradients | None:
-        """What solves for the direction in each step, if nothing is inverted."""
+        """The solver that finds each step's direction, or None where inverses are kept."""
         method = ConjugateGradients() if self.inverse_method == "cg" else self.inverse_method
         return method if isinstance(method, ConjugateGradients) else None
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Plain moments."""
+        """The second moments U and G."""
         return (Moments(),)
 
     def init(self, view: MatrixView) -> AnyState:
@@ -272,24 +277,24 @@ class KFAC(Rule):
         return jnp.swapaxes(S_C.matmul(left, precision=self.precision), -1, -2)
 
     def whitening(self) -> "KFAC":
-        """With roots of inverses in their place."""
+        """This rule, with "root" in the place of "cholesky"."""
         if self.solver is not None:
             raise ValueError(
                 "KFAC with inverse_method='cg' has no roots of inverses, which polar directions "
-                "and drawn weights need: use inverse_method='root' or 'eigh'."
+                "and sampled weights need. Use inverse_method='root' or 'eigh'."
             )
         is_whole = self.inverse_method == "cholesky"
         return dataclasses.replace(self, inverse_method="root") if is_whole else self
 
     def whiten(self, view: MatrixView, state: AnyState, matrix: jax.Array) -> jax.Array:
-        """Kᵀ X C; by "eigh" in the basis of eigenvectors, over roots of damped eigenvalues."""
+        """Kᵀ X C; with "eigh" this is divided by the roots of the damped eigenvalues."""
         del view
         turned = jnp.swapaxes(state.K.transpose_matmul(matrix, precision=self.precision), -1, -2)
         turned = state.C.transpose_matmul(turned, precision=self.precision)
         return jnp.swapaxes(_over_roots(state, turned), -1, -2)
 
     def unwhiten(self, view: MatrixView, state: AnyState, matrix: jax.Array) -> jax.Array:
-        """K X Cᵀ, likewise: after ``whiten`` it is the natural gradient."""
+        """K X Cᵀ, with the same division; of what ``whiten`` returns, it is the direction."""
         del view
         turned = _over_roots(state, jnp.swapaxes(matrix, -1, -2))
         left = jnp.swapaxes(state.C.matmul(turned, precision=self.precision), -1, -2)
@@ -297,7 +302,7 @@ class KFAC(Rule):
 
 
 def _over_roots(state: AnyState, turned: jax.Array) -> jax.Array:
-    """A matrix (columns, rows) of the eigenbases over the roots of damped eigenvalues."""
+    """Divide a matrix (columns, rows) in the eigenbases by the roots of damped eigenvalues."""
     if not isinstance(state, EigenKFACState):
         return turned
     values = state.values_C[..., :, None] * state.values_K[..., None, :]
@@ -309,9 +314,8 @@ def scale_by_kfac(layers: Layers, **options: object) -> optax.GradientTransforma
     """Scale gradients by KFAC's preconditioner: the method that SINGD makes inverse-free.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    (S_K + π √λ I)^-1 G (S_C + √λ / π I)^-1, with S_K and S_C moving averages of the second moments
-    of inputs and output gradients. The equations are in ``singd_optax.optimizers.KFAC``; parameters
-    outside ``layers`` pass through unchanged.
+    (S_K + π √λ I)^-1 G (S_C + √λ / π I)^-1, where S_K and S_C are moving averages of the second
+    moments of inputs and output gradients, λ is the damping, and π divides it between them.
 
     References:
       Martens and Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature,
@@ -325,5 +329,10 @@ def scale_by_kfac(layers: Layers, **options: object) -> optax.GradientTransforma
 def kfac(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """KFAC, with inverses, as a drop-in for AdamW."""
+    """KFAC in the place of AdamW: gradients times the inverses of a layer's two moments.
+
+    This is the reference among the curvature methods: take it for damping as in the literature, or
+    for the moments themselves. Factors may be dense, block-diagonal or diagonal. Martens and
+    Grosse, ICML 2015, arXiv 1503.05671.
+    """
     return optimizer_of(kfac, KFAC, learning_rate, layers, options)

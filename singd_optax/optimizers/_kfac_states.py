@@ -23,12 +23,12 @@ class KFACState(NamedTuple):
     """What KFAC keeps of a layer.
 
     Attributes:
-      K: The inverse of the damped S_K.
-      C: The inverse of the damped S_C.
-      S_K: Exponential moving average of U.
-      S_C: Exponential moving average of G.
-      averaged: How many statistics are in them, int32.
-      inverted_at: The step of the last inversion, int32, or -1.
+      K: The inverse of the damped S_K, fan_in x fan_in in its structure.
+      C: The inverse of the damped S_C, fan_out x fan_out in its structure.
+      S_K: The moving average of U, the second moment of inputs.
+      S_C: The moving average of G, the second moment of output gradients.
+      averaged: The number of statistics in the averages, int32.
+      inverted_at: The step of the last inversion, int32; -1 before the first.
     """
 
     K: RowFactor
@@ -43,8 +43,12 @@ class RootKFACState(NamedTuple):
     """What KFAC keeps of a layer with ``inverse_method="root"``.
 
     Attributes:
-      K: With K Kᵀ the inverse of the damped S_K; all others are as in ``KFACState``.
-      C: With C Cᵀ the inverse of the damped S_C.
+      K: A root of the inverse: K Kᵀ is the inverse of the damped S_K.
+      C: A root of the inverse: C Cᵀ is the inverse of the damped S_C.
+      S_K: The moving average of U; this and all below are as in ``KFACState``.
+      S_C: The moving average of G.
+      averaged: The number of statistics in the averages, int32.
+      inverted_at: The step of the last inversion, int32; -1 before the first.
     """
 
     K: RowFactor
@@ -59,15 +63,15 @@ class EigenKFACState(NamedTuple):
     """What KFAC keeps of a layer with ``inverse_method="eigh"``.
 
     Attributes:
-      K: Eigenvectors of S_K.
-      C: Eigenvectors of S_C.
-      values_K: Their eigenvalues, (fan_in,).
-      values_C: Likewise, (fan_out,).
-      damping: λ, added to the products of eigenvalues.
-      S_K: Exponential moving average of U.
-      S_C: Exponential moving average of G.
-      averaged: How many statistics are in them, int32.
-      inverted_at: The step of the last decomposition, int32, or -1.
+      K: The eigenvectors of S_K.
+      C: The eigenvectors of S_C.
+      values_K: The eigenvalues of S_K, (fan_in,).
+      values_C: The eigenvalues of S_C, (fan_out,).
+      damping: λ, which is added to the products of eigenvalues.
+      S_K: The moving average of U, the second moment of inputs.
+      S_C: The moving average of G, the second moment of output gradients.
+      averaged: The number of statistics in the averages, int32.
+      inverted_at: The step of the last decomposition, int32; -1 before the first.
     """
 
     K: RowBasis
@@ -82,14 +86,14 @@ class EigenKFACState(NamedTuple):
 
 
 class CGKFACState(NamedTuple):
-    """What KFAC keeps of a layer with ``inverse_method="cg"``: no inverse.
+    """What KFAC keeps of a layer with ``inverse_method="cg"``, which has no inverses.
 
     Attributes:
-      K: S_K, exponential moving average of U.
-      C: S_C, exponential moving average of G.
-      damping: λ, added to their product.
+      K: S_K, the moving average of U, the second moment of inputs.
+      C: S_C, the moving average of G, the second moment of output gradients.
+      damping: λ, which is added to their product.
       solution: The last solution, (fan_in, fan_out), or None without a warm start.
-      averaged: How many statistics are in the averages, int32.
+      averaged: The number of statistics in the averages, int32.
     """
 
     K: RowFactor

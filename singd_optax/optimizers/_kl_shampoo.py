@@ -64,7 +64,7 @@ class KLShampooState(NamedTuple):
       K: The basis of the rows, Q.
       C: The basis of the columns, P.
       values_K: The diagonal of Qᵀ S_K Q, or None for a side without a factor.
-      values_C: The diagonal of Pᵀ S_C P.
+      values_C: The diagonal of Pᵀ S_C P, likewise.
       S_K: The factor of the rows.
       S_C: The factor of the columns.
       started: Whether a gradient was seen: int32, 0 or 1; 2 once there is a basis.
@@ -81,13 +81,14 @@ class KLShampooState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KLShampoo(JointRule):
-    """KL-Shampoo (arXiv 2509.03378): Shampoo with the factors that are nearest in KL divergence.
+    """KL-Shampoo: Shampoo with the factors that fit best in KL divergence (arXiv 2509.03378).
 
-    S_K ⊗ S_C is to be the covariance of the normal distribution of mean zero that is nearest to
-    that of gradients G (rows x columns, d_K x d_C): S_K = E[G S_C^-1 Gᵀ] / d_C and
-    S_C = E[Gᵀ S_K^-1 G] / d_K, each factor weighted by the inverse of the other. With bases Q and
-    P near their eigenvectors, values l_K and l_C for eigenvalues, M the average of gradients (the
-    momentum), X = Qᵀ G P, and all right-hand sides of the old values::
+    Of all normal distributions of mean zero with a covariance S_K ⊗ S_C, one is nearest in
+    Kullback-Leibler divergence to the distribution of gradients G (rows x columns, d_K x d_C). It
+    has S_K = E[G S_C^-1 Gᵀ] / d_C and S_C = E[Gᵀ S_K^-1 G] / d_K: each factor is weighted by the
+    inverse of the other. Let the bases Q and P be near their eigenvectors, and the values l_K and
+    l_C near their eigenvalues. Let M be the average of gradients (the momentum) and X = Qᵀ G P.
+    With the old values in all right-hand sides::
 
         S_K <- b2 S_K + (1 - b2) Z Zᵀ / d_C,    Z = G P diag(l_C)^-1/2
         S_C <- b2 S_C + (1 - b2) Yᵀ Y / d_K,    Y = diag(l_K)^-1/2 Qᵀ G
@@ -95,21 +96,23 @@ class KLShampoo(JointRule):
         M   -> Q [ (Qᵀ M P)_ij / √(l_K,i l_C,j) ] Pᵀ
         Q   <- qr(S_K Q),  l_K <- diag(Qᵀ S_K Q)                on refresh steps, after the rest
 
-    Values move on every step: they are the diagonal of S_K in the basis, whatever the age of that.
-    Both factors start at a multiple of I that fits the first gradient. A constant factor of all
-    gradients changes nothing. In each l, ε of the largest is added where it is divided by.
+    The values move on each step: they are the diagonal of S_K in the basis, however old the basis
+    is. Both factors start at a multiple of I that fits the first gradient. A constant by which all
+    gradients are multiplied changes nothing. Where l divides, ε times its largest entry is added.
 
-    Structures: dense and block-diagonal; diagonal, which takes a number for each row and column
-    (the default for sides with more than 4096); and none, ``Identity()``. A gradient of zeros
-    changes nothing and is counted as a failure on refresh steps.
+    Structures are dense, block-diagonal, diagonal, which keeps one number for each row or column
+    (the default for sides longer than 4096), and ``Identity()`` for a side without a factor. A
+    gradient of zeros changes nothing, and on a refresh step it is counted as a skipped refresh.
 
     Attributes:
-      b2: Decay of factors and values, in [0, 1), or a schedule.
-      eps: ε >= 0, or a schedule.
-      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
-      clip_rms: The largest root mean square of directions, > 0, or None. Directions of gradients
-        that are like the last ones have about 1, those of their averages less.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      b2: The decay of factors and values, a number in [0, 1) or a schedule.
+      eps: ε, what is added to the values, relative to the largest of them, a number >= 0 or a
+        schedule.
+      basis_method: What a refresh makes the bases of: "qr", one step of orthogonal iteration, or
+        "eigh", the eigenvectors.
+      clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
+        bound. The direction of a gradient like the last ones has about 1, that of an average less.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     b2: Hyperparameter = 0.95
@@ -185,12 +188,12 @@ class KLShampoo(JointRule):
         return choose(_is_seen(gradient), self.with_squares(new, squares, b2), state)
 
     def with_squares(self, state: PyTree, squares: jax.Array, b2: jax.Array) -> PyTree:
-        """What else is made of the squares of coefficients."""
+        """The state after what else is made of squared coefficients: here, the same state."""
         del squares, b2
         return state
 
     def in_new_bases(self, old: PyTree, new: PyTree, gradient: jax.Array) -> PyTree:
-        """What else is known in new bases."""
+        """The state with what else must be known in new bases: here, the same state."""
         del old, gradient
         return new
 
@@ -257,12 +260,12 @@ class KLShampoo(JointRule):
 
 
 def _is_seen(gradient: jax.Array) -> jax.Array:
-    """Whether there is something to learn from."""
+    """Whether the gradient is not all zeros, so that something can be learnt from it."""
     return jnp.mean(gradient**2, axis=(-2, -1)) > 0
 
 
 def _first_size(state: PyTree, gradient: jax.Array) -> jax.Array:
-    """What factors of I are multiplied with, so that they fit the first gradient."""
+    """The number by which factors of I are multiplied, so that they fit the first gradient."""
     mean_square = jnp.mean(gradient**2, axis=(-2, -1))
     sides = sum(values is not None for values in (state.values_K, state.values_C))
     size = jnp.where(mean_square > 0, mean_square, 1) ** (1 / max(sides, 1))
@@ -283,10 +286,8 @@ def scale_by_kl_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by KL-Shampoo's preconditioner, from gradients alone.
 
-    A gradient G becomes S_K^-1/2 G S_C^-1/2, with S_K ⊗ S_C the Kronecker product that is nearest
-    to the second moment of gradients in KL divergence. The equations are in
-    ``singd_optax.optimizers.KLShampoo``. How arrays make matrices is said at ``scale_by_rule``;
-    scalars and vectors pass through. ``singd_optax.kl_shampoo`` is a complete optimizer.
+    A gradient G becomes S_K^-1/2 G S_C^-1/2, where S_K ⊗ S_C is the Kronecker product that is
+    nearest to the second moment of gradients in Kullback-Leibler divergence.
 
     References:
       Lin, Lowe, Dangel, Eschenhagen, Xu and Grosse, Understanding and Improving Shampoo and SOAP
@@ -306,15 +307,11 @@ def scale_by_kl_shampoo(
 def kl_shampoo(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """KL-Shampoo as a drop-in for AdamW: any model, gradients only, no second moment of entries.
+    """KL-Shampoo in the place of AdamW: the two factors that fit gradients' moment best.
 
-    Matrix-shaped parameters: the average of gradients, whitened from both sides, and decoupled
-    weight decay. All other parameters go to ``fallback``. Learning rates are AdamW's.
-
-    Example:
-      >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.kl_shampoo(1e-3, structures=("dense", "diagonal"))
-      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    It works for any model, from gradients alone. A matrix moves by the average of its gradients,
+    multiplied from both sides by the inverse roots of the factors, with decoupled weight decay. No
+    second moment of entries is kept. Learning rates are those of AdamW. Lin et al., arXiv
+    2509.03378.
     """
     return optimizer_of(kl_shampoo, KLShampoo, learning_rate, layers, options)

@@ -45,12 +45,13 @@ class KLSOAPState(NamedTuple):
       K: The basis of the rows, Q.
       C: The basis of the columns, P.
       values_K: The diagonal of Qᵀ S_K Q, or None for a side without a factor.
-      values_C: The diagonal of Pᵀ S_C P.
+      values_C: The diagonal of Pᵀ S_C P, likewise.
       S_K: The factor of the rows.
       S_C: The factor of the columns.
       started: Whether a gradient was seen: int32, 0 or 1; 2 once there is a basis.
-      second_moment: V, the average of squares of the gradient's coefficients in the bases.
-      moment_weight: The sum of the weights of what V has seen.
+      second_moment: V, the average of squares of the gradient's coefficients in the bases, (rows,
+        columns).
+      moment_weight: w, the sum of the weights of all that is in V.
     """
 
     K: RowBasis
@@ -66,21 +67,23 @@ class KLSOAPState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KLSOAP(KLShampoo):
-    """KL-SOAP (arXiv 2509.03378): Adam in the bases of KL-Shampoo's factors.
+    """KL-SOAP: Adam in the bases of KL-Shampoo's factors (arXiv 2509.03378).
 
-    Factors, values and bases are those of ``KLShampoo``; values weight the factors, and for the
-    direction there is a second moment of each coefficient::
+    The factors, their values and their bases Q and P are those of ``KLShampoo``, for gradients G
+    and momenta M (rows x columns). The values are used for the factors alone; the direction is that
+    of Adam, with a second moment V of each coefficient::
 
         V <- b2 V + (1 - b2) (Qᵀ G P)²
-        M -> Q [ Qᵀ M P / (√(V / w) + ε) ] Pᵀ
+        M -> Q [ Qᵀ M P / (√(V / w) + ε) ] Pᵀ,    w = 1 - b2^t after t gradients
 
-    with w = 1 - b2^t. The coefficients in brackets are kept between ± 1 / √(1 - b2), as in
-    ``SOAP``. The V of the first gradient is that in the first bases.
+    The coefficients in brackets are kept between ± 1 / √(1 - b2), as in ``SOAP``. The first
+    gradient is squared anew in the first bases, which are made of it.
 
     Attributes:
-      b2: Decay of factors, values and V, in [0, 1), or a schedule.
-      eps: Of the values, >= 0 and relative to the largest, or a schedule.
-      adam_eps: ε >= 0, or a schedule.
+      b2: The decay of factors, values and V, a number in [0, 1) or a schedule.
+      eps: What is added to the values, relative to the largest of them, a number >= 0 or a
+        schedule.
+      adam_eps: ε, a number >= 0 or a schedule.
     """
 
     adam_eps: Hyperparameter = 1e-8
@@ -92,7 +95,7 @@ class KLSOAP(KLShampoo):
         check_number("adam_eps", self.adam_eps)
 
     def init(self, view: MatrixView) -> KLSOAPState:
-        """KL-Shampoo's, and a V of zero."""
+        """The state of KL-Shampoo, and a V of zero."""
         stack, dtype = view.stack_shape, view.statistics_dtype
         entries = jnp.zeros((*stack, *view.dims), dtype)
         of_factors = super().init(view)._asdict()
@@ -125,12 +128,12 @@ def scale_by_kl_soap(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by Adam's second moment in the bases of KL-Shampoo's factors.
 
-    The equations are in ``singd_optax.optimizers.KLSOAP``. How arrays make matrices is said at
-    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.kl_soap`` is a complete
-    optimizer.
+    A gradient G becomes Q [ Qᵀ G P / (√(V / w) + ε) ] Pᵀ, where Q and P are near the eigenvectors
+    of KL-Shampoo's factors, and V averages the squares of Qᵀ G P.
 
     References:
-      Lin et al., arXiv 2509.03378, see ``scale_by_kl_shampoo``.
+      Lin, Lowe, Dangel, Eschenhagen, Xu and Grosse, Understanding and Improving Shampoo and SOAP
+      via Kullback-Leibler Minimization, arXiv 2509.03378.
 
     Example:
       >>> import jax.numpy as jnp, singd_optax
@@ -145,5 +148,9 @@ def scale_by_kl_soap(
 def kl_soap(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """KL-SOAP as a drop-in for AdamW: SOAP, in the bases of KL-Shampoo's factors."""
+    """KL-SOAP in the place of AdamW: Adam in the bases of KL-Shampoo's factors.
+
+    It works for any model, from gradients alone. It is ``soap`` in the bases of ``kl_shampoo``: a
+    matrix moves by Adam's step in them, with decoupled weight decay. Lin et al., arXiv 2509.03378.
+    """
     return optimizer_of(kl_soap, KLSOAP, learning_rate, layers, options)

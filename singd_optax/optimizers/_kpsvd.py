@@ -44,16 +44,17 @@ class TwoTermState(NamedTuple):
     """What KPSVD keeps of a layer with two terms.
 
     Attributes:
-      K: With Kᵀ A K = I and Kᵀ T_K K = Diag(values_K), for A the damped first factor of inputs.
-      C: Likewise, of output gradients.
-      values_K: Generalized eigenvalues, (fan_in,).
-      values_C: Likewise, (fan_out,).
-      S_K: First factor of inputs, positive semi-definite.
-      S_C: First factor of output gradients.
-      T_K: Second factor of inputs, symmetric.
-      T_C: Second factor of output gradients.
-      averaged: How many statistics are in them, int32.
-      inverted_at: The step of the last decomposition, int32, or -1.
+      K: The generalized eigenvectors of inputs: Kᵀ A K = I and Kᵀ T_K K = Diag(values_K), where A
+        is the damped first factor of inputs.
+      C: The generalized eigenvectors of output gradients, likewise.
+      values_K: The generalized eigenvalues of inputs, (fan_in,).
+      values_C: The generalized eigenvalues of output gradients, (fan_out,).
+      S_K: The first term's factor of inputs, positive semi-definite.
+      S_C: The first term's factor of output gradients, likewise.
+      T_K: The second term's factor of inputs, symmetric.
+      T_C: The second term's factor of output gradients, likewise.
+      averaged: The number of statistics in the averages, int32.
+      inverted_at: The step of the last decomposition, int32; -1 before the first.
     """
 
     K: RowFactor
@@ -70,41 +71,42 @@ class TwoTermState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KPSVD(KFAC):
-    """The update of KPSVD (arXiv 2201.10285).
+    """KPSVD: the Kronecker product that is nearest to the Fisher matrix (arXiv 2201.10285).
 
-    One step of a power iteration for the Kronecker product R ⊗ S that is nearest to the Fisher
-    F = E[(a aᵀ) ⊗ (g gᵀ)] in the Frobenius norm, at each refresh, from where the last one ended::
+    For inputs a and output gradients g of a layer, each refresh makes one step of a power iteration
+    for the product that is nearest to F = E[(a aᵀ) ⊗ (g gᵀ)] in the Frobenius norm ‖.‖. It begins
+    where the last one ended, S_K and S_C being I at first::
 
         S_K <- (1 - b1) S_K + b1 E[(gᵀ S_C g) a aᵀ] / ‖S_C‖
         S_C <- (1 - b1) S_C + b1 E[(aᵀ S_K a) g gᵀ] / ‖S_K‖
-        natural gradient = (S_K / √σ + π √λ I)^-1 ∇ (S_C / √σ + √λ / π I)^-1
+        ∇   -> (S_K / √σ + π √λ I)^-1 ∇ (S_C / √σ + √λ / π I)^-1,    σ = (‖S_K‖ ‖S_C‖)^1/2
 
-    where both right-hand sides have the old S_K and S_C, which start at I, and σ = (‖S_K‖
-    ‖S_C‖)^1/2, which tends to the leading singular value of F with its axes rearranged. Both
-    factors stay positive semi-definite. The first refresh is, but for a factor, that of ``TKFAC``.
-    π is as in ``KFAC``, and the state is KFAC's.
+    Both right-hand sides have the old S_K and S_C, and π is as in ``KFAC``. σ tends to the leading
+    singular value of F with its axes rearranged. Both factors stay positive semi-definite. But for
+    a scalar, the first refresh is that of ``TKFAC``. State and options are those of ``KFAC``,
+    without "cg".
 
-    With a ``second_term`` another product is fitted to what the first leaves of F (the paper's
-    deflation). It starts as 0 ⊗ (what I has beside S_C), and its factors are fitted in turns, one
-    at each refresh after the first::
+    With ``second_term`` another product T_K ⊗ T_C is fitted to what the first leaves of F (the
+    paper's deflation). T_K starts at 0, and T_C at the part of I that is orthogonal to S_C. At each
+    later refresh one of the two is fitted, in turns; for T_K this is::
 
         T_C <- T_C / ‖T_C‖,  T_K <- (1 - w) T_K ‖T_C‖ + w (E[(gᵀ T_C g) a aᵀ] - ⟨S_C, T_C⟩ S_K / σ)
 
-    and likewise for T_C, with w the weight of a new value in an average without bias. For given
-    T_C that T_K is the best there is, so that two terms are never further from F than the first
-    one, and tend to the two leading singular pairs. With A and B
-    the damped factors of above, and the generalized eigenvectors Kᵀ A K = I, Kᵀ T_K K = Diag(s_K),
-    Cᵀ B C = I, Cᵀ T_C C = Diag(s_C), entry by entry::
+    where w is the weight of a new value in an average without bias. For a given T_C this T_K is the
+    best there is, so that two terms are never further from F than the first alone. They tend to the
+    two leading singular pairs. Let A and B be the two damped factors from above, and let
+    Kᵀ A K = I, Kᵀ T_K K = Diag(s_K), Cᵀ B C = I and Cᵀ T_C C = Diag(s_C) (generalized
+    eigenvectors); then, entry by entry::
 
-        natural gradient = (A ⊗ B + T_K ⊗ T_C)^-1 ∇ = K [ (Kᵀ ∇ C) / max(1 + s_K s_Cᵀ, floor) ] Cᵀ
+        ∇ -> (A ⊗ B + T_K ⊗ T_C)^-1 ∇ = K [ (Kᵀ ∇ C) / max(1 + s_K s_Cᵀ, floor) ] Cᵀ
 
     Attributes:
       second_term: Whether the sum of two Kronecker products takes the place of one. State and
-        averages are twice as large, what is measured is three times as much, and each refresh has
+        averages are then twice as large, three times as much is measured, and each refresh finds
         eigenvectors beside inverses.
-      floor: The least that 1 + s_K s_Cᵀ is taken for, in (0, 1]: the second term is not definite,
-        and may take away as much as the first one has; with it the preconditioner is never larger
-        than 1 / ``floor`` times that of the first term alone.
+      floor: The least that 1 + s_K s_Cᵀ is taken for, a number in (0, 1]. The second term is not
+        definite, and may take away as much as the first has; with the floor the preconditioner is
+        never larger than 1 / ``floor`` times that of the first term alone.
     """
 
     second_term: bool = False
@@ -119,17 +121,17 @@ class KPSVD(KFAC):
         if self.second_term and self.inverse_method == "eigh":
             raise ValueError(
                 "`inverse_method='eigh'` is for one term, got second_term=True: two Kronecker "
-                "products and λ I have no eigenvectors in common. Use 'cholesky' or 'root', by "
-                "which each side is damped; for two terms they are the same."
+                "products and λ I have no eigenvectors in common. Use 'cholesky' or 'root', which "
+                "damp each side by itself, and do the same for two terms."
             )
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Cross moments, weighted by the factors so far."""
+        """The cross moments, weighted by the factors as they are."""
         return (NO_MOMENTS, CROSS, SECOND) if self.second_term else (NO_MOMENTS, CROSS)
 
     def init(self, view: MatrixView) -> PyTree:
-        """Inverses I, and S_K = S_C = I, as weights."""
+        """Inverses I, and S_K = S_C = I, with which the first cross moments are weighted."""
         stack, dtype = view.stack_shape, view.statistics_dtype
         first: PyTree = super().init(view)
         sides = list(zip(view.structures, view.dims, strict=True))
@@ -149,7 +151,7 @@ class KPSVD(KFAC):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[PyTree, bool]:
-        """As KFAC's, with weighted cross moments; then the second term, if there is one."""
+        """KFAC's refresh with weighted cross moments; then the second term, if there is one."""
         assert statistics is not None
         cross = statistics.value_of(CROSS)
         before = state
@@ -224,12 +226,12 @@ class KPSVD(KFAC):
         return found + jnp.swapaxes(state.T_C.matmul(left, precision=self.precision), -1, -2)
 
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
-        """As KFAC's; with two terms over the roots of 1 + s_K s_Cᵀ."""
+        """What KFAC does; with two terms it is divided by the roots of 1 + s_K s_Cᵀ."""
         found = super().whiten(view, state, matrix)
         return found / self._roots(state) if isinstance(state, TwoTermState) else found
 
     def unwhiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
-        """Likewise."""
+        """What KFAC does, with the same division; of what ``whiten`` returns, the direction."""
         matrix = matrix / self._roots(state) if isinstance(state, TwoTermState) else matrix
         return super().unwhiten(view, state, matrix)
 
@@ -244,7 +246,7 @@ def _second_term(
     first: tuple[StructuredMatrix, StructuredMatrix],
     weight: jax.Array,
 ) -> tuple[StructuredMatrix, StructuredMatrix]:
-    """T_K and T_C, of which one side was fitted to what the first term leaves."""
+    """T_K and T_C, after one of them was fitted to what the first term leaves of the Fisher."""
     cross, old = statistics.value_of(SECOND), (state.T_K, state.T_C)
 
     def fitted(side: int) -> tuple[StructuredMatrix, StructuredMatrix]:
@@ -255,7 +257,7 @@ def _second_term(
         pair = (new, other) if side == 0 else (other, new)
         return choose(norm > 0, pair, old)  # a side that is zero fits nothing
 
-    # What there is of I beside the first term: of I itself, the first term has nearly all.
+    # The part of I that is orthogonal to the first term, which nearly has all of I itself.
     square = _inner(first[1], first[1])
     share = _inner(first[1], state.T_C) / jnp.where(square > 0, square, 1)
     begun = state.T_K * 0, state.T_C - first[1] * share
@@ -287,9 +289,9 @@ def scale_by_kpsvd(layers: Layers, **options: object) -> optax.GradientTransform
     """Scale gradients by KPSVD's preconditioner: the Kronecker product nearest to the Fisher.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    (S_K / √σ + π √λ I)^-1 G (S_C / √σ + √λ / π I)^-1, or with ``second_term`` what the inverse of a
-    sum of two Kronecker products makes of it. The equations are in
-    ``singd_optax.optimizers.KPSVD``; parameters outside ``layers`` pass through unchanged.
+    (S_K / √σ + π √λ I)^-1 G (S_C / √σ + √λ / π I)^-1, where S_K ⊗ S_C / σ is the product that is
+    nearest to the Fisher matrix, λ is the damping, and π divides it between both sides. With
+    ``second_term`` G is multiplied by the inverse of a sum of two products.
 
     References:
       Koroko et al., Efficient Approximations of the Fisher Matrix in Neural Networks using
@@ -302,5 +304,10 @@ def scale_by_kpsvd(layers: Layers, **options: object) -> optax.GradientTransform
 def kpsvd(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """KPSVD, the Kronecker product nearest to the Fisher, as a drop-in for AdamW."""
+    """KPSVD in the place of AdamW: the Kronecker product that is nearest to the Fisher matrix.
+
+    Take it for the least error of two factors, at the price of ``kfac``, or with
+    ``second_term=True`` for the least error of a sum of two such products. Koroko et al., 2022,
+    arXiv 2201.10285.
+    """
     return optimizer_of(kpsvd, KPSVD, learning_rate, layers, options)

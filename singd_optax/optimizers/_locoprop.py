@@ -34,8 +34,8 @@ from singd_optax.structures import Identity, Precision
 
 LocalMethod = Literal["gradient", "rmsprop"]
 
-#: Of the paper's code: how fast local squares are forgotten, what is added to their root (there
-#: 1e-5 of gradients of sums, here beside a root mean square of 1), and the shortest local step.
+#: From the paper's code: the decay of local squares, what is added to their root (there 1e-5 beside
+#: gradients of sums, here beside a root mean square of 1), and the shortest local step.
 _DECAY, _EPS, _SHORTEST = 0.9, 1e-5, 0.25
 
 
@@ -43,11 +43,11 @@ class LocoPropState(NamedTuple):
     """What LocoProp keeps of a layer.
 
     Attributes:
-      K: The Hessian of the local loss, S_K + λ I, over ρ.
-      C: The identity, without numbers.
-      S_K: Moving average of the inputs' second moment.
+      K: The Hessian of the local loss, S_K + λ I, divided by ρ.
+      C: The identity, which holds no numbers.
+      S_K: The moving average of the inputs' second moment.
       bound: ρ, a bound on the eigenvalues of S_K + λ I.
-      averaged: How many statistics are in S_K, int32.
+      averaged: The number of statistics in S_K, int32.
     """
 
     K: RowFactor
@@ -59,37 +59,39 @@ class LocoPropState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LocoProp(Rule):
-    """The update of LocoProp-S (arXiv 2106.06199).
+    """LocoProp-S: some steps of each layer on a loss of its own (arXiv 2106.06199).
 
-    Each layer with inputs a, weights W and output gradients g moves towards targets of its own,
-    one gradient step γ away from its outputs, by some steps on V, beginning at W::
+    A layer with inputs a, weights W and output gradients g has targets, which are one gradient step
+    γ away from its outputs. Some steps on its new weights V, from V = W, go towards them::
 
         E[ |a V - (a W - γ g)|² ] / 2 + λ ‖V - W‖² / 2
 
-    The gradient of this is S_K (V - W) + γ ∇ + λ (V - W), with S_K <- (1 - b1) S_K + b1 E[a aᵀ]: so
-    the second moment of inputs and the gradient ∇ are all that local steps need. With
-    D = (W - V) / γ, from D = 0, and ρ a bound on the eigenvalues of S_K + λ I, they are::
+    The gradient of this local loss is S_K (V - W) + γ ∇ + λ (V - W), where a refresh averages
+    S_K <- (1 - b1) S_K + b1 E[a aᵀ]. So the local steps need nothing but the second moment of
+    inputs and the gradient ∇. Let D = (W - V) / γ, which starts at 0, and let ρ be a bound on the
+    eigenvalues of S_K + λ I. The local steps i = 1, 2, ... are::
 
         R = ∇ - (S_K + λ I) D
         "gradient":  D <- D + η / ρ · R
         "rmsprop":   v <- 0.9 v + 0.1 R²,   D <- D + η_i rms(∇) / ρ · R / (√(v / (1 - 0.9^i)) + ε)
 
-    where η_i falls from η to η / 4. One step "gradient" is that of SGD; many tend to
-    (S_K + λ I)^-1 ∇, the update of ``FOOF``, without an inverse. What few steps leave out are
-    directions of small eigenvalues, as damping does. (LocoProp-M, whose local loss has the layer's
-    activation in it, needs the rows themselves, which an optimizer does not see.)
+    where η_i falls from η to η / 4. One local step of "gradient" has the direction of SGD. Many of
+    them tend to (S_K + λ I)^-1 ∇, the direction of ``FOOF``, without an inverse. Few steps leave
+    out the directions of small eigenvalues, as damping does. (LocoProp-M, whose local loss contains
+    the layer's activation, needs the inputs themselves, which an optimizer does not see.)
 
     Attributes:
-      local_steps: k, an int >= 1: as many products with S_K in each step.
-      local_method: "gradient", or "rmsprop" (the paper's), which starts anew in each step.
-      local_learning_rate: η, relative to what the largest eigenvalue allows: in (0, 2) for
-        "gradient", where from 1 on the leading direction is there at once.
-      damping: λ, a number >= 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute", or "relative" to Tr S_K / d_i, so that the scale of activations
-        drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the average, in (0, 1], or a
-        schedule.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      local_steps: The number of local steps, an int >= 1. Each is one product with S_K.
+      local_method: "gradient", or "rmsprop" (the paper's), whose v starts at 0 in each step.
+      local_learning_rate: η, the size of local steps relative to 1 / ρ, a number in (0, 2). With
+        "gradient" and 1, a direction whose eigenvalue is ρ arrives in one local step.
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number >= 0 or
+        a schedule.
+      damping_mode: "absolute", or "relative", where λ is multiplied by Tr S_K / d_i, so that the
+        scale of activations drops out.
+      factor_learning_rate: b1, the weight of a new statistic in the average, a number in (0, 1] or
+        a schedule.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     local_steps: int = 10
@@ -104,10 +106,13 @@ class LocoProp(Rule):
 
     @classmethod
     def paper(cls, local_learning_rate: float = 1.0) -> Self:
-        """Ten steps of RMSProp on the moment of this batch alone: refresh on every step.
+        """Ten local steps of RMSProp, with the moment of this batch alone.
+
+        Refresh on every step for it, ``refresh_every=1``.
 
         Args:
-          local_learning_rate: η; the paper's rates are absolute, and were searched.
+          local_learning_rate: η, a number in (0, 2). The paper's rates are absolute, and were
+            searched for each task.
         """
         return cls(
             local_method="rmsprop",
@@ -133,11 +138,11 @@ class LocoProp(Rule):
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """A moment of inputs alone."""
+        """The second moment of inputs alone."""
         return (Moments(structures=(None, Identity())),)
 
     def init(self, view: MatrixView) -> LocoPropState:
-        """The Hessian I, and an average of nothing."""
+        """The Hessian I, and an average of zero."""
         check_invertible(view.structures[0], view.path)
         stack, dtype = view.stack_shape, view.statistics_dtype
         K = view.structures[0].eye(view.dims[0], view.factor_dtype[0], stack)
@@ -203,10 +208,9 @@ class LocoProp(Rule):
 def scale_by_locoprop(layers: Layers, **options: object) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by LocoProp-S: a few steps on a local loss of each layer.
 
-    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes what
-    ``local_steps`` steps make of it towards (S_K + λ I)^-1 G, with S_K a moving average of the
-    second moment of inputs. The structure of a layer's C is not used. The equations are in
-    ``singd_optax.optimizers.LocoProp``; parameters outside ``layers`` pass through unchanged.
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) is taken by
+    ``local_steps`` steps towards (S_K + λ I)^-1 G, where S_K is a moving average of the second
+    moment of inputs. The structure of a layer's C is not used.
 
     References:
       Amid et al., LocoProp: Enhancing BackProp via Local Loss Optimization, AISTATS 2022,
@@ -219,5 +223,9 @@ def scale_by_locoprop(layers: Layers, **options: object) -> optax.GradientTransf
 def locoprop(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """LocoProp-S, local steps of each layer, as a drop-in for AdamW."""
+    """LocoProp-S in the place of AdamW: some steps of each layer on a loss of its own.
+
+    It comes near ``foof`` by matrix products, without inverses. Amid et al., AISTATS 2022, arXiv
+    2106.06199, whose own local steps are ``local_method="rmsprop"``.
+    """
     return optimizer_of(locoprop, LocoProp, learning_rate, layers, options)

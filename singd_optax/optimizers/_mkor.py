@@ -1,4 +1,4 @@
-"""MKOR: inverses that follow means by updates of rank one."""
+"""MKOR: inverses that are kept up to date by updates of rank one."""
 
 import dataclasses
 from typing import ClassVar, NamedTuple
@@ -54,30 +54,33 @@ class MKORState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MKOR(Rule):
-    """The update of MKOR (arXiv 2306.01685), with inverses that are such.
+    """MKOR: inverses of averaged outer products of means (arXiv 2306.01685, corrected).
 
-    With ā and ḡ the means of inputs and output gradients, and M = K, v = ā, or M = C, v = ḡ::
+    Let ā and ḡ be the means of a layer's inputs and output gradients. A refresh updates both
+    inverses, M = K with v = ā and M = C with v = ḡ, and each step multiplies the gradient by them::
 
-        M <- M / γ - (1 - γ) / γ² · M v vᵀ M / (1 + (1 - γ) / γ · vᵀ M v)
-        direction = K ∇ C
+        M <- M / γ - (1 - γ) / γ² · M v vᵀ M / (1 + (1 - γ) / γ · vᵀ M v),    γ = 1 - b1
+        ∇ -> K ∇ C
 
-    with γ = 1 - b1: by the formula of Sherman and Morrison, M stays the inverse of the moving
-    average L <- γ L + (1 - γ) v vᵀ, which starts at I, for products with vectors only. (The formula
-    that the paper prints, with a plus, is the inverse of nothing, and the factors of its code
-    decay on the side of the inverse.) Where no v points, L shrinks and M grows: if an entry of M is
-    larger than ``largest``, M <- ζ M + (1 - ζ) I. For the size of updates that the paper has, that
-    of the gradient, say ``grafting="sgd"``. It needs ``fisher="empirical"``, as gradients at labels
-    that are drawn from the model's predictions have mean zero.
+    By the formula of Sherman and Morrison, M stays the inverse of the moving average
+    L <- γ L + (1 - γ) v vᵀ, which starts at I, and this takes products with vectors only. (The
+    formula that the paper prints has a plus, and gives the inverse of no average; in its code it is
+    the inverses that decay.) In directions that no v has, L shrinks and M grows: if an entry of M
+    is larger than ``largest``, M <- ζ M + (1 - ζ) I. The paper's updates have the size of the
+    gradient, which is ``grafting="sgd"``. It needs statistics of ``fisher="empirical"`` (see
+    ``value_and_grad``), as gradients at labels that are drawn from the model's predictions have
+    mean zero.
 
     Attributes:
-      factor_learning_rate: b1, the weight of a new v vᵀ, in (0, 1), or a schedule.
-      damping_mode: How long the v are beside the I that the averages start at and are drawn back
-        to: "absolute", as they are (the paper's), or "relative", of length √d, so that the scale of
-        loss and activations drops out.
-      largest: Of the entries of an inverse, > 1.
-      stabilizer: 1 - ζ, in (0, 1]: how far an inverse that is too large is drawn back to I; more
-        than b1, or it grows faster than it is drawn back.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      factor_learning_rate: b1, the weight of a new v vᵀ, a number in (0, 1) or a schedule.
+      damping_mode: The length of v beside the I at which the averages start and to which they are
+        drawn back: "absolute" keeps its own (the paper's); "relative" makes it √d, with d its
+        number of entries, so that the scales of the loss and of activations drop out.
+      largest: The absolute value of an entry above which an inverse is drawn back to I, a number
+        > 1.
+      stabilizer: 1 - ζ, a number in (0, 1]: how far an inverse that is too large is drawn back to
+        I. It must be larger than b1, or inverses grow faster than they are drawn back.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     factor_learning_rate: Hyperparameter = 0.05
@@ -106,8 +109,8 @@ class MKOR(Rule):
         if isinstance(rate, int | float) and self.stabilizer <= rate:
             raise ValueError(
                 f"`stabilizer` must be larger than `factor_learning_rate`, got {self.stabilizer} "
-                f"and {rate}: an inverse grows by 1 / (1 - factor_learning_rate) a refresh, and is "
-                "drawn back by 1 - stabilizer. Raise the one, or lower the other."
+                f"and {rate}: in a refresh an inverse grows by 1 / (1 - factor_learning_rate), and "
+                "is drawn back by 1 - stabilizer. Raise `stabilizer`, or lower the other."
             )
 
     @property
@@ -116,14 +119,15 @@ class MKOR(Rule):
         return NO_MOMENTS, INPUTS, GRADIENTS
 
     def init(self, view: MatrixView) -> MKORState:
-        """Inverses I."""
+        """Both inverses are I."""
         for measure, structure in zip((INPUTS, GRADIENTS), view.structures, strict=True):
             measure.zeros(view)
             if not isinstance(structure, Dense | Diagonal):
                 raise ValueError(
                     f"MKOR's inverses are dense or diagonal, got {structure!r} for layer "
-                    f"{view.path!r}: updates of rank one leave other structures. Use "
-                    "layers.replace(..., structures=...), or kfac or singd, which take this one."
+                    f"{view.path!r}: an update of rank one does not keep other structures. Use "
+                    f"layers.replace({view.path!r}, structures='dense'), or singd, which takes all "
+                    "structures."
                 )
         K, C = (
             structure.eye(dim, dtype, view.stack_shape)
@@ -142,7 +146,7 @@ class MKOR(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[MKORState, bool]:
-        """Both inverses with one more mean."""
+        """Update both inverses by one more mean."""
         assert statistics is not None
         rate = hyperparameter_at(self.factor_learning_rate, count, view.statistics_dtype)
         K, C = (
@@ -188,9 +192,8 @@ def scale_by_mkor(layers: Layers, **options: object) -> optax.GradientTransforma
     """Scale gradients by MKOR's preconditioner: inverses by updates of rank one.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes K G C,
-    with K and C the inverses of moving averages of ā āᵀ and ḡ ḡᵀ, which nothing is inverted for.
-    The equations are in ``singd_optax.optimizers.MKOR``; parameters outside ``layers`` pass through
-    unchanged.
+    where K and C are the inverses of moving averages of ā āᵀ and ḡ ḡᵀ, with ā and ḡ the means of
+    inputs and output gradients. They are updated, and nothing is inverted.
 
     References:
       Mozaffari et al., MKOR: Momentum-Enabled Kronecker-Factor-Based Optimizer Using Rank-1
@@ -203,5 +206,9 @@ def scale_by_mkor(layers: Layers, **options: object) -> optax.GradientTransforma
 def mkor(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """MKOR, inverses by updates of rank one, as a drop-in for AdamW."""
+    """MKOR in the place of AdamW: inverses that each step updates by a product of two vectors.
+
+    Take it for inverses that are never old, from means of inputs and output gradients. Mozaffari et
+    al., NeurIPS 2023, arXiv 2306.01685.
+    """
     return optimizer_of(mkor, MKOR, learning_rate, layers, options)

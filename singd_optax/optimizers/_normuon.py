@@ -37,7 +37,7 @@ class NorMuonState(NamedTuple):
     """What NorMuon keeps of a parameter.
 
     Attributes:
-      values_C: v, the average of squares of the polar factor's columns.
+      values_C: v, the average of the mean squares of the polar factor's columns, (columns,).
     """
 
     values_C: ColumnValues
@@ -45,27 +45,28 @@ class NorMuonState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NorMuon(Rule):
-    """NorMuon (arXiv 2510.05491): Muon, with a second moment for each output.
+    """NorMuon: Muon, with a second moment for each output (arXiv 2510.05491).
 
-    With the momentum M (rows are inputs, columns outputs), O its polar factor, and v one number for
-    each column::
+    Let M be the momentum, whose rows are inputs and whose columns are outputs. Let O be its polar
+    factor, which is M with all singular values made 1, and v one number for each column::
 
         v <- b2 v + (1 - b2) mean_i O_ij²
         M -> σ ‖O‖_F U / ‖U‖_F,    U = O diag(1 / (√v + ε)),    σ = <M, O> / <O, O>
 
-    so that outputs whose columns are short in O, step after step, move as far as all others. With
-    columns of equal length it is Muon. The mean singular value σ makes directions fade where
-    gradients do; the complete optimizer gives all others one size. There are no factors, and
-    structures are of no effect.
+    So an output whose column is short in O, step after step, moves as far as all others. With
+    columns of equal length it is Muon. As σ is the mean singular value of M, directions fade where
+    gradients do; the complete optimizer gives all of them one size. There are no factors, and
+    structures are not used.
 
     Attributes:
-      b2: Decay of v, in [0, 1), or a schedule.
-      eps: ε >= 0, or a schedule.
-      iteration: Of the polar factor: "muon", "polar_express", "quintic", or triples of numbers,
-        see ``singd_optax.rules.coefficients_of``.
-      steps: How many steps of it; None for what it has.
-      iteration_dtype: In which it runs: None for that of statistics, "float32" or "bfloat16".
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      b2: The decay of v, a number in [0, 1) or a schedule.
+      eps: ε, a number >= 0 or a schedule.
+      iteration: How the polar factor is found: "muon", "polar_express", "quintic", or triples of
+        numbers, see ``singd_optax.rules.coefficients_of``.
+      steps: The number of steps of the iteration, an int >= 1; None for its own number.
+      iteration_dtype: The dtype in which the iteration runs, "float32" or "bfloat16"; None for that
+        of statistics (float32, or float64 for float64 parameters).
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     b2: Hyperparameter = 0.95
@@ -103,7 +104,7 @@ class NorMuon(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[NorMuonState, bool]:
-        """Nothing: v moves on every step."""
+        """Return the state as it is: v moves in ``direction``, on each step."""
         return state, True
 
     def direction(
@@ -114,7 +115,7 @@ class NorMuon(Rule):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, NorMuonState]:
-        """The polar factor with columns of one size, and its v."""
+        """The polar factor with columns of one size, and the state with its v."""
         del gradient
         dtype = view.statistics_dtype
         b2, eps = (hyperparameter_at(x, count, dtype) for x in (self.b2, self.eps))
@@ -142,10 +143,9 @@ def scale_by_normuon(
 ) -> optax.GradientTransformationExtraArgs:
     """Orthogonalize momenta, and give all outputs one size, from gradients alone.
 
-    The equations are in ``singd_optax.optimizers.NorMuon``. A direction is as large as the mean
-    singular value of the momentum: set its size by ``update_rms``. How arrays make matrices is said
-    at ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.normuon`` is a complete
-    optimizer.
+    All singular values of a momentum are made equal, and then its columns are divided by the root
+    of the average of their squares. A direction is as large as the mean singular value of the
+    momentum: set its size by ``update_rms``.
 
     References:
       Li, Liu, Liang, Chen and Zhao, NorMuon: Making Muon more efficient and scalable, arXiv
@@ -166,15 +166,10 @@ def scale_by_normuon(
 def normuon(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """NorMuon as a drop-in for AdamW: any model, gradients only, next to no memory.
+    """NorMuon in the place of AdamW: orthogonalized momentum, with one size for each output.
 
-    Matrix-shaped parameters: ``scale_by_normuon`` of a momentum, scaled to a root mean square as
-    AdamW's updates have it, decoupled weight decay. All other parameters go to ``fallback``.
-
-    Example:
-      >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.normuon(1e-3)
-      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    It works for any model, from gradients alone, with next to no memory beside the momentum. A
+    matrix moves by Muon's direction with its columns evened out, at the root mean square that
+    AdamW's updates have, and with decoupled weight decay. Li et al., arXiv 2510.05491.
     """
     return optimizer_of(normuon, NorMuon, learning_rate, layers, options)

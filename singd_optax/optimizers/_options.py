@@ -35,14 +35,17 @@ def shows_options_of(
     defaults: Mapping[str, object] | None = None,
     without: Iterable[str] = (),
     sections: str = "",
+    example: str = "",
 ) -> Callable[[Function], Function]:
     """A decorator that completes signature and docstring of a function with ``**options``.
 
     Args:
       *sources: Rules, whose fields are options, and functions, whose keyword-only parameters are.
-      defaults: Those that differ from the source's.
-      without: What is none of this function's options.
-      sections: Args, Returns and Raises of a function that writes none.
+      defaults: The defaults that differ from those of the source, by name.
+      without: The names of options that this function does not have.
+      sections: The last paragraph, Args, Returns and Raises of a function that writes no Args;
+        "<name>" in it stands for the name of the complete optimizer.
+      example: The Example of a function that writes none, likewise.
 
     Raises:
       TypeError: An option has no entry in the docstring of its source.
@@ -57,7 +60,10 @@ def shows_options_of(
                 if name in parameters or name in without:
                     continue
                 if name not in described:
-                    raise TypeError(f"{source.__name__} describes no option {name!r}.")
+                    raise TypeError(
+                        f"The docstring of {source.__name__} describes no option {name!r}. Write "
+                        "an entry for it under Attributes (or under Args, if it is a function)."
+                    )
                 default = (defaults or {}).get(name, parameter.default)
                 parameters[name] = parameter.replace(default=default)
                 entries[name] = described[name]
@@ -70,7 +76,12 @@ def shows_options_of(
         function.__signature__ = signature  # type: ignore[attr-defined]
         texts = [entries[p.name] for p in rest]
         doc = inspect.cleandoc(function.__doc__ or "")
-        function.__doc__ = _inserted(doc if "Args:" in doc else _sectioned(doc, sections), texts)
+        if "Args:" not in doc:
+            name = function.__name__.removeprefix("scale_by_")
+            own_example = "" if "Example:" in doc else example
+            named = (text.replace("<name>", name) for text in (sections, own_example))
+            doc = _sectioned(doc, *named)
+        function.__doc__ = _inserted(doc, texts)
         return function
 
     return decorate
@@ -103,11 +114,11 @@ def _entries(source: Source) -> dict[str, str]:
     return found
 
 
-def _sectioned(doc: str, sections: str) -> str:
-    """The docstring with these sections before its references and examples."""
+def _sectioned(doc: str, sections: str, example: str) -> str:
+    """The docstring with these sections before its references, and the example at its end."""
     found = re.search(r"^(References|Example):$", doc, re.MULTILINE)
     place = found.start() if found else len(doc)
-    parts = doc[:place].rstrip(), inspect.cleandoc(sections), doc[place:]
+    parts = doc[:place].rstrip(), inspect.cleandoc(sections), doc[place:], inspect.cleandoc(example)
     return "\n\n".join(part for part in parts if part)
 
 
@@ -123,11 +134,11 @@ def check_options(function: Callable[..., object], options: Iterable[str]) -> No
     """Raise unless a function has all of these options.
 
     Args:
-      function: What was called.
-      options: The names that it got.
+      function: The function that was called.
+      options: The names of the options that it got.
 
     Raises:
-      TypeError: One is unknown; with the nearest that is not.
+      TypeError: An option is unknown; the message names the legal option that is nearest.
     """
     legal = inspect.signature(function).parameters
     for name in options:
@@ -135,16 +146,16 @@ def check_options(function: Callable[..., object], options: Iterable[str]) -> No
             advice = f" It is now {_RENAMED[name]}." if name in _RENAMED else near(name, legal)
             raise TypeError(
                 f"{getattr(function, '__name__', function)}() has no option `{name}`.{advice} "
-                f"Options: {', '.join(legal)}."
+                f"The options are {', '.join(legal)}."
             )
 
 
 def split(rule: type[Rule], options: Mapping[str, object]) -> tuple[Rule, dict[str, object]]:
-    """The rule with its options, and all others.
+    """Make a rule of the options that are its own, and return it with all other options.
 
     Args:
-      rule: Its class.
-      options: Of both.
+      rule: The class of the rule.
+      options: The options of the rule, and others, by name.
     """
     own = {field.name for field in dataclasses.fields(rule)}
     made = rule(**{name: value for name, value in options.items() if name in own})  # type: ignore[arg-type]

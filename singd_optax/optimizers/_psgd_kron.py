@@ -1,4 +1,4 @@
-"""PSGD-Kron: a whitening preconditioner by gradient steps on its Kronecker factors."""
+"""PSGD-Kron: a preconditioner that whitens, by gradient steps on its Kronecker factors."""
 
 import dataclasses
 from typing import ClassVar, Literal, NamedTuple, get_args
@@ -42,10 +42,10 @@ from singd_optax.structures import (
     contract,
 )
 
-#: How factors move, named as their authors do.
+#: The ways in which factors move, with the names that their authors gave them.
 Geometry = Literal["Q0.5EQ1.5", "QUAD", "QEQ"]
 
-#: The rotation of a Procrustes step is by at most so much.
+#: The largest rotation of a Procrustes step.
 _LARGEST_ROTATION = 0.125
 
 
@@ -53,10 +53,10 @@ class PSGDKronState(NamedTuple):
     """What PSGD-Kron keeps of a parameter.
 
     Attributes:
-      K: Of the rows; the preconditioner is K Kᵀ.
-      C: Of the columns.
-      curvature_K: ℓ_K, the running bound on what K's steps are divided by.
-      curvature_C: ℓ_C.
+      K: The factor of the rows, rows x rows in its structure; gradients are multiplied by K Kᵀ.
+      C: The factor of the columns, likewise.
+      curvature_K: ℓ_K, the running bound by which K's steps are divided.
+      curvature_C: ℓ_C, the running bound by which C's steps are divided.
       started: Whether the factors were moved at all: int32, 0 or 1.
     """
 
@@ -69,37 +69,38 @@ class PSGDKronState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PSGDKron(Rule):
-    """PSGD with Kronecker factors (arXiv 1512.04202, 2402.04553), whitening, in newer geometries.
+    """PSGD with Kronecker factors that whiten gradients (arXiv 1512.04202, 2402.04553).
 
-    P = K Kᵀ ⊗ C Cᵀ goes to the inverse root of the second moment of gradients: where
-    E[U Uᵀ] = d_C I and E[Uᵀ U] = d_K I for U = K Kᵀ G C Cᵀ. That is the fixed point of
-    ``KLShampoo``, reached by products alone. On refresh steps, with A = U Uᵀ (in the structure),
-    d = d_C, ℓ_K <- max(β ℓ_K + (1 - β) ℓ, ℓ), ℓ the bound ‖A‖ + d, and C likewise::
+    For gradients G (rows x columns, d_K x d_C), P = K Kᵀ ⊗ C Cᵀ approaches the inverse root of
+    their second moment, by matrix products alone. It comes to rest where E[U Uᵀ] = d_C I and
+    E[Uᵀ U] = d_K I for U = K Kᵀ G C Cᵀ, as ``KLShampoo`` does. On refresh steps, let A be U Uᵀ in
+    the structure, d = d_C, and ℓ_K <- max(β ℓ_K + (1 - β) ℓ, ℓ) with the bound ℓ = ‖A‖ + d. K moves
+    in one of these geometries, and C likewise::
 
         "Q0.5EQ1.5"    Kᵀ <- Kᵀ - μ/ℓ_K (A - d I) Kᵀ,  then one rotation towards a symmetric K
         "QUAD"         Kᵀ <- sym[ (I - ½ μ/ℓ_K (A - d I)) Kᵀ (I - ½ μ/ℓ_K (A - d I)) ]
         "QEQ"          Kᵀ <- Kᵀ (I - μ/ℓ_K (A - d I))
         G              -> K Kᵀ G C Cᵀ
 
-    Then K and C are brought to one largest entry, which leaves P as it is. They start at a multiple
-    of I that fits the first gradient. As in the authors' code noise is added to G before A is
-    formed, so that P stays bounded where there is no gradient. A gradient of zeros changes nothing
-    and is counted as a failure.
+    Then K and C are scaled so that their largest entries are equal, which leaves P as it is. They
+    start at a multiple of I that fits the first gradient. As in the authors' code, noise is added
+    to G before A is formed, so that P stays bounded in directions without gradients. A gradient of
+    zeros changes nothing, and is counted as a skipped refresh.
 
-    Structures: dense and block-diagonal; diagonal, the default for sides with more than 4096 rows;
-    and none, ``Identity()``. The momentum is the average of gradients, and gradients are whitened;
-    to whiten the momentum, average first: ``optax.chain(optax.ema(0.9),
-    scale_by_psgd_kron(clip_rms=1.1), ...)``.
+    Structures are dense, block-diagonal, diagonal (the default for sides longer than 4096), and
+    ``Identity()`` for a side without a factor. K and C are made of gradients, and multiply the
+    momentum, which is their average. To make them of averages, too, average first:
+    ``optax.chain(optax.ema(0.9), scale_by_psgd_kron(clip_rms=1.1), ...)``.
 
     Attributes:
       factor_learning_rate: μ, the step on K and C, a number >= 0 or a schedule.
-      geometry: "Q0.5EQ1.5", "QUAD" or "QEQ".
-      curvature_decay: β in [0, 1), or a schedule.
-      damping: The noise's standard deviation, relative to the root mean square of G, >= 0, or a
-        schedule.
-      clip_rms: The largest root mean square of directions, > 0, or None: while P is learnt, they
-        may be far larger than 1.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      geometry: How K and C move: "Q0.5EQ1.5", "QUAD" or "QEQ", as above.
+      curvature_decay: β, the decay of the bound on steps, a number in [0, 1) or a schedule.
+      damping: The standard deviation of the noise, relative to the root mean square of G, a number
+        >= 0 or a schedule.
+      clip_rms: The largest root mean square that a direction may have, a number > 0; None for no
+        bound. While P is learnt, directions may be far larger than 1.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     factor_learning_rate: Hyperparameter = 0.1
@@ -129,7 +130,7 @@ class PSGDKron(Rule):
 
     def init(self, view: MatrixView) -> PSGDKronState:
         """K = C = I."""
-        check_bases(view.structures, "PSGDKron", "For others use inverse_free_shampoo.")
+        check_bases(view.structures, "PSGDKron", "For other structures use inverse_free_shampoo.")
         K, C = (
             structure.eye(dim, name, view.stack_shape)
             for structure, dim, name in zip(
@@ -234,9 +235,10 @@ def _quad(
 
 
 def _rotated(factor: StructuredMatrix, precision: Precision) -> StructuredMatrix:
-    """Exp(a R) Q to second order, R the skew part of Qᵀ: nearer to symmetric, with Qᵀ Q as it was.
+    """Exp(a R) Q to second order: nearer to symmetric than Q is, with Qᵀ Q as it was.
 
-    The trace, which is largest where Q is symmetric, grows most at a = -Tr(R Q) / Tr(R² Q).
+    R is the skew part of Qᵀ. The trace, which is largest where Q is symmetric, grows most at
+    a = -Tr(R Q) / Tr(R² Q).
     """
 
     def rotate(blocks: jax.Array) -> jax.Array:
@@ -244,7 +246,7 @@ def _rotated(factor: StructuredMatrix, precision: Precision) -> StructuredMatrix
             "...ij,...jk->...ik", left, right, precision=precision
         )
         skew = jnp.swapaxes(blocks, -1, -2) - blocks
-        # ‖R‖ is at most this, the geometric mean of what is at most the largest row and column.
+        # ‖R‖ is at most the geometric mean of the largest sums of a row and of a column.
         norm = jnp.abs(skew).sum(-1).max(-1)[..., None, None]
         skew = skew / jnp.where(norm > 0, norm, 1)
         once = multiply(skew, blocks)
@@ -260,7 +262,7 @@ def _rotated(factor: StructuredMatrix, precision: Precision) -> StructuredMatrix
 def _balanced(
     K: StructuredMatrix, C: StructuredMatrix
 ) -> tuple[StructuredMatrix, StructuredMatrix]:
-    """Both with one largest entry."""
+    """Both factors, scaled so that their largest entries are equal."""
     if any(isinstance(factor, IdentityMatrix) for factor in (K, C)):
         return K, C
     scale = jnp.sqrt(C.max_abs() / K.max_abs())
@@ -271,11 +273,10 @@ def _balanced(
 def scale_by_psgd_kron(
     layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """Whiten gradients by PSGD's Kronecker factors, from gradients alone.
+    """Whiten gradients by PSGD's Kronecker factors, from gradients and matrix products alone.
 
-    The equations are in ``singd_optax.optimizers.PSGDKron``. How arrays make matrices is said at
-    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.psgd_kron`` is a complete
-    optimizer.
+    A gradient G becomes K Kᵀ G C Cᵀ, whose rows and columns are uncorrelated and of one size on
+    average; K and C move by gradient steps towards this.
 
     References:
       Li, Preconditioned Stochastic Gradient Descent, 2015, arXiv 1512.04202; Pooladzandi and Li,
@@ -299,15 +300,11 @@ def scale_by_psgd_kron(
 def psgd_kron(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """PSGD-Kron as a drop-in for AdamW: any model, gradients only, products only.
+    """PSGD-Kron in the place of AdamW: gradients whitened by factors that move in small steps.
 
-    Matrix-shaped parameters: the average of gradients, whitened, and decoupled weight decay. All
-    other parameters go to ``fallback``. Learning rates are AdamW's or a little smaller.
-
-    Example:
-      >>> import jax.numpy as jnp, singd_optax
-      >>> tx = singd_optax.psgd_kron(1e-3, structures=("dense", "diagonal"))
-      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-      >>> updates, opt_state = tx.update(params, tx.init(params), params)
+    It works for any model, from gradients and matrix products alone. A matrix moves by the average
+    of its gradients, made uncorrelated and of one size by both factors, with decoupled weight
+    decay. Learning rates are those of AdamW, or a little smaller. Li, 2015, arXiv 1512.04202;
+    Pooladzandi and Li, 2024, arXiv 2402.04553.
     """
     return optimizer_of(psgd_kron, PSGDKron, learning_rate, layers, options)

@@ -28,10 +28,10 @@ _SIZES = ("update_rms", "kl_clip", "grafting")
 
 
 class _OfTheRule:
-    """A default that each rule has for itself."""
+    """Stands for a default that each rule has for itself, in ``Rule.recipe``."""
 
     def __repr__(self) -> str:
-        """As ``help`` shows it."""
+        """The text that ``help`` shows."""
         return "<the rule's>"
 
 
@@ -57,32 +57,34 @@ def optimizer(
     fallback: optax.GradientTransformation | None = None,
     **options: object,
 ) -> optax.GradientTransformationExtraArgs:
-    """A complete optimizer with any rule, as a drop-in for AdamW.
+    """Make a complete optimizer of any rule, for use in the place of ``optax.adamw``.
 
-    Matrices (of Kronecker layers, or of all arrays of two axes or more) get momentum, the rule's
-    direction, one size, and decoupled weight decay; all other parameters go to ``fallback``.
-    ``singd``, ``kfac``, ``shampoo`` and the like are this with their rules, and a rule of your own
-    comes in by the same door.
+    A rule is what one method does for one matrix. For each matrix (a Kronecker layer, or any array
+    of two axes or more) the momentum is preconditioned by the rule, its update is brought to one
+    size, and weight decay is added, decoupled from the gradient as AdamW's is. All other parameters
+    go to ``fallback``. ``singd``, ``kfac``, ``shampoo`` and the like are this with rules of the
+    library; use it for a rule of your own, or for one that is wrapped in another.
 
     Args:
-      learning_rate: A number >= 0 or a schedule.
-      rule: What to do for each matrix, for example ``SINGD()``. It brings defaults for the common
-        options (``Rule.recipe``).
-      layers: From ``find_layers``; needed by rules that measure layers. None for all arrays of two
-        axes or more.
-      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
-      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
-        params.
-      fallback: For parameters that are no matrices of this optimizer; None for
-        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
-      **options: Those of ``scale_by_rule``, by name:
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      rule: What to do for each matrix, for example ``SINGD()``. It brings its own defaults for the
+        options below (``Rule.recipe``).
+      layers: The layers that ``find_layers`` found, which rules that measure layers need, or the
+        matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      **options: The options of ``scale_by_rule``, by name:
 
     Returns:
-      An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad`` if the rule
-      has measures.
+      An optax transformation. If the rule has measures, its ``update`` takes the ``curvature`` that
+      ``value_and_grad`` returns.
 
     Raises:
-      ValueError: An option is out of range, or two set the size of updates.
+      ValueError: An option is out of range, or two of them set the size of updates.
       TypeError: An option is unknown, or of another type.
 
     Example:
@@ -139,34 +141,96 @@ def _labels(
     return labels
 
 
-#: Options that rules with measures have no use for: layers say it, or are measured all at once.
+#: Options that rules with measures have no use for: layers have the first three, and all of them
+#: are measured at once.
 _UNMEASURED = ("structures", "factor_dtype", "matrix_axes", "stagger")
 
+#: The last paragraphs of docstrings, by whether the optimizer is complete and measures layers.
+_LAST = {
+    (True, True): """
+Each layer moves by its preconditioned momentum, at one root mean square (``update_rms``), with
+decoupled weight decay; all other parameters go to ``fallback``. The preconditioner is made anew in
+a refresh (``refresh_every``), from statistics of inputs and output gradients, which
+``value_and_grad`` returns as ``curvature``. The equations are in
+``singd_optax.optimizers.{rule}``.""",
+    (True, False): """
+All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+``singd_optax.optimizers.{rule}``; ``scale_by_rule`` says which arrays are matrices, and how.""",
+    (False, True): """
+The preconditioner is made anew in a refresh (``refresh_every``), from statistics of inputs and
+output gradients, which ``value_and_grad`` returns as ``curvature``. Parameters outside of
+``layers`` pass through unchanged. The equations are in ``singd_optax.optimizers.{rule}``;
+``singd_optax.<name>`` is a complete optimizer.""",
+    (False, False): """
+Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+The equations are in ``singd_optax.optimizers.{rule}``; ``singd_optax.<name>`` is a complete
+optimizer.""",
+}
 _LAYERS = """
-  layers: From ``find_layers``."""
+  layers: The layers that ``find_layers`` found."""
 _ANY_LAYERS = """
-  layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-    ``find_matrices``; None for all arrays of two axes or more."""
+  layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+    the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix."""
 _RATE = """
-  learning_rate: A number >= 0 or a schedule."""
+  learning_rate: The step on the parameters, a number >= 0 or an optax schedule."""
 _REST = """
-  **options: Of the rule, and common ones, by name:
+  **options: The options of the rule, and those that all optimizers have, by name:
 
 Returns:
   {returns}
 
 Raises:
-  ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
-    cannot have a structure.
-  TypeError: An option is unknown or of another type."""
-_MEASURED = "An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``."
-_PLAIN = "An optax transformation, used as ``optax.adamw`` is."
+  ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+    rule cannot keep its matrices in the structures that were asked for.
+  TypeError: An option is unknown, or of another type."""
+_MEASURED = """An optax transformation, whose ``update`` takes the ``curvature`` that
+  ``value_and_grad`` returns."""
+_PLAIN = "An optax transformation, which is used as ``optax.adamw`` is."
+_MEASURED_EXAMPLE = """
+Example:
+  >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
+  >>> model, x = nn.Dense(3), jnp.ones((8, 5))
+  >>> params = model.init(jax.random.key(0), x)
+  >>> loss_fn = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+  >>> layers = singd_optax.find_layers(loss_fn, params, x, structures="dense")"""
+_EXAMPLES = {
+    (True, True): f"""{_MEASURED_EXAMPLE}
+  >>> tx = singd_optax.<name>(1e-3, layers)
+  >>> opt_state = tx.init(params)
+  >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+  >>> def step(params, opt_state, x):
+  ...   value, grads, curvature = grad_fn(params, x, opt_state=opt_state)
+  ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
+  ...   return optax.apply_updates(params, updates), opt_state, value
+  >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains""",
+    (True, False): """
+Example:
+  >>> import jax, jax.numpy as jnp, optax, singd_optax
+  >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+  >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+  >>> tx = singd_optax.<name>(1e-3)
+  >>> opt_state = tx.init(params)
+  >>> def step(params, opt_state, x):
+  ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+  ...   return optax.apply_updates(params, updates), opt_state
+  >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains""",
+    (False, True): f"""{_MEASURED_EXAMPLE}
+  >>> scale = singd_optax.scale_by_<name>(layers)
+  >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
+  >>> opt_state = tx.init(params)""",
+    (False, False): "",
+}
 
 
-def _sections(rule: type[Rule], first: str) -> str:
+def _shown(rule: type[Rule], is_complete: bool) -> tuple[str, str]:
+    """The sections and the example of a function with this rule."""
     is_measured = bool(rule().measures)
+    of_both = is_complete, is_measured
+    last = _LAST[of_both].format(rule=rule.__name__).strip()
+    layers = _LAYERS if is_measured else _ANY_LAYERS
+    arguments = (_RATE if is_complete else "") + layers
     rest = _REST.format(returns=_MEASURED if is_measured else _PLAIN)
-    return "Args:" + first + (_LAYERS if is_measured else _ANY_LAYERS) + rest
+    return f"{last}\n\nArgs:{arguments}{rest}", _EXAMPLES[of_both]
 
 
 def shows_recipe_of(rule: type[Rule]) -> Callable[[Function], Function]:
@@ -175,12 +239,14 @@ def shows_recipe_of(rule: type[Rule]) -> Callable[[Function], Function]:
     Args:
       rule: The class of the rule.
     """
+    sections, example = _shown(rule, is_complete=True)
     return shows_options_of(
         rule,
         optimizer,
         defaults=recipe_of(rule),
         without=_UNMEASURED if rule().measures else (),
-        sections=_sections(rule, _RATE),
+        sections=sections,
+        example=example,
     )
 
 
@@ -190,11 +256,13 @@ def shows_scaling_of(rule: type[Rule]) -> Callable[[Function], Function]:
     Args:
       rule: The class of the rule.
     """
+    sections, example = _shown(rule, is_complete=False)
     return shows_options_of(
         rule,
         scale_by_rule,
         without=_UNMEASURED if rule().measures else (),
-        sections=_sections(rule, ""),
+        sections=sections,
+        example=example,
     )
 
 
@@ -205,14 +273,18 @@ def optimizer_of(
     layers: Layers | None,
     options: Mapping[str, object],
 ) -> optax.GradientTransformationExtraArgs:
-    """``optimizer`` with a rule that is made of its options.
+    """Make a complete optimizer of a rule, which is made of its options.
 
     Args:
-      function: What the user called.
+      function: The function that the user called.
       rule: The class of the rule.
-      learning_rate: Of the recipe.
-      layers: From ``find_layers``, or None.
-      options: Of the rule and of the recipe.
+      learning_rate: The step on the parameters, as ``optimizer`` takes it.
+      layers: The layers, or None, as ``optimizer`` takes them.
+      options: The options of the rule and of ``optimizer``, by name.
+
+    Raises:
+      TypeError: An option is unknown, or of another type.
+      ValueError: An option is out of range.
     """
     check_options(function, options)
     made, common = split(rule, options)
@@ -225,13 +297,17 @@ def scaling_of(
     layers: Layers | None,
     options: Mapping[str, object],
 ) -> optax.GradientTransformationExtraArgs:
-    """``scale_by_rule`` with a rule that is made of its options.
+    """Make a ``scale_by_rule`` of a rule, which is made of its options.
 
     Args:
-      function: What the user called.
+      function: The function that the user called.
       rule: The class of the rule.
-      layers: From ``find_layers``, or None.
-      options: Of the rule and of the transformation.
+      layers: The layers, or None, as ``scale_by_rule`` takes them.
+      options: The options of the rule and of ``scale_by_rule``, by name.
+
+    Raises:
+      TypeError: An option is unknown, or of another type.
+      ValueError: An option is out of range.
     """
     check_options(function, options)
     made, common = split(rule, options)

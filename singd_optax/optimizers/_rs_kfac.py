@@ -1,4 +1,4 @@
-"""RS-KFAC: KFAC by leading eigenvectors, found by random columns; and SKFAC, of one batch."""
+"""RS-KFAC: KFAC from leading eigenvectors, found with random columns; and SKFAC, of one batch."""
 
 import dataclasses
 from typing import Annotated, ClassVar, NamedTuple
@@ -58,18 +58,19 @@ class RSKFACState(NamedTuple):
     """What RS-KFAC keeps of a layer.
 
     Attributes:
-      vectors_K: V, leading eigenvectors of S_K, (fan_in, rank); None for a diagonal side.
-      vectors_C: Likewise, (fan_out, rank).
-      weights_K: W; the inverse's diagonal for a diagonal side.
-      weights_C: Likewise.
-      rest_K: r, with the inverse V diag(W) Vᵀ + r I.
-      rest_C: Likewise.
-      S_K: Moving average of U, or of its sketch.
-      S_C: Moving average of G, or of its sketch.
-      mean_K: Moving average of Tr U / d_i.
-      mean_C: Moving average of Tr G / d_o.
-      averaged: How many statistics are in them, int32.
-      inverted_at: The step of the last decomposition, int32, or -1.
+      vectors_K: V, the leading eigenvectors of S_K, (fan_in, rank); None for a diagonal side.
+      vectors_C: The leading eigenvectors of S_C, (fan_out, rank); None for a diagonal side.
+      weights_K: W of the inputs' inverse V diag(W) Vᵀ + r I; for a diagonal side, the diagonal of
+        its inverse.
+      weights_C: W of the outputs' inverse, likewise.
+      rest_K: r of the inputs' inverse.
+      rest_C: r of the outputs' inverse.
+      S_K: The moving average of U, the second moment of inputs, or of its sketch.
+      S_C: The moving average of G, the second moment of output gradients, or of its sketch.
+      mean_K: The moving average of Tr U / d_i.
+      mean_C: The moving average of Tr G / d_o.
+      averaged: The number of statistics in the averages, int32.
+      inverted_at: The step of the last decomposition, int32; -1 before the first.
     """
 
     vectors_K: Annotated[jax.Array | None, Role("moment", 0)]
@@ -88,35 +89,37 @@ class RSKFACState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RSKFAC(Rule):
-    """The update of RS-KFAC (arXiv 2206.15397).
+    """RS-KFAC: KFAC from the leading eigenvectors of both moments (arXiv 2206.15397).
 
-    KFAC, with only the ``rank`` leading eigenvectors V of each averaged moment S and their
-    eigenvalues D, found from products with random columns; all other eigenvalues are taken for the
-    least of these, d = min D::
+    Of each averaged moment S only the ``rank`` leading eigenvectors V and their eigenvalues D are
+    found, from products with random columns. All other eigenvalues are taken for the least of
+    these, d = min D, or for 0 (``continued=False``)::
 
         S ≈ V (D - d) Vᵀ + d I,    (S + μ I)^-1 ≈ V [ 1 / (D + μ) - 1 / (d + μ) ] Vᵀ + I / (d + μ)
 
-    with μ = π √λ for S_K and √λ / π for S_C, as in ``KFAC``, which this is at full rank. Sides are
-    dense or diagonal; a diagonal one is inverted as it is.
+    Here μ is π √λ for S_K and √λ / π for S_C, as in ``KFAC``; at full rank the two methods are the
+    same. Sides are dense or diagonal; a diagonal one is inverted as it is.
 
     Attributes:
-      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``; by default
-        ``damping_schedule()``, which falls from 1 to 0.03.
-      damping_mode: "absolute", or "relative" to (Tr S_K / d_i)(Tr S_C / d_o), so that the scale of
-        loss and activations drops out.
-      factor_learning_rate: b1, the weight of a new statistic in the averages, in (0, 1], or a
-        schedule.
-      rank: How many eigenvectors, at most the dim of a side.
-      power_iterations: How often random columns are multiplied with S before the last time.
-      sketched: Whether S is never formed, and S Ω averaged in its place, for ``rank`` fixed random
-        columns Ω: nothing is as large as dim x dim then, and eigenvectors are those of Nyström's
-        approximation; exact where S has no more than this rank.
-      continued: Whether other eigenvalues are taken for the least of those that are kept; if not,
-        for 0.
-      use_pi: Whether the damping is shared out by π, that is by the traces.
-      inverse_every: At least this many steps from one decomposition to the next; they happen on
-        steps that refresh the statistics.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
+        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+      damping_mode: "absolute", or "relative", where λ is multiplied by
+        (Tr S_K / d_i)(Tr S_C / d_o), so that the scales of the loss and of activations drop out.
+      factor_learning_rate: b1, the weight of a new statistic in the averages, a number in (0, 1] or
+        a schedule.
+      rank: The number of eigenvectors of a side, an int >= 1; a side has no more than its dim.
+      power_iterations: How often random columns are multiplied by S before the last product, an
+        int >= 1. More find eigenvectors more exactly.
+      sketched: Whether S Ω is averaged in the place of S, for ``rank`` fixed random columns Ω. Then
+        S is never formed, and nothing is as large as dim x dim. The eigenvectors are those of
+        Nyström's approximation, which is exact where the rank of S is not larger.
+      continued: Whether all other eigenvalues are taken for the least of those that are kept; if
+        not, they are taken for 0.
+      use_pi: Whether the damping is divided between the two sides by π, that is, by their traces;
+        if not, π = 1.
+      inverse_every: The least number of steps from one decomposition to the next, an int >= 1. Only
+        refreshes decompose, so that at 1 each refresh does.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     damping: Hyperparameter = damping_schedule()
@@ -146,22 +149,22 @@ class RSKFAC(Rule):
 
     @property
     def sketches(self) -> tuple[Sketch, Sketch]:
-        """Of both sides."""
+        """The sketches of inputs and of output gradients."""
         return Sketch(0, self.rank), Sketch(1, self.rank)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Plain moments, or sketches."""
+        """The second moments U and G, or sketches of them."""
         return (NO_MOMENTS, *self.sketches) if self.sketched else (Moments(),)
 
     def init(self, view: MatrixView) -> RSKFACState:
-        """Inverses I, and averages of nothing."""
+        """Inverses I, and averages of zero."""
         for structure in view.structures:
             if not isinstance(structure, Dense | Diagonal):
                 raise ValueError(
                     f"RS-KFAC's sides are dense or diagonal, got {structure!r} for layer "
-                    f"{view.path!r}: blocks are small enough for whole inverses. Use "
-                    "layers.replace(..., structures=...), or kfac, which takes blocks."
+                    f"{view.path!r}. Use layers.replace({view.path!r}, structures='dense'), kfac, "
+                    "which takes blocks, or singd, which takes all structures."
                 )
         stack, dtype = view.stack_shape, view.statistics_dtype
 
@@ -199,7 +202,7 @@ class RSKFAC(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[RSKFACState, bool]:
-        """New averages; new eigenvectors if they are due."""
+        """New averages, and new eigenvectors if they are due."""
         assert statistics is not None
         dtype = view.statistics_dtype
         rate = new_weight(self.factor_learning_rate, state.averaged, count).astype(dtype)
@@ -287,17 +290,17 @@ class RSKFAC(Rule):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SKFAC(RSKFAC):
-    """The update of SKFAC (CVPR 2021).
+    """SKFAC: KFAC of the statistics of one batch, without a matrix of dim x dim (CVPR 2021).
 
-    KFAC of the statistics of one batch, whose inverses are by the formula of Woodbury: with A the
-    rows of a side (N of them), U = Aᵀ A / N has at most the rank N, and::
+    Let A be the N rows of a side (N x dim). Then U = Aᵀ A / N has at most the rank N, and the paper
+    inverts it by the formula of Woodbury::
 
         (U + μ I)^-1 = (I - Aᵀ (N μ I + A Aᵀ)^-1 A) / μ
 
-    Here the same inverse is had from U Ω, for ``rank`` random columns Ω, which adds up over calls,
-    micro-batches and devices, as rows do not: it is exact where N is no more than the rank, and
-    Nyström's approximation elsewhere. Nothing is as large as dim x dim. It is ``RSKFAC`` with
-    ``sketched=True``, without averages and without a continued spectrum.
+    Here the inverse is made of U Ω, for ``rank`` random columns Ω. This adds up over calls,
+    micro-batches and devices, as rows do not. It is the same inverse where N is not larger than the
+    rank, and that of Nyström's approximation elsewhere. It is ``RSKFAC`` with ``sketched=True``,
+    ``continued=False`` and averages of one batch, ``factor_learning_rate=1``.
     """
 
     factor_learning_rate: Hyperparameter = 1.0
@@ -307,10 +310,12 @@ class SKFAC(RSKFAC):
 
 @shows_scaling_of(RSKFAC)
 def scale_by_rs_kfac(layers: Layers, **options: object) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by RS-KFAC's preconditioner: KFAC by leading eigenvectors.
+    """Scale gradients by RS-KFAC's preconditioner: KFAC from leading eigenvectors.
 
-    For layers with sides of thousands, where whole inverses are dear. The equations are in
-    ``singd_optax.optimizers.RSKFAC``; parameters outside ``layers`` pass through unchanged.
+    It is for layers with thousands of inputs or outputs, where whole inverses are costly. The
+    gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    (S_K + μ I)^-1 G (S_C + ν I)^-1, where both inverses are approximated from the leading
+    eigenvectors of S_K and S_C, the averaged second moments of inputs and output gradients.
 
     References:
       Puiu, Randomized K-FACs: Speeding up K-FAC with Randomized Numerical Linear Algebra, 2022,
@@ -323,16 +328,21 @@ def scale_by_rs_kfac(layers: Layers, **options: object) -> optax.GradientTransfo
 def rs_kfac(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """RS-KFAC, KFAC by leading eigenvectors, as a drop-in for AdamW."""
+    """RS-KFAC in the place of AdamW: KFAC from the leading eigenvectors of both moments.
+
+    It is for layers with thousands of inputs or outputs, where the inverses of ``kfac`` are costly.
+    Puiu, 2022, arXiv 2206.15397.
+    """
     return optimizer_of(rs_kfac, RSKFAC, learning_rate, layers, options)
 
 
 @shows_scaling_of(SKFAC)
 def scale_by_skfac(layers: Layers, **options: object) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by SKFAC's preconditioner: KFAC of one batch, by products with its rows.
+    """Scale gradients by SKFAC's preconditioner: KFAC of one batch, from products with its rows.
 
-    The equations are in ``singd_optax.optimizers.SKFAC``; parameters outside ``layers`` pass
-    through unchanged.
+    The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
+    (U + μ I)^-1 G (V + ν I)^-1, where U and V are the second moments of inputs and output gradients
+    in one batch, with at most ``rank`` eigenvectors.
 
     References:
       Tang et al., SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate
@@ -345,5 +355,9 @@ def scale_by_skfac(layers: Layers, **options: object) -> optax.GradientTransform
 def skfac(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """SKFAC, KFAC of one batch, as a drop-in for AdamW."""
+    """SKFAC in the place of AdamW: KFAC of one batch, without a matrix of dim x dim.
+
+    It is for layers with thousands of inputs or outputs, and batches of few rows. With a
+    ``factor_learning_rate`` below 1 it averages over batches. Tang et al., CVPR 2021.
+    """
     return optimizer_of(skfac, SKFAC, learning_rate, layers, options)

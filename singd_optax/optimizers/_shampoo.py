@@ -52,11 +52,11 @@ class ShampooState(NamedTuple):
     """What Shampoo keeps of a parameter.
 
     Attributes:
-      K: The root on the side of the rows, A.
-      C: The root on the side of the columns, B.
-      L: The second moment of the rows, Σ G Gᵀ, weighted.
-      R: Of the columns, Σ Gᵀ G, weighted.
-      moment_weight: The sum of the weights, by which L and R are divided.
+      K: A, the inverse root on the side of the rows.
+      C: B, the inverse root on the side of the columns.
+      L: The second moment of the rows, the weighted sum of all G Gᵀ.
+      R: The second moment of the columns, the weighted sum of all Gᵀ G.
+      moment_weight: w, the sum of the weights, by which L and R are divided.
     """
 
     K: RowFactor
@@ -68,32 +68,33 @@ class ShampooState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shampoo(JointRule):
-    """Shampoo (arXiv 1802.09568), with exponential moving averages of the moments.
+    """Shampoo: inverse roots of both second moments of gradients (arXiv 1802.09568).
 
-    With p = ``root`` and gradients G (rows x columns)::
+    For gradients G (rows x columns), with p = ``root``::
 
         L <- b2 L + (1 - b2) G Gᵀ,    R <- b2 R + (1 - b2) Gᵀ G        on every step
         A = (L/w + ε λ_max I)^(-1/p),  B = (R/w + ε λ_max I)^(-1/p)    on refresh steps
         G -> A G B
 
-    w = 1 - b2^t is the weight of what L and R have seen; λ_max is of each of the two matrices
-    (each block). Sides longer than a block have block-diagonal L or R: a block of rows is
-    preconditioned by its own moments, over all columns. A side whose structure is ``Identity()``
-    has no root: one-sided Shampoo, or ASGO, is ``root=2`` with ``structures=("dense",
-    "identity")``. A block whose root fails (not finite, or not converged), or that has seen no
-    gradient at all, keeps the root that it had.
+    After t gradients w = 1 - b2^t is the sum of the weights in L and R, and λ_max is the largest
+    eigenvalue of each matrix, or of each block. Sides longer than a block have block-diagonal L or
+    R (by default of blocks of 1024): a block of rows is preconditioned by its own moment, over all
+    columns. A side whose structure is ``Identity()`` has no root; one-sided Shampoo, or ASGO, is
+    ``root=2`` with ``structures=("dense", "identity")``. A block keeps its old root where the new
+    one fails (is not finite, or has not converged), and where all gradients were zero.
 
     Attributes:
-      b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
-      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
-      root: p >= 1, the order of the inverse roots; 4 is Shampoo, 2 is the square of it that
-        approximates full-matrix Adagrad.
-      root_method: "eigh", or "newton", which needs matrix products only.
-      trace_scaled: Whether roots are of L and R over √(Tr L / w), so that L ⊗ R / Tr L fits the
-        second moment of gradients, which it is where that is a Kronecker product. With ``root=2``
-        gradients are then whitened, and need no grafting; with ``root=1`` it is ``TNT``. With one
-        side only, L is divided by the number of columns.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
+        first paper.
+      eps: ε, a number >= 0 or a schedule: ε λ_max I is added before a root is taken.
+      root: p, the order of the inverse roots, an int >= 1: 4 for Shampoo, and 2 for its square,
+        which approximates full-matrix Adagrad.
+      root_method: How roots are taken: "eigh", or "newton", which needs matrix products only.
+      trace_scaled: Whether L and R are divided by √(Tr L / w) before their roots are taken, so that
+        L ⊗ R / Tr L fits the second moment of gradients; the two are equal if that moment is a
+        Kronecker product. Then ``root=2`` whitens gradients, which need no grafting, and ``root=1``
+        is ``TNT``. With one side only, L is divided by the number of columns.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     b2: Hyperparameter | None = 0.95
@@ -106,7 +107,7 @@ class Shampoo(JointRule):
     State: ClassVar[type] = ShampooState
     momentum_of: ClassVar[MomentumOf] = "update"
     structures: ClassVar[str | Structure] = BlockDiagonal(1024)
-    # Roots are dear: few early ones.
+    # Roots are expensive: only the first few steps take one each.
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.9,
         nesterov=False,
@@ -120,7 +121,7 @@ class Shampoo(JointRule):
         """Plain sums of moments, as in the first paper.
 
         Args:
-          eps: ε, here relative to λ_max; the paper starts the sums at ε I.
+          eps: ε, relative to λ_max, a number >= 0 or a schedule. The paper starts the sums at ε I.
         """
         return cls(b2=None, eps=eps)
 
@@ -193,7 +194,7 @@ class Shampoo(JointRule):
         return result
 
     def _moments(self, state: ShampooState) -> tuple[StructuredMatrix, StructuredMatrix]:
-        """What roots are taken of."""
+        """The matrices of which roots are taken."""
         weight = jnp.where(state.moment_weight > 0, state.moment_weight, 1)
         L, R = state.L * (1 / weight), state.R * (1 / weight)
         if not self.trace_scaled:
@@ -231,10 +232,8 @@ def scale_by_shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by Shampoo's preconditioner, from gradients alone.
 
-    A gradient G becomes L^(-1/4) G R^(-1/4), with L and R the averages of G Gᵀ and Gᵀ G; the
-    equations are in ``singd_optax.optimizers.Shampoo``. Roots are taken in float32 (float64 for
-    float64 parameters). How arrays make matrices is said at ``scale_by_rule``; scalars and vectors
-    pass through. ``singd_optax.shampoo`` is a complete optimizer.
+    A gradient G becomes L^(-1/4) G R^(-1/4), where L and R are the averages of G Gᵀ and Gᵀ G. Roots
+    are taken in float32 (float64 for float64 parameters).
 
     References:
       Gupta, Koren and Singer, Shampoo: Preconditioned Stochastic Tensor Optimization, ICML 2018,
@@ -261,11 +260,11 @@ def scale_by_shampoo(
 def shampoo(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """Shampoo as a drop-in for AdamW: any model, gradients only.
+    """Shampoo in the place of AdamW: inverse roots of gradients' moments, from gradients alone.
 
-    Matrix-shaped parameters: Shampoo's direction at the length of RMSProp's step (so that AdamW's
-    learning rates carry over), an average of it, decoupled weight decay. All other parameters go
-    to ``fallback``. How arrays make matrices, stacked ones too, is said at ``scale_by_rule``.
+    It works for any model. A matrix moves by an average of Shampoo's directions, each at the length
+    of RMSProp's step, so that learning rates of AdamW suit it, with decoupled weight decay. Gupta,
+    Koren and Singer, ICML 2018, arXiv 1802.09568.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, singd_optax

@@ -57,12 +57,12 @@ class SINGDState(NamedTuple):
     """What SINGD keeps of a layer.
 
     Attributes:
-      K: Of the inputs.
-      C: Of the outputs.
-      m_K: The momentum of K's steps, or None without momentum.
-      m_C: Of C's.
+      K: The factor of the inputs, fan_in x fan_in in its structure.
+      C: The factor of the outputs, fan_out x fan_out in its structure.
+      m_K: The momentum of the steps on K, or None without momentum.
+      m_C: The momentum of the steps on C, likewise.
       product_K: K Kᵀ, or None if it is not kept.
-      product_C: C Cᵀ.
+      product_C: C Cᵀ, or None if it is not kept.
       started: Whether the factors were refreshed at all: int32, 0 or 1.
     """
 
@@ -77,34 +77,40 @@ class SINGDState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SINGD(InverseFree):
-    """The update of SINGD (arXiv 2312.05705, figure 1; arXiv 2302.09738 for dense factors).
+    """SINGD: factors of the inverse curvature, in a structure, that move by products alone.
 
-    With Π the projection onto a structure, H_K = Π(Kᵀ U K), H_C = Π(Cᵀ G C)::
+    This is arXiv 2312.05705, figure 1, and arXiv 2302.09738 for dense factors. Let U (d_i x d_i)
+    and G (d_o x d_o) be the second moments of a layer's inputs and output gradients, Π the
+    projection onto a structure, H_K = Π(Kᵀ U K) and H_C = Π(Cᵀ G C). A refresh moves the factors,
+    and each step multiplies the gradient ∇ (d_i x d_o) by them::
 
         m_K <- a1 m_K + 1/2 [ (Tr H_C / d_o) H_K + λ (Tr CᵀC / d_o) Π(KᵀK) - I ]
         m_C <- a1 m_C + 1/2 [ (Tr H_K / d_i) H_C + λ (Tr KᵀK / d_i) Π(CᵀC) - I ]
         K   <- K (I - b1 m_K),    C <- C (I - b1 m_C)
-        G   -> K Kᵀ G C Cᵀ
+        ∇   -> K Kᵀ ∇ C Cᵀ
 
-    where all right-hand sides have the old K and C. With a step norm, the fresh term (the
-    bracket) is scaled by 1 - a1, and b1 divided by max(1, ‖m‖), for each factor.
+    All right-hand sides have the old K and C. With ``factor_step_norm``, the brackets are
+    multiplied by 1 - a1, and b1 is divided by max(1, ‖m‖), for each factor.
 
     Attributes:
-      damping: λ, a number >= 0, a schedule, or ``sampling_damping()``, in the units of
-        ``damping_mode``; the default is 0.03, and more where moments are of few rows.
-      damping_mode: "absolute" (the paper's), or "relative" to (Tr U / d_i)(Tr G / d_o) of this
-        layer's statistics, so that the scale of loss and activations drops out. None is "relative"
-        with a spectral step norm, and "absolute" with the steps of the paper and its package.
-      factor_momentum: a1, momentum of the factors' steps, in [0, 1), or a schedule; at 0, none is
-        kept.
+      damping: λ, the curvature that is added in all directions, in the units of ``damping_mode``: a
+        number >= 0, a schedule, or ``sampling_damping()`` (the default), which is 0.03, and more
+        where the moments are of few rows.
+      damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by
+        (Tr U / d_i)(Tr G / d_o) of this layer's statistics, so that the scales of the loss and of
+        activations drop out. None is "relative" if ``factor_step_norm`` is "spectral", and else
+        "absolute", which is what the paper and its package do.
+      factor_momentum: a1, the momentum of the factors' steps, a number in [0, 1) or a schedule; at
+        0 no momentum is kept.
       factor_init: Where K and C start: "identity" (the paper's), or "statistics", multiples of the
-        identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only shape has to
-        be learnt. None is "statistics" with a spectral step norm, else "identity".
-      cross_moments: Whether E[|Cᵀ g|² Kᵀ a aᵀ K] / d_o takes the place of (Tr H_C / d_o) H_K, and
-        likewise for C: each input counts by the size of its own gradient. K and C then approach
-        the matrix normal distribution of highest likelihood of the examples' gradients, that is
-        an inverse-free ``TKFAC``, in every structure; where inputs and gradients are independent
-        the two are the same.
+        identity that fit the first statistics, K = (Tr U / d_i)^-1/2 I, so that only their shape
+        has to be learnt. None is "statistics" if ``factor_step_norm`` is "spectral", else
+        "identity".
+      cross_moments: Whether E[|Cᵀ g|² Kᵀ a aᵀ K] / d_o takes the place of (Tr H_C / d_o) H_K for
+        inputs a and output gradients g, and likewise for C, so that each input counts by the size
+        of its own gradient. K and C then approach the matrix normal distribution under which the
+        examples' gradients are likeliest: an inverse-free ``TKFAC``, in every structure. Where
+        inputs and gradients are independent the two are the same.
     """
 
     damping: Damping = sampling_damping()
@@ -123,16 +129,17 @@ class SINGD(InverseFree):
         factor_momentum: Hyperparameter = 0.9,
         factor_step_norm: FactorStepNorm = None,
     ) -> Self:
-        """The algorithm of the paper: absolute damping, from K = C = I, with unbounded steps.
+        """The rule of the paper: absolute damping, K = C = I at first, and steps without a bound.
 
-        ``optax.chain(scale_by_rule(SINGD.paper(), layers), optax.add_decayed_weights(weight_decay),
-        optax.trace(momentum), optax.scale_by_learning_rate(learning_rate))`` is all of it.
+        The paper's whole optimizer is ``optax.chain(scale_by_rule(SINGD.paper(), layers),
+        optax.add_decayed_weights(weight_decay), optax.trace(momentum),
+        optax.scale_by_learning_rate(learning_rate))``.
 
         Args:
-          damping: λ.
-          factor_learning_rate: b1.
-          factor_momentum: a1.
-          factor_step_norm: "max_abs" is the option of its package.
+          damping: The damping λ, a number >= 0 or a schedule.
+          factor_learning_rate: The step b1 on K and C, a number >= 0 or a schedule.
+          factor_momentum: The momentum a1 of these steps, in [0, 1), or a schedule.
+          factor_step_norm: None, or "max_abs", which is an option of the authors' package.
         """
         return cls(
             damping=damping,
@@ -155,7 +162,7 @@ class SINGD(InverseFree):
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Moments, whitened by K and C; or cross moments alone."""
+        """The moments H_K and H_C; or cross moments alone."""
         return (NO_MOMENTS, CROSS) if self.cross_moments else WHITENED
 
     def init(self, view: MatrixView) -> SINGDState:
@@ -219,14 +226,13 @@ def scale_by_singd(layers: Layers, **options: object) -> optax.GradientTransform
     """Scale gradients by SINGD's preconditioner: structured, inverse-free natural gradient.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    K Kᵀ G C Cᵀ. K and C approach roots of the inverse curvature by matrix products alone; the
-    equations are in ``singd_optax.optimizers.SINGD``. With dense structures this is INGD.
+    K Kᵀ G C Cᵀ. The factors K and C approach roots of the inverse curvature by matrix products
+    alone. With dense structures this is INGD.
 
-    Parameters outside ``layers`` pass through unchanged. The algorithm of the paper is
-    ``optax.chain(scale_by_singd(layers, damping=1e-3, factor_learning_rate=1e-2,
-    factor_momentum=0.9, factor_step_norm=None), optax.add_decayed_weights(weight_decay),
-    optax.trace(momentum), optax.scale_by_learning_rate(learning_rate))``, see ``SINGD.paper``;
-    ``singd_optax.singd`` is a complete optimizer.
+    The algorithm of the paper is ``optax.chain(scale_by_singd(layers, damping=1e-3,
+    factor_learning_rate=1e-2, factor_momentum=0.9, factor_step_norm=None),
+    optax.add_decayed_weights(weight_decay), optax.trace(momentum),
+    optax.scale_by_learning_rate(learning_rate))``, see ``SINGD.paper``.
 
     References:
       Lin et al., Structured Inverse-Free Natural Gradient, ICML 2024, arXiv 2312.05705.
@@ -254,11 +260,13 @@ def scale_by_singd(layers: Layers, **options: object) -> optax.GradientTransform
 def singd(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """SINGD as a drop-in for AdamW: one learning rate, decoupled weight decay.
+    """SINGD in the place of AdamW: natural gradients without inverses, in any structure.
 
-    For Kronecker layers: Nesterov momentum of the gradient, SINGD's preconditioner, the update
-    scaled to one root mean square, decoupled weight decay. All other parameters go to
-    ``fallback``.
+    It works for models whose kernels multiply inputs, Flax models among them. The factors K and C
+    of each layer follow roots of the inverse curvature by matrix products alone, in bfloat16 too,
+    and may be dense, block-diagonal, diagonal and more (``find_layers(structures=...)``). Lin et
+    al., ICML 2024, arXiv 2312.05705; here the steps on factors are bounded, and damping is
+    relative.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, singd_optax
@@ -288,9 +296,13 @@ def singd(
 def ingd(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """INGD as a drop-in for AdamW: SINGD with dense factors (arXiv 2302.09738)."""
+    """INGD in the place of AdamW: SINGD with dense factors, and an error for all other structures.
+
+    Lin et al., ICML 2023, arXiv 2302.09738. Find layers with ``structures="dense"``.
+    """
     check_layers(layers)
-    # Where the layer allows it: K of an embedding is diagonal, as its second moment is.
+    # The structures are dense where the layer allows it: K of an embedding is diagonal, as its
+    # second moment is.
     dense = (Dense(), Dense())
     other = [
         spec.path
@@ -299,7 +311,7 @@ def ingd(
     ]
     if other:
         raise ValueError(
-            f"INGD has dense factors, got other structures for the layers {other}. Find layers "
-            "with structures='dense', or use singd, which takes all structures."
+            f"INGD has dense factors, got other structures for the layers {other}. Call "
+            "find_layers with structures='dense', or use singd, which takes all structures."
         )
     return optimizer_of(ingd, SINGD, learning_rate, layers, options)

@@ -1,4 +1,4 @@
-"""Sketchy: Shampoo whose moments are kept by their leading eigenvectors."""
+"""Sketchy: Shampoo that keeps the leading eigenvectors of its moments."""
 
 import dataclasses
 from typing import Annotated, ClassVar, NamedTuple
@@ -37,13 +37,13 @@ class SketchyState(NamedTuple):
     """What Sketchy keeps of a parameter; None for a side without a factor.
 
     Attributes:
-      vectors_K: U, leading eigenvectors of the rows' moment, (rows, rank).
-      vectors_C: Of the columns', (columns, rank).
-      values_K: s, their eigenvalues less those that escaped, descending, (rank,).
-      values_C: Likewise.
-      escaped_K: ρ, the weighted sum of what was taken from the eigenvalues.
-      escaped_C: Likewise.
-      moment_weight: The sum of the weights, by which moments are divided.
+      vectors_K: U, the leading eigenvectors of the rows' moment, (rows, rank).
+      vectors_C: The leading eigenvectors of the columns' moment, (columns, rank).
+      values_K: s, the eigenvalues of the rows, less what escaped, descending, (rank,).
+      values_C: The eigenvalues of the columns, likewise.
+      escaped_K: ρ, the weighted sum of what was taken from the eigenvalues of the rows.
+      escaped_C: The same sum for the columns.
+      moment_weight: w, the sum of the weights, by which moments are divided.
     """
 
     vectors_K: Annotated[jax.Array | None, Role("moment", 0)]
@@ -65,28 +65,31 @@ class _Side(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sketchy(Rule):
-    """Sketchy (arXiv 2302.03764): Shampoo by frequent directions, with the mass that escapes.
+    """Sketchy: Shampoo from the leading eigenvectors of its moments (arXiv 2302.03764).
 
-    The moment of the rows is L ≈ U diag(s) Uᵀ + ρ I with k = ``rank`` columns U, at most as many as
-    there are rows, and that of the columns likewise. On refresh steps, with the gradient G::
+    The moment of the rows is kept as L ≈ U diag(s) Uᵀ + ρ I, with k = ``rank`` columns in U (and no
+    more than rows), and that of the columns likewise. This is the sketch of frequent directions,
+    with the mass ρ that escapes from it. On refresh steps, with the gradient G::
 
         b2 U diag(s) Uᵀ + (1 - b2) G Gᵀ = U' diag(σ) U'ᵀ,     c = σ_{k+1}
         U <- the first k of U',    s <- σ - c,    ρ <- b2 ρ + c
         A = (L / w + ε λ_max I)^(-1/p),    G -> A G B
 
-    with w = 1 - b2^t the weight of what L has seen. ρ I covers all that was dropped, so that L is
-    never less than the moment that it stands for, and at full rank it is that, and this is
-    ``Shampoo``. It sees the gradients of refresh steps only. Nothing is as large as rows x rows
-    where rows are more than the rank and the columns together.
+    After t refreshes w = 1 - b2^t is the sum of the weights in L, and λ_max is its largest
+    eigenvalue. ρ I covers all that was dropped, so that L is never less than the moment that it
+    stands for. At full rank it is this moment, and the method is ``Shampoo``. Only the gradients of
+    refresh steps are seen. Where there are more rows than rank and columns together, no matrix of
+    rows x rows is formed.
 
-    Sides are dense, or ``Identity()``, which has no factor. The authors' code decays ρ by √b2.
+    Sides are dense, or ``Identity()`` for a side without a factor. The authors' code decays ρ by
+    √b2.
 
     Attributes:
-      rank: k >= 1.
-      b2: Decay of the moments, a refresh, in [0, 1), or a schedule.
-      eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
-      root: p >= 1, the order of the inverse roots.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      rank: k, the number of eigenvectors of a side, an int >= 1.
+      b2: The decay of the moments in a refresh, a number in [0, 1) or a schedule.
+      eps: ε, a number >= 0 or a schedule: ε λ_max I is added before a root is taken.
+      root: p, the order of the inverse roots, an int >= 1.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     rank: int = 128
@@ -116,9 +119,9 @@ class Sketchy(Rule):
         for structure, dim in zip(view.structures, view.dims, strict=True):
             if not isinstance(structure, Dense | Identity):
                 raise ValueError(
-                    "Sketchy keeps leading eigenvectors, which stand for Dense() moments; "
-                    f"Identity() is for a side without a factor, got {structure!r}. Use Shampoo "
-                    "for BlockDiagonal, and inverse_free_shampoo for other structures."
+                    "Sketchy keeps leading eigenvectors, so that a side must be Dense(), or "
+                    f"Identity() without a factor, got {structure!r}. Use shampoo for "
+                    "BlockDiagonal(block_size), and inverse_free_shampoo for other structures."
                 )
             rank = min(self.rank, dim)
             shapes = {"vectors": (dim, rank), "values": (rank,), "escaped": ()}
@@ -138,7 +141,7 @@ class Sketchy(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[SketchyState, bool]:
-        """The sketches with one more gradient."""
+        """Put one more gradient into both sketches."""
         b2 = hyperparameter_at(self.b2, count, view.statistics_dtype)
         matrices = gradient, jnp.swapaxes(gradient, -1, -2)
         sides = [
@@ -150,7 +153,7 @@ class Sketchy(Rule):
         return SketchyState(*new), True
 
     def _with(self, side: _Side, matrix: jax.Array, b2: jax.Array) -> _Side:
-        """One side with a gradient (*stack, dim, n) more."""
+        """One side after one more gradient, (*stack, dim, n)."""
         dim, rank = side.vectors.shape[-2:]
         kept = side.vectors * jnp.sqrt(b2 * side.values)[..., None, :]
         columns = jnp.concatenate([kept, jnp.sqrt(1 - b2) * matrix], -1)
@@ -163,7 +166,7 @@ class Sketchy(Rule):
         escaped = values[..., rank] if rank < dim else jnp.zeros_like(side.escaped)
         largest = values[..., :rank]
         left = largest - escaped[..., None]
-        # What is rounding beside the largest has no direction.
+        # An eigenvalue that is rounding beside the largest has no direction.
         is_there = left > 8 * jnp.finfo(values.dtype).eps * dim * values[..., :1]
         if not is_wide:
             image = contract("...ik,...kl->...il", columns, vectors, precision=self.precision)
@@ -210,7 +213,7 @@ class Sketchy(Rule):
 
 
 def _sides(state: SketchyState) -> tuple[_Side | None, _Side | None]:
-    """Those that have a factor."""
+    """Both sides, with None for one without a factor."""
     rows = state.vectors_K, state.values_K, state.escaped_K
     columns = state.vectors_C, state.values_C, state.escaped_C
     first, second = (None if part[0] is None else _Side(*part) for part in (rows, columns))  # type: ignore[arg-type]
@@ -221,12 +224,10 @@ def _sides(state: SketchyState) -> tuple[_Side | None, _Side | None]:
 def scale_by_sketchy(
     layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients by Shampoo's preconditioner, whose moments are kept by leading eigenvectors.
+    """Scale gradients by Shampoo's preconditioner, from leading eigenvectors of its moments.
 
-    A gradient G becomes L^(-1/4) G R^(-1/4) with L = U diag(s) Uᵀ + ρ I and R alike; the equations
-    are in ``singd_optax.optimizers.Sketchy``. How arrays make matrices is said at
-    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.sketchy`` is a complete
-    optimizer.
+    A gradient G becomes L^(-1/4) G R^(-1/4), where L = U diag(s) Uᵀ + ρ I with ``rank`` columns in
+    U, and R alike.
 
     References:
       Feinberg, Chen, Sun, Anil and Hazan, Sketchy: Memory-efficient Adaptive Regularization with
@@ -247,9 +248,10 @@ def scale_by_sketchy(
 def sketchy(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """Sketchy as a drop-in for AdamW: Shampoo in the memory of ``rank`` vectors a side.
+    """Sketchy in the place of AdamW: Shampoo in the memory of ``rank`` vectors for each side.
 
-    Matrix-shaped parameters: ``scale_by_sketchy`` at the length of RMSProp's step, an average of
-    it, decoupled weight decay. All others go to ``fallback``.
+    It works for any model, from gradients alone, where sides have thousands of rows. A matrix moves
+    by an average of Sketchy's directions, each at the length of RMSProp's step, with decoupled
+    weight decay. Feinberg et al., NeurIPS 2023, arXiv 2302.03764.
     """
     return optimizer_of(sketchy, Sketchy, learning_rate, layers, options)

@@ -32,8 +32,8 @@ class SM3State(NamedTuple):
     """What SM3 keeps of a parameter.
 
     Attributes:
-      values_K: r, at least the sum of squares of each entry in a row.
-      values_C: c, likewise of a column.
+      values_K: r, which is at least the sum of squares of each entry in a row, (rows,).
+      values_C: c, which is at least the sum of squares of each entry in a column, (columns,).
     """
 
     values_K: RowValues
@@ -42,20 +42,20 @@ class SM3State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SM3(Rule):
-    """SM3-II (arXiv 1901.11150): Adagrad whose sums of squares are covered by rows and columns.
+    """SM3-II: Adagrad with one number for each row and each column (arXiv 1901.11150).
 
-    With gradients G, and one number for each row and each column::
+    For gradients G (rows x columns), with one number r for each row and c for each column::
 
         ν_ij = b2 min(r_i, c_j) + (1 - b2) G_ij²        (min(r_i, c_j) + G_ij² without b2)
         G -> G / √(ν + ε)
         r_i <- max_j ν_ij,    c_j <- max_i ν_ij
 
-    ν is at least Adagrad's sum of squares. There are no factors, and structures are of no effect.
+    ν is at least Adagrad's sum of squares. There are no factors, and structures are not used.
 
     Attributes:
-      b2: Decay of ν, in [0, 1), or a schedule; None for the plain sums of the paper, with which
-        steps get smaller and smaller.
-      eps: ε >= 0, or a schedule.
+      b2: The decay of ν, a number in [0, 1) or a schedule; None for the plain sums of the paper,
+        with which steps get smaller and smaller.
+      eps: ε, a number >= 0 or a schedule.
     """
 
     b2: Hyperparameter | None = None
@@ -75,7 +75,7 @@ class SM3(Rule):
         check_precision("precision", self.precision)
 
     def init(self, view: MatrixView) -> SM3State:
-        """Zeros."""
+        """Numbers r = c = 0."""
         rows, columns = (
             jnp.zeros((*view.stack_shape, dim), view.statistics_dtype) for dim in view.dims
         )
@@ -90,7 +90,7 @@ class SM3(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[SM3State, bool]:
-        """Nothing: numbers move on every step."""
+        """Return the state as it is: r and c move in ``direction``, on each step."""
         return state, True
 
     def direction(
@@ -101,7 +101,7 @@ class SM3(Rule):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, SM3State]:
-        """G over its root, and the new covers."""
+        """G divided by √(ν + ε), and the state with new r and c."""
         dtype = view.statistics_dtype
         decay = hyperparameter_at(1.0 if self.b2 is None else self.b2, count, dtype)
         fresh = jnp.ones([], dtype) if self.b2 is None else 1 - decay
@@ -119,9 +119,9 @@ def scale_by_sm3(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by Adagrad's root, kept as one number for each row and each column.
 
-    The equations are in ``singd_optax.optimizers.SM3``. ``optax.scale_by_sm3`` has one number for
-    each index of each axis of an array, and no decay; here rows and columns are those of a matrix,
-    see ``scale_by_rule``. ``singd_optax.sm3`` is a complete optimizer.
+    A gradient G becomes G / √(ν + ε), where ν_ij is G_ij² plus the lesser of a number for row i and
+    one for column j. ``optax.scale_by_sm3`` keeps one number for each index of each axis of an
+    array, and has no decay; here rows and columns are those of a matrix.
 
     References:
       Anil, Gupta, Koren and Singer, Memory-Efficient Adaptive Optimization, NeurIPS 2019, arXiv
@@ -142,9 +142,9 @@ def scale_by_sm3(
 def sm3(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """SM3 as a drop-in for AdamW with next to no memory beside the momentum.
+    """SM3 in the place of AdamW: Adagrad in next to no memory beside the momentum.
 
-    Matrix-shaped parameters: ``scale_by_sm3``, an average of its updates, decoupled weight decay.
-    All other parameters go to ``fallback``.
+    It works for any model, from gradients alone. A matrix moves by an average of SM3's updates,
+    with decoupled weight decay. Anil et al., NeurIPS 2019, arXiv 1901.11150.
     """
     return optimizer_of(sm3, SM3, learning_rate, layers, options)

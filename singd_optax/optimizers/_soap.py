@@ -57,12 +57,13 @@ class SOAPState(NamedTuple):
     """What SOAP keeps of a parameter.
 
     Attributes:
-      K: The basis of the rows.
-      C: The basis of the columns.
+      K: The basis of the rows, Q.
+      C: The basis of the columns, P.
       L: The second moment of the rows, the average of G Gᵀ.
-      R: Of the columns, of Gᵀ G.
-      second_moment: V, the average of squares of the gradient's coefficients in the bases.
-      moment_weight: The sum of the weights of what V has seen.
+      R: The second moment of the columns, the average of Gᵀ G.
+      second_moment: V, the average of squares of the gradient's coefficients in the bases, (rows,
+        columns).
+      moment_weight: w, the sum of the weights of all that is in V.
       started: Whether there is a basis yet: int32, 0 or 1.
     """
 
@@ -79,13 +80,13 @@ class FactoredSOAPState(NamedTuple):
     """What SOAP keeps with a factored second moment.
 
     Attributes:
-      K: The basis of the rows.
-      C: The basis of the columns.
+      K: The basis of the rows, Q.
+      C: The basis of the columns, P.
       L: The second moment of the rows, the average of G Gᵀ.
-      R: Of the columns, of Gᵀ G.
-      values_K: The means of V's rows.
-      values_C: The means of V's columns.
-      moment_weight: The sum of the weights of what they have seen.
+      R: The second moment of the columns, the average of Gᵀ G.
+      values_K: The means of V's rows, (rows,).
+      values_C: The means of V's columns, (columns,).
+      moment_weight: w, the sum of the weights of all that is in them.
       started: Whether there is a basis yet: int32, 0 or 1.
     """
 
@@ -104,35 +105,36 @@ AnyState = SOAPState | FactoredSOAPState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SOAP(JointRule):
-    """SOAP (arXiv 2409.11321): Adam in a slowly turning basis, that of Shampoo's eigenvectors.
+    """SOAP: Adam in a slowly turning basis, Shampoo's eigenvectors (arXiv 2409.11321).
 
-    With gradients G (rows x columns), M their average with corrected bias (the momentum, which is
-    kept in the coordinates of the parameter, so that nothing is turned when a basis is), and bases
-    Q of the rows and P of the columns::
+    For gradients G (rows x columns), let M be their average with corrected bias (the momentum), and
+    let Q and P be the bases of the rows and of the columns. M is kept in the coordinates of the
+    parameter, so that it need not be turned when a basis turns::
 
         L <- s L + (1 - s) G Gᵀ,    R <- s R + (1 - s) Gᵀ G
         V <- b2 V + (1 - b2) (Qᵀ G P)²
         M -> Q [ Qᵀ M P / (√(V / w) + ε) ] Pᵀ
         Q <- qr(L Q),    P <- qr(R P)                     on refresh steps, after the rest
 
-    with w = 1 - b2^t the weight of what V has seen. The coefficients in brackets are kept between
-    ± 1 / √(1 - b2), which no gradient exceeds in a basis that stays. The first bases are the
-    eigenvectors of L and R after the first gradient, whose own step is Adam's. With Q = P = I all
-    of it is Adam. A side whose structure is ``Identity()`` has no basis: by default one with more
-    than 4096 rows.
+    After t gradients w = 1 - b2^t is the sum of the weights in V. The coefficients in brackets are
+    kept between ± 1 / √(1 - b2), which no gradient exceeds in a basis that stays. The first bases
+    are the eigenvectors of L and R after the first gradient, whose own step is that of Adam. With
+    Q = P = I all of it is Adam. A side whose structure is ``Identity()`` has no basis; by default
+    this is so for sides longer than 4096.
 
-    By ``basis_method="eigh"`` it is Shampoo with corrected eigenvalues (arXiv 2506.03595). A
-    gradient of zeros counts, as for Adam. What has no moment yet, or whose basis fails, keeps the
-    basis that it has.
+    With ``basis_method="eigh"`` the method is Shampoo with corrected eigenvalues (arXiv
+    2506.03595). A gradient of zeros counts, as for Adam. A matrix or block keeps its basis where
+    all gradients were zero, and where a new basis fails.
 
     Attributes:
-      b2: Decay of V, in [0, 1), or a schedule.
-      basis_decay: s, the decay of L and R, in [0, 1), or a schedule; None for ``b2``.
-      eps: ε >= 0, or a schedule.
-      basis_method: "qr", one step of orthogonal iteration a refresh, or "eigh", eigenvectors.
-      second_moment: "full", or "factored": V as the product of the means of its rows and columns,
-        which takes the memory of a vector.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      b2: The decay of V, a number in [0, 1) or a schedule.
+      basis_decay: s, the decay of L and R, a number in [0, 1) or a schedule; None for ``b2``.
+      eps: ε, a number >= 0 or a schedule.
+      basis_method: What a refresh makes the bases of: "qr", one step of orthogonal iteration, or
+        "eigh", the eigenvectors.
+      second_moment: How V is kept: "full", or "factored" as the product of the means of its rows
+        and of its columns, which takes the memory of two vectors.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     b2: Hyperparameter = 0.95
@@ -216,7 +218,7 @@ class SOAP(JointRule):
         result: dict[str, tuple[AnyState, jax.Array | bool]] = {}
         for path in views:
             own, state = bases[path], states[path]
-            # V of the first gradient was in other coordinates, in those of the parameter.
+            # The first gradient was squared in the coordinates of the parameter.
             squares = into_bases(own.pair, gradients[path], self.precision) ** 2
             again = _with_squares(state, squares * state.moment_weight[..., None, None], 0.0)
             is_first = own.is_basis & (state.started == 0)
@@ -250,7 +252,7 @@ class SOAP(JointRule):
 
 
 def _with_squares(state: AnyState, squares: jax.Array, decay: jax.Array | float) -> AnyState:
-    """The state whose V has decayed, and seen these squares."""
+    """The state after V has decayed, and these squares were added to it."""
     if isinstance(state, FactoredSOAPState):
         return state._replace(
             values_K=state.values_K * decay + squares.mean(-1) * (1 - decay),
@@ -265,9 +267,9 @@ def scale_by_soap(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by Adam's second moment in the basis of Shampoo's eigenvectors.
 
-    ``momentum`` is an average of gradients with corrected bias, as Adam's. The equations are in
-    ``singd_optax.optimizers.SOAP``. How arrays make matrices is said at ``scale_by_rule``; scalars
-    and vectors pass through. ``singd_optax.soap`` is a complete optimizer.
+    A gradient G becomes Q [ Qᵀ G P / (√(V / w) + ε) ] Pᵀ, where Q and P are near the eigenvectors
+    of the averages of G Gᵀ and Gᵀ G, and V averages the squares of Qᵀ G P. With
+    ``momentum``, an average of gradients with corrected bias, as Adam's, takes the place of G.
 
     References:
       Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam, ICLR 2025, arXiv 2409.11321.
@@ -287,10 +289,11 @@ def scale_by_soap(
 def soap(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """SOAP as a drop-in for AdamW: any model, gradients only.
+    """SOAP in the place of AdamW: Adam in the basis of Shampoo's eigenvectors.
 
-    Matrix-shaped parameters: Adam's step in the basis of Shampoo's eigenvectors, decoupled weight
-    decay. All other parameters go to ``fallback``. Learning rates are AdamW's or a little larger.
+    It works for any model, from gradients alone. A matrix moves by Adam's step in a basis that
+    turns slowly, with decoupled weight decay. Learning rates are those of AdamW, or a little
+    larger. Vyas et al., ICLR 2025, arXiv 2409.11321.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, singd_optax

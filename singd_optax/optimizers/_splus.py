@@ -41,7 +41,7 @@ from singd_optax.rules._eigenbasis import (
 from singd_optax.rules._second_moment import rounding_of
 from singd_optax.structures import Auto, Identity, Precision, Structure
 
-#: Gradients are rounded before they are turned, and a sign makes much of little.
+#: A sign makes much of little: it is taken of coefficients above so many times their rounding.
 _ROUNDINGS = 16
 
 
@@ -49,10 +49,10 @@ class SPlusState(NamedTuple):
     """What SPlus keeps of a parameter.
 
     Attributes:
-      K: The basis of the rows.
-      C: The basis of the columns.
+      K: The basis of the rows, Q.
+      C: The basis of the columns, P.
       L: The second moment of the rows, the average of G Gᵀ.
-      R: Of the columns, of Gᵀ G.
+      R: The second moment of the columns, the average of Gᵀ G.
       started: Whether there is a basis yet: int32, 0 or 1.
     """
 
@@ -65,25 +65,28 @@ class SPlusState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SPlus(JointRule):
-    """SPlus (arXiv 2506.07254): the sign of the momentum in Shampoo's slowly moving eigenbasis.
+    """SPlus: signs of the momentum in the basis of Shampoo's eigenvectors (arXiv 2506.07254).
 
-    With gradients G (rows x columns), M their average, and bases Q of the rows, P of the columns::
+    For gradients G (rows x columns), let M be their average, and let Q and P be the bases of the
+    rows and of the columns::
 
         L <- b2 L + (1 - b2) G Gᵀ,    R <- b2 R + (1 - b2) Gᵀ G
         M -> c Q sign(Qᵀ M P) Pᵀ,     c = mean |Qᵀ M P|
         Q, P <- eigenvectors of L, R                      on refresh steps, after the rest
 
-    All directions of the basis move equally far, so that nothing goes wrong with stale eigenvalues,
-    and bases may be old. c makes it the multiple that is nearest to M, and so fade where gradients
-    do; a coefficient that is not above the rounding of all has no sign, but 0. The complete
-    optimizer gives it one size in place of the paper's 2 / (rows + columns); the paper evaluates at
-    an average of the weights, ``optax.ema`` of parameters with decay 0.999. With Q = P = I it is
-    the sign of the momentum, as Lion's.
+    All directions of the basis move equally far. So there are no eigenvalues that could be out of
+    date, and bases may be old. c makes the result the multiple of the signs that is nearest to M,
+    so that directions fade where gradients do. A coefficient that may be nothing but rounding
+    counts as 0. The complete optimizer gives directions one size, where the paper has
+    2 / (rows + columns). The paper evaluates at an average of the weights: ``optax.ema`` of the
+    parameters with decay 0.999. With Q = P = I the direction is the sign of the momentum, as
+    Lion's.
 
     Attributes:
-      b2: Decay of L and R, in [0, 1), or a schedule.
-      basis_method: "eigh", eigenvectors, or "qr", one step of orthogonal iteration a refresh.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      b2: The decay of L and R, a number in [0, 1) or a schedule.
+      basis_method: What a refresh makes the bases of: "eigh", the eigenvectors, or "qr", one step
+        of orthogonal iteration.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     b2: Hyperparameter = 0.999
@@ -159,7 +162,7 @@ class SPlus(JointRule):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, SPlusState]:
-        """Signs in the bases, at the mean absolute coefficient."""
+        """Signs of the coefficients in the bases, times their mean absolute value."""
         pair = state.K, state.C
         turned = into_bases(pair, vector, self.precision)
         size = jnp.abs(turned)
@@ -174,9 +177,8 @@ def scale_by_splus(
 ) -> optax.GradientTransformationExtraArgs:
     """Take signs of momenta in the basis of Shampoo's eigenvectors, from gradients alone.
 
-    The equations are in ``singd_optax.optimizers.SPlus``; set the size by ``update_rms``. How
-    arrays make matrices is said at ``scale_by_rule``; scalars and vectors pass through.
-    ``singd_optax.splus`` is a complete optimizer.
+    A momentum M becomes c Q sign(Qᵀ M P) Pᵀ, where Q and P are the eigenvectors of the averages of
+    G Gᵀ and Gᵀ G for gradients G, and c is the mean of |Qᵀ M P|: set its size by ``update_rms``.
 
     References:
       Frans, Levine and Abbeel, A Stable Whitening Optimizer for Efficient Neural Network Training,
@@ -197,9 +199,10 @@ def scale_by_splus(
 def splus(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """SPlus as a drop-in for AdamW: any model, gradients only, a basis every hundred steps.
+    """SPlus in the place of AdamW: signs in a basis that is renewed every hundred steps.
 
-    Matrix-shaped parameters: ``scale_by_splus`` of an average of gradients, scaled to a root mean
-    square as AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+    It works for any model, from gradients alone. A matrix moves by the signs of its average
+    gradient in the basis of Shampoo's eigenvectors, at the root mean square that AdamW's updates
+    have, and with decoupled weight decay. Frans, Levine and Abbeel, 2025, arXiv 2506.07254.
     """
     return optimizer_of(splus, SPlus, learning_rate, layers, options)

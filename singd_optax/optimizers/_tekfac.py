@@ -20,17 +20,17 @@ from singd_optax.structures import StructuredMatrix
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TEKFAC(EKFAC):
-    """The update of TEKFAC (arXiv 2011.13609).
+    """TEKFAC: EKFAC with the eigenvectors of the Fisher's partial traces (arXiv 2011.13609).
 
-    With inputs a and output gradients g, and all squares and quotients entry by entry::
+    For inputs a and output gradients g of a layer, with all squares and quotients entry by entry::
 
         S_K <- (1 - b1) S_K + b1 E[|g|² a aᵀ] = K Diag(.) Kᵀ
         S_C <- (1 - b1) S_C + b1 E[|a|² g gᵀ] = C Diag(.) Cᵀ
         s   <- (1 - b1) s + b1 E[ (Kᵀ a gᵀ C)² ]
-        natural gradient = K [ (Kᵀ ∇ C) / (s + λ) ] Cᵀ
+        ∇   -> K [ (Kᵀ ∇ C) / (s + λ)^exponent ] Cᵀ
 
-    that is ``EKFAC`` with the eigenvectors of the Fisher's own partial traces, in place of those of
-    the plain second moments: the two agree where inputs and gradients are independent.
+    The two partial traces of the Fisher matrix E[(a aᵀ) ⊗ (g gᵀ)] are in the place of the plain
+    second moments of ``EKFAC``. The two methods agree where inputs and gradients are independent.
     """
 
     @property
@@ -40,14 +40,14 @@ class TEKFAC(EKFAC):
         return (*wanted, self.squares) if self.squares else wanted
 
     def moments(self, statistics: Statistics) -> tuple[StructuredMatrix, StructuredMatrix]:
-        """Both partial traces."""
+        """The two partial traces of the Fisher matrix."""
         cross = statistics.value_of(Cross())
         return cross.K, cross.C
 
     def scales_of_values(
         self, S_K: StructuredMatrix, values_K: jax.Array, values_C: jax.Array
     ) -> jax.Array:
-        """Those of TKFAC: the products of eigenvalues over the trace, which both sides have."""
+        """The scales of TKFAC: products of eigenvalues over the trace, which is one for both."""
         total = (S_K.average_trace() * S_K.dim)[..., None]
         return super().scales_of_values(S_K, values_K / total, values_C)
 
@@ -57,8 +57,8 @@ def scale_by_tekfac(layers: Layers, **options: object) -> optax.GradientTransfor
     """Scale gradients by TEKFAC's preconditioner: EKFAC in the eigenbases of TKFAC.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    K [ (Kᵀ G C) / (s + λ) ] Cᵀ. The equations are in ``singd_optax.optimizers.TEKFAC``; parameters
-    outside ``layers`` pass through unchanged.
+    K [ (Kᵀ G C) / (s + λ) ] Cᵀ, where K and C are the eigenvectors of the Fisher's partial traces,
+    and s is the diagonal of the Fisher matrix in their basis.
 
     References:
       Gao et al., Eigenvalue-corrected Natural Gradient Based on a New Approximation, 2020,
@@ -71,5 +71,9 @@ def scale_by_tekfac(layers: Layers, **options: object) -> optax.GradientTransfor
 def tekfac(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """TEKFAC, EKFAC in the eigenbases of TKFAC, as a drop-in for AdamW."""
+    """TEKFAC in the place of AdamW: EKFAC in the eigenbases of TKFAC.
+
+    Take it where ``tkfac`` is better than ``kfac``, as it is to ``tkfac`` what ``ekfac`` is to
+    ``kfac``. Gao et al., 2020, arXiv 2011.13609.
+    """
     return optimizer_of(tekfac, TEKFAC, learning_rate, layers, options)

@@ -21,34 +21,34 @@ from singd_optax.structures import StructuredMatrix
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TKFAC(KFAC):
-    """The update of TKFAC (arXiv 2011.10741).
+    """TKFAC: the Kronecker product with the partial traces of the Fisher (arXiv 2011.10741).
 
-    With inputs a and output gradients g::
+    For inputs a and output gradients g of a layer, with π as in ``KFAC``::
 
         S_K <- (1 - b1) S_K + b1 E[|g|² a aᵀ],    S_C <- (1 - b1) S_C + b1 E[|a|² g gᵀ]
-        natural gradient = (S_K / √t + π √λ I)^-1 ∇ (S_C / √t + √λ / π I)^-1
+        ∇   -> (S_K / √t + π √λ I)^-1 ∇ (S_C / √t + √λ / π I)^-1,    t = Tr S_K = Tr S_C
 
-    with t = Tr S_K = Tr S_C, and π as in ``KFAC``. S_K and S_C are the two partial traces of the
-    Fisher F = E[(a aᵀ) ⊗ (g gᵀ)], and S_K ⊗ S_C / t has both of them, and so its trace: KFAC's
-    U ⊗ G has not, unless inputs and gradients are independent, where the two are the same. It is
-    the paper's δ Φ ⊗ Ψ with δ = t; averages are of numerators, so that this holds for them, too.
-    The state is KFAC's.
+    S_K and S_C are the two partial traces of the Fisher matrix F = E[(a aᵀ) ⊗ (g gᵀ)]. The product
+    S_K ⊗ S_C / t has both of them, and so the trace of F. KFAC's U ⊗ G has not, unless inputs and
+    gradients are independent, where the two methods are the same. In the paper's words the product
+    is δ Φ ⊗ Ψ with δ = t. What is averaged is S_K and S_C, before the division, so that this holds
+    for averages, too. State and options are those of ``KFAC``, without "cg".
     """
 
     methods: ClassVar[tuple[str, ...]] = ("cholesky", "root", "eigh")
 
     @classmethod
     def paper(cls, damping: Hyperparameter = 1e-3) -> Self:
-        """Absolute damping √λ I on both sides.
+        """Absolute damping, √λ I on both sides.
 
         Args:
-          damping: λ.
+          damping: The damping λ, a number > 0 or a schedule.
         """
         return cls(damping=damping, damping_mode="absolute", use_pi=False)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Cross moments."""
+        """The cross moments E[|g|² a aᵀ] and E[|a|² g gᵀ]."""
         return NO_MOMENTS, Cross()
 
     def refresh(
@@ -60,7 +60,7 @@ class TKFAC(KFAC):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[AnyState, bool]:
-        """As KFAC's, with cross moments."""
+        """KFAC's refresh, with the cross moments."""
         assert statistics is not None
         cross = statistics.value_of(Cross())
         own = statistics._replace(H_K=cross.K, H_C=cross.C)
@@ -80,8 +80,8 @@ def scale_by_tkfac(layers: Layers, **options: object) -> optax.GradientTransform
     """Scale gradients by TKFAC's preconditioner: a Kronecker product with the Fisher's own trace.
 
     The gradient G of a layer (kernel, with the bias as last row; fan_in x fan_out) becomes
-    (S_K / √t + π √λ I)^-1 G (S_C / √t + √λ / π I)^-1. The equations are in
-    ``singd_optax.optimizers.TKFAC``; parameters outside ``layers`` pass through unchanged.
+    (S_K / √t + π √λ I)^-1 G (S_C / √t + √λ / π I)^-1, where S_K and S_C are averages of the partial
+    traces of the Fisher matrix, t is the trace of both, λ is the damping, and π divides it.
 
     References:
       Gao et al., A Trace-restricted Kronecker-Factored Approximation to Natural Gradient,
@@ -94,5 +94,9 @@ def scale_by_tkfac(layers: Layers, **options: object) -> optax.GradientTransform
 def tkfac(
     learning_rate: Hyperparameter, layers: Layers, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """TKFAC, KFAC with the Fisher's own trace, as a drop-in for AdamW."""
+    """TKFAC in the place of AdamW: KFAC whose Kronecker product has the Fisher's own trace.
+
+    Take it where the sizes of inputs and of output gradients depend on each other; where they do
+    not, it is ``kfac``, for a little more work. Gao et al., AAAI 2021, arXiv 2011.10741.
+    """
     return optimizer_of(tkfac, TKFAC, learning_rate, layers, options)

@@ -18,21 +18,22 @@ from singd_optax.rules import Hyperparameter, Recipe
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TNT(Shampoo):
-    """TNT (arXiv 2106.02925) for matrices: ``Shampoo`` of order 1, with the trace taken out.
+    """TNT for matrices: ``Shampoo`` of order 1, with the trace divided out (arXiv 2106.02925).
 
-    The gradients g = vec G are taken for samples of a normal distribution with the covariance
-    L ⊗ R / Tr L, which is E[g gᵀ] where that is a Kronecker product, and the step is the natural
-    gradient for it, with its full power::
+    Gradients g = vec G are taken for samples of a normal distribution with the covariance
+    L ⊗ R / Tr L, where L and R are the averages of G Gᵀ and Gᵀ G. This is E[g gᵀ] if that is a
+    Kronecker product. The step is the natural gradient for it, without a root::
 
         G -> Tr L (L + ε λ_max I)^-1 G (R + ε λ_max I)^-1
 
-    The paper has gradients of labels that are drawn from the model, for the Fisher matrix, and
-    those of the data for the step; here they are the same, which is the empirical Fisher. It
-    damps Ω = L / (√c n) by ε I, with the mean square c of gradients and n columns; here ε is
-    relative to the largest eigenvalue. Other options are those of ``Shampoo``.
+    For the covariance the paper takes gradients at labels that are drawn from the model, and for
+    the step those of the data. Here both are those of the data, and the covariance is the empirical
+    Fisher matrix. The paper adds ε I to L / (√c n), where c is the mean square of gradients and n
+    the number of columns; here ε is relative to the largest eigenvalue λ_max. Other options are
+    those of ``Shampoo``.
 
     Attributes:
-      eps: ε >= 0: ε λ_max I is added before an inverse is taken; or a schedule.
+      eps: ε, a number >= 0 or a schedule: ε λ_max I is added before an inverse is taken.
     """
 
     eps: Hyperparameter = 0.01
@@ -50,9 +51,8 @@ def scale_by_tnt(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale gradients by the inverse covariance of a tensor-normal distribution.
 
-    The equations are in ``singd_optax.optimizers.TNT``. How arrays make matrices is said at
-    ``scale_by_rule``; scalars and vectors pass through. ``singd_optax.tnt`` is a complete
-    optimizer.
+    A gradient G becomes Tr L · L^-1 G R^-1, where L and R are the damped averages of G Gᵀ and
+    Gᵀ G.
 
     References:
       Ren and Goldfarb, Tensor Normal Training for Deep Learning Models, NeurIPS 2021, arXiv
@@ -73,9 +73,10 @@ def scale_by_tnt(
 def tnt(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """TNT as a drop-in for AdamW, from gradients alone.
+    """TNT in the place of AdamW: the natural gradient of a tensor-normal distribution.
 
-    Matrix-shaped parameters: ``scale_by_tnt``, an average of it, scaled to a root mean square as
-    AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+    It works for any model, from gradients alone. A matrix moves by an average of gradients that
+    were multiplied by the inverses of both moments, brought to the root mean square that AdamW's
+    updates have, with decoupled weight decay. Ren and Goldfarb, NeurIPS 2021, arXiv 2106.02925.
     """
     return optimizer_of(tnt, TNT, learning_rate, layers, options)

@@ -1,8 +1,19 @@
-"""Rules: the contract, and the numerics that rules share. No optax, no trees of parameters.
+"""Rules: what one optimization method does for one matrix, and the numerics that rules share.
 
-Words: a *view* is a parameter or layer as a matrix (``MatrixView``); a rule's *state* is a
-NamedTuple whose fields have *roles*; a *refresh* makes new factors, from *statistics* or gradients;
-the *direction* is what a momentum becomes by them. Rules of the library are in ``optimizers``.
+These words are used throughout the package:
+
+- A *rule* (``Rule``) is a method, such as ``SINGD``. It sees one parameter or layer at a time, as a
+  matrix (a *view*, ``MatrixView``): rows are inputs, columns are outputs.
+- Its *factors* K and C, in a *structure* such as dense or diagonal, multiply a gradient from the
+  left and from the right. A *state* is what it keeps: a NamedTuple, whose fields have *roles*.
+- A *refresh* makes new factors, every so many steps, from *statistics* (the second moments of a
+  layer's inputs and output gradients, and the like) or from gradients.
+- The *direction* is what the factors make of the momentum or the gradient.
+- To *whiten* is to make the second moment I. With roots K and C of the inverse curvature,
+  Kᵀ X C whitens X, and K (Kᵀ X C) Cᵀ is its natural direction.
+- *Damping* λ is what is added to the curvature in all directions, so that its inverse is bounded.
+
+This package knows no optax and no trees of parameters. The library's rules are in ``optimizers``.
 """
 
 from singd_optax.layers._roles import (

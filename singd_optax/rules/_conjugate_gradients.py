@@ -1,4 +1,4 @@
-"""Linear systems of two factors, solved by products with these alone."""
+"""Linear systems of two factors, solved by products with the factors alone."""
 
 import dataclasses
 
@@ -12,17 +12,18 @@ from singd_optax.structures import Precision, StructuredMatrix
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConjugateGradients:
-    """(A ⊗ B + λ I) X = V, that is A X B + λ X = V, by conjugate gradients from products alone.
+    """Solve A X B + λ X = V for X by conjugate gradients; an ``inverse_method`` of ``KFAC``.
 
-    Each iteration has two products with X. After k of them X is the best, in the norm of the
-    system, of what k products make of V, and with as many as there are different eigenvalues it is
-    the solution. What few iterations leave out is what damping leaves out, too: directions of
-    little curvature.
+    In other words it solves (A ⊗ B + λ I) X = V. An iteration takes one product with A and one with
+    B. After k iterations X is the best approximation, in the norm of the system, that k such
+    products can make of V. With as many iterations as there are different eigenvalues it is exact.
+    Few iterations leave out directions of little curvature, as damping does.
 
     Attributes:
-      iterations: In each step, an int >= 1.
-      warm_start: Whether to start at the last step's solution, times the number with which it is
-        nearest to this one's; kept, of the size of the kernel. Without, at 0.
+      iterations: The number of iterations in each step, an int >= 1.
+      warm_start: Whether to start at the solution of the last step, times the number that brings it
+        nearest to the new one. It is kept in the state, and has the size of the kernel. If not, the
+        start is 0.
 
     References:
       Hestenes and Stiefel, Methods of Conjugate Gradients for Solving Linear Systems, 1952. For
@@ -52,14 +53,17 @@ class ConjugateGradients:
         start: jax.Array | None = None,
         precision: Precision = "highest",
     ) -> jax.Array:
-        """X, for each matrix of a stack.
+        """The solution X for each matrix of a stack.
 
         Args:
           factors: A and B, symmetric positive semi-definite.
           damping: λ >= 0, of shape ``stack_shape``.
           vector: V, (*stack_shape, rows, columns).
-          start: Of the iteration, likewise; None for 0.
-          precision: Of the products.
+          start: The X to start from, shaped like V; None for 0.
+          precision: The precision of the products.
+
+        Returns:
+          X, shaped like V.
         """
         A, B = factors
 
@@ -96,11 +100,11 @@ def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _ratio(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The quotient, and 0 where the denominator is not positive."""
+    """The quotient x / y, and 0 where y is not positive."""
     return jnp.where(y > 0, x / jnp.where(y > 0, y, 1), 0)
 
 
 def _largest(x: jax.Array) -> jax.Array:
-    """The largest absolute value, 1 where all are 0."""
+    """The largest absolute value of each matrix, or 1 for a matrix of zeros."""
     largest = jnp.abs(x).max((-2, -1), keepdims=True)
     return jnp.where(largest > 0, largest, 1)

@@ -1,4 +1,4 @@
-"""Damping by how few rows the moments are of."""
+"""Damping that is larger where moments were formed of few rows."""
 
 import dataclasses
 import math
@@ -14,11 +14,11 @@ from singd_optax.structures import StructuredMatrix
 
 @dataclasses.dataclass(frozen=True)
 class SamplingDamping:
-    """What ``sampling_damping`` returns: damping that each layer has for itself.
+    """What ``sampling_damping`` returns: damping that differs from layer to layer.
 
     Attributes:
-      least: λ at least, a number >= 0 or a schedule.
-      share: What the errors of both moments are multiplied with, a number >= 0.
+      least: The least that λ can be, a number >= 0 or a schedule.
+      share: The number by which the errors of both moments are multiplied, >= 0.
     """
 
     least: Hyperparameter = 0.03
@@ -29,7 +29,7 @@ class SamplingDamping:
         check_number("share", self.share, schedule=False)
 
     def __repr__(self) -> str:
-        """As it is written."""
+        """The call that makes it."""
         return f"sampling_damping({self.least!r}, share={self.share:g})"
 
 
@@ -38,29 +38,32 @@ Damping = Hyperparameter | SamplingDamping
 
 
 def sampling_damping(least: Hyperparameter = 0.03, *, share: float = 1.0) -> SamplingDamping:
-    """Damp a layer by how little its moments are known: where rows are few, much.
+    """Damp a layer by how little its moments are known: much, where they are of few rows.
 
-    λ = max(least, share (b_K / N) (b_C / N)), where N is the number of rows that the moments of a
-    refresh are of (examples, tokens, pixels), and b how many numbers a row of a moment has: d if it
-    is dense, the size of its block, 1 if it is diagonal. A moment of N rows is known up to about
-    b / N of its size, by which covariances are shrunk (Ledoit and Wolf, 2004), and λ is relative to
-    both moments. With thousands of rows in a batch, as in language models and convolutions,
-    ``least`` is all of it; with 32 rows, and 64 inputs and outputs, it is 4 for dense factors. To
-    whiten what is mostly noise hurts: at AdamW's settings the held-out loss of two small networks
-    on tables fell from 0.304 to 0.065 and from 0.123 to 0.101 by it, where AdamW has 0.060 and
+    The damping is λ = max(least, share (b_K / N) (b_C / N)). Here N is the number of rows
+    (examples, tokens, pixels) of which a refresh forms the moments, and b is the number of entries
+    in a row of a moment: its dim d if it is dense, the size of its blocks, or 1 if it is diagonal.
+    A moment of N rows is known up to about b / N of its size, which is the share by which
+    covariances are shrunk (Ledoit and Wolf, 2004), and λ is relative to both moments.
+
+    With thousands of rows in a batch, as language models and convolutions have, λ is ``least``.
+    With 32 rows and 64 inputs and outputs, it is 4 for dense factors. To whiten what is mostly
+    noise hurts: with the settings that suit AdamW, this damping brought the held-out loss of two
+    small networks on tables from 0.304 to 0.065 and from 0.123 to 0.101, where AdamW has 0.060 and
     0.072 (``benchmarks/directions.py wine --carry-over``, ``breast_cancer``).
 
     Args:
-      least: λ where rows are many: a number >= 0, or a schedule such as ``damping_schedule()``.
-      share: How much of the error, a number >= 0.
+      least: λ where there are many rows: a number >= 0, or a schedule such as
+        ``damping_schedule()``.
+      share: The number by which the error (b_K / N) (b_C / N) is multiplied, >= 0.
 
     Returns:
-      A value for ``damping`` of SINGD, in the units of ``damping_mode="relative"``; with
-      "absolute", it is ``least`` alone.
+      A value for the option ``damping`` of SINGD, in the units of ``damping_mode="relative"``. With
+      "absolute" damping λ is ``least``.
 
     Raises:
-      TypeError: A number is no number.
-      ValueError: It is out of range.
+      TypeError: An argument is not a number.
+      ValueError: A number is out of range.
 
     >>> sampling_damping(0.1)
     sampling_damping(0.1, share=1)
@@ -69,14 +72,14 @@ def sampling_damping(least: Hyperparameter = 0.03, *, share: float = 1.0) -> Sam
 
 
 def check_damping(value: Damping) -> None:
-    """Raise unless it is damping.
+    """Raise unless a value can be the damping of a rule.
 
     Args:
       value: A number >= 0, a schedule, or ``sampling_damping()``.
 
     Raises:
-      TypeError: It is something else.
-      ValueError: It is out of range.
+      TypeError: The value is something else.
+      ValueError: The number is out of range.
     """
     if not isinstance(value, SamplingDamping):
         check_number("damping", value)
@@ -90,17 +93,18 @@ def damping_at(
     *,
     is_relative: bool,
 ) -> jax.Array:
-    """λ of a layer at a step, in the units of its mode.
+    """The absolute damping λ of a layer at a step.
 
     Args:
-      damping: What the user said.
-      count: The step.
-      statistics: Of the layer.
-      factors: K and C, in whose structures the moments are.
-      is_relative: Whether λ is times the means of both moments.
+      damping: The rule's option: a number, a schedule, or ``sampling_damping()``.
+      count: The step, int32.
+      statistics: The statistics of the layer.
+      factors: K and C, which have the structures of the moments.
+      is_relative: Whether damping is relative, and multiplied by the mean diagonal entries of both
+        moments.
 
     Returns:
-      A number, or one for each matrix of a stack.
+      λ, a scalar, or one number for each matrix of a stack.
     """
     if not isinstance(damping, SamplingDamping):
         value = hyperparameter_at(damping, count)
@@ -114,6 +118,6 @@ def damping_at(
 
 
 def _numbers_a_row(matrix: StructuredMatrix) -> float:
-    """Of what a structure keeps: d of a dense matrix, 1 of a diagonal one."""
+    """The numbers that a structure keeps for each row: d if it is dense, 1 if it is diagonal."""
     stack = max(math.prod(matrix.batch_shape), 1)
     return sum(leaf.size for leaf in jax.tree.leaves(matrix)) / (stack * matrix.dim)

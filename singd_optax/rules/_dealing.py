@@ -1,4 +1,7 @@
-"""Batches of matrices that are dealt to devices, so that nothing is done on two of them."""
+"""Batches of matrices that are dealt to the devices of a mesh, as cards are to players.
+
+Each device gets its share of the batch, so that no decomposition is made on two of them.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
@@ -14,14 +17,21 @@ Result = TypeVar("Result", bound=PyTree)
 
 
 class Deal(NamedTuple):
-    """Who does what of a batch: (n, ...) becomes (devices, share, ...), filled up by the first."""
+    """How a batch is dealt: (n, ...) becomes (devices, share, ...).
+
+    Where n is not divisible, copies of the first matrix fill the batch up.
+
+    Attributes:
+      devices: The number of devices.
+      placed: Puts an array (devices, share, ...) on the devices, by its first axis.
+    """
 
     devices: int = 1
     placed: Callable[[jax.Array], jax.Array] = lambda batch: batch
 
     @classmethod
     def of(cls, views: Mapping[str, MatrixView]) -> "Deal":
-        """By the placement of views, which are on one mesh."""
+        """The deal for views, by their placement; they are on one mesh."""
         placements = [view.placement for view in views.values()]
         if not placements:
             return cls()
@@ -31,7 +41,7 @@ class Deal(NamedTuple):
     def apply(
         self, function: Callable[..., tuple[jax.Array, ...]], *batch: jax.Array
     ) -> tuple[jax.Array, ...]:
-        """The function of arrays (devices, share, ...), and (n, ...) of what it returns."""
+        """Call a function with the dealt batch; its results are put together again, (n, ...)."""
         count = batch[0].shape[0]
         share = -(-count // self.devices)
         rest = share * self.devices - count
@@ -47,10 +57,11 @@ class Deal(NamedTuple):
 
 
 def in_turn(function: Callable[[jax.Array], Result], matrices: jax.Array) -> Result:
-    """A function of matrices (devices, share, k, k), on CPUs of one after the other.
+    """Call a function with matrices (devices, share, k, k); on CPUs, with one after the other.
 
-    So it is under ``jax.vmap``, too. There XLA hands a batch to the threads on which it runs the
-    program itself and waits for them, which, seen with jaxlib 0.10.2, can wait forever.
+    This holds under ``jax.vmap``, too. On a CPU, XLA would hand a batch of decompositions to the
+    threads on which it runs the program itself, and wait for them; as was seen with jaxlib 0.10.2,
+    it can wait forever.
     """
 
     def each(batch: jax.Array) -> Result:
@@ -63,9 +74,9 @@ def in_turn(function: Callable[[jax.Array], Result], matrices: jax.Array) -> Res
 
 
 def one_by_one(function: Callable[[jax.Array], Result]) -> Callable[[jax.Array], Result]:
-    """The function, which a ``jax.vmap`` around it calls in a loop, and never with a batch.
+    """The same function, but a ``jax.vmap`` around it calls it in a loop, never with a batch.
 
-    Where it is differentiated it is the function itself, as such loops have no gradient.
+    Where it is differentiated, the function is called as it is: such loops have no gradient.
     """
     called = jax.custom_jvp(jax.custom_batching.sequential_vmap(function))
     called.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))

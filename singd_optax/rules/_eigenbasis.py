@@ -1,4 +1,4 @@
-"""Orthogonal bases near the eigenvectors of second moments, and what is done in them."""
+"""Orthogonal bases near the eigenvectors of second moments, and coefficients in them."""
 
 import functools
 import math
@@ -25,7 +25,7 @@ from singd_optax.structures import (
     contract,
 )
 
-#: How a basis follows its moment.
+#: How a basis follows its moment: by a step of orthogonal iteration, or as its eigenvectors.
 BasisMethod = Literal["qr", "eigh"]
 BASIS_METHODS: tuple[BasisMethod, ...] = ("qr", "eigh")
 
@@ -34,7 +34,7 @@ Pair = tuple[StructuredMatrix, StructuredMatrix]
 
 
 class _Leaf(NamedTuple):
-    """Blocks (..., k, k) of one side of a view, their bases, and whether there are any, (...)."""
+    """Blocks (..., k, k) of one side of a view, their bases, and whether they have begun, (...)."""
 
     path: str
     side: int
@@ -44,12 +44,12 @@ class _Leaf(NamedTuple):
 
 
 class Bases(NamedTuple):
-    """New bases of one view.
+    """The new bases of one view.
 
     Attributes:
-      pair: Of rows and columns.
+      pair: The bases of rows and of columns.
       is_basis: Whether there was a moment to follow, of shape ``stack_shape``.
-      went_well: Whether nothing failed, likewise.
+      went_well: Whether no decomposition failed, of shape ``stack_shape``.
     """
 
     pair: Pair
@@ -58,38 +58,38 @@ class Bases(NamedTuple):
 
 
 def check_bases(structures: tuple[Structure, Structure], name: str, instead: str) -> None:
-    """Raise unless matrices of these structures have eigenvectors in them.
+    """Raise unless matrices of these structures have eigenvectors in the same structure.
 
     Args:
-      structures: Of rows and columns.
-      name: Of the rule.
-      instead: What to use for other structures.
+      structures: The structures of rows and of columns.
+      name: The name of the rule, for the message.
+      instead: A sentence that says what to use for other structures.
 
     Raises:
-      ValueError: They have not.
+      ValueError: A structure has no eigenvectors in it.
     """
     for structure in structures:
         if not isinstance(structure, Dense | BlockDiagonal | Diagonal | Identity):
             raise ValueError(
-                f"{name} turns gradients into bases of eigenvectors, which Dense(), "
-                "BlockDiagonal(block_size), Diagonal() and Identity() matrices have in their own "
-                f"structure, got {structure!r}. {instead}"
+                f"{name} turns gradients into bases of eigenvectors. The structure of a side must "
+                "be Dense(), BlockDiagonal(block_size), Diagonal() or Identity(), which have "
+                f"eigenvectors of their own structure, got {structure!r}. {instead}"
             )
 
 
 def is_turned(view: MatrixView) -> bool:
-    """Whether a view has a basis other than I on any side."""
+    """Whether a view has a basis other than I on at least one side."""
     return any(not isinstance(one, Diagonal | Identity) for one in view.structures)
 
 
 def into_bases(pair: Pair, matrix: jax.Array, precision: Precision) -> jax.Array:
-    """Qᵀ X R, the coefficients in the bases Q of rows and R of columns."""
+    """Qᵀ X R, the coefficients of X in the bases Q of rows and R of columns."""
     left = pair[0].transpose_matmul(matrix, precision=precision)
     return onto_columns(left, pair[1], precision)
 
 
 def out_of_bases(pair: Pair, matrix: jax.Array, precision: Precision) -> jax.Array:
-    """Q X Rᵀ, the matrix of these coefficients."""
+    """Q X Rᵀ, the matrix that has the coefficients X in the bases Q and R."""
     left = jnp.swapaxes(pair[0].matmul(matrix, precision=precision), -1, -2)
     return jnp.swapaxes(pair[1].matmul(left, precision=precision), -1, -2)
 
@@ -101,12 +101,12 @@ def onto_columns(matrix: jax.Array, basis: StructuredMatrix, precision: Precisio
 
 
 def values_in(moment: StructuredMatrix, basis: StructuredMatrix, precision: Precision) -> jax.Array:
-    """The diagonal of Qᵀ M Q, (..., dim): eigenvalues where Q are eigenvectors.
+    """The diagonal of Qᵀ M Q, (..., dim): the eigenvalues of M if Q are its eigenvectors.
 
     Args:
-      moment: M, with numbers: not the identity.
-      basis: Q, of its structure.
-      precision: Of the products.
+      moment: M, in any structure but ``Identity()``.
+      basis: Q, in the structure of M.
+      precision: The precision of the products.
     """
     if isinstance(moment, DiagonalMatrix):
         return moment.diagonal
@@ -133,25 +133,26 @@ def grouped_bases(
     method: BasisMethod,
     precision: Precision,
 ) -> dict[str, Bases]:
-    """New bases of all views, those of equal blocks in one batch.
+    """The new bases of all views; blocks of one size are decomposed in one batch.
 
-    The first basis of a moment is that of its eigenvectors, and so is each by "eigh". By "qr" all
-    others are one step of orthogonal iteration, Q <- qr(M Q), whose columns are taken in the order
-    of Qᵀ M Q's diagonal. Either way each new vector stands in the place of the old one that has its
-    rank by that diagonal, so that what is known of a direction goes on to be known of it.
+    The first basis of a moment M is its eigenvectors. By "eigh" all others are, too. By "qr" they
+    are one step of orthogonal iteration each, Q <- qr(M Q), with the columns of Q in the order of
+    the diagonal of Qᵀ M Q. Either way a new vector takes the place of the old vector that had its
+    rank in this order. So what a rule knows of a direction still belongs to it afterwards.
 
     On a mesh the batch is dealt to the devices, so that no decomposition is made on two of them.
 
     Args:
-      views: By path; they say where.
-      moments: Likewise, of rows and columns; those of ``Diagonal`` and ``Identity`` have no basis.
-      old: The last bases, likewise.
-      started: Whether a view has a basis: numbers above 0, of shape ``stack_shape``.
+      views: The views, by path; their placement says on which mesh they are.
+      moments: The moments of rows and columns, by path; ``Diagonal`` and ``Identity`` ones have no
+        basis.
+      old: The last bases, by path.
+      started: Numbers that are above 0 where a view has a basis, of shape ``stack_shape``, by path.
       method: "qr" or "eigh".
-      precision: Of the products.
+      precision: The precision of the products.
 
     Returns:
-      By path the bases; blocks that are zero, or whose basis fails, keep the old one.
+      The bases by path. A block that is zero, or whose decomposition fails, keeps its old basis.
     """
     leaves: list[_Leaf] = []
     for path, pair in moments.items():
@@ -209,7 +210,7 @@ def _new_bases(
     method: BasisMethod,
     precision: Precision,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of (devices, share, k, k): bases, whether there was a moment, and whether nothing failed."""
+    """Bases for (devices, share, k, k), whether a moment was there, and whether none failed."""
     scale = jnp.abs(moment).max((-2, -1))
     is_zero = scale == 0
     usable = jnp.isfinite(scale) & ~is_zero
@@ -237,7 +238,7 @@ def _new_bases(
 
 
 def _eigenvectors(symmetric: jax.Array) -> jax.Array:
-    """Of the largest eigenvalue first."""
+    """The eigenvectors, that of the largest eigenvalue first."""
     return jnp.linalg.eigh(symmetric, symmetrize_input=False)[1][..., ::-1]
 
 

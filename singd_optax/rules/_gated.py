@@ -19,7 +19,7 @@ class GateOf(NamedTuple):
     """What a gate keeps of a layer.
 
     Attributes:
-      gate_trace: t of the last refresh; 0 before the first.
+      gate_trace: t_0, the trace at the last refresh; 0 before the first.
       gate_stopped: Whether the layer is not refreshed any more, int32, 0 or 1.
     """
 
@@ -29,21 +29,26 @@ class GateOf(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gated(Wrapped):
-    """A rule whose layers are refreshed where the trace of their curvature has moved.
+    """Wrap a rule so that a layer is refreshed only when the trace of its curvature has moved.
 
-    With t = (Tr U / d_i)(Tr G / d_o) of a layer's statistics, and t_0 that of its last refresh, it
-    is refreshed if |t - t_0| >= ``threshold`` t_0, and never again once it is less than ``stop``
-    t_0. What this saves is the rule's own work, decompositions and the like, of layers for which
-    all matrices of a stack stay; statistics are formed as before.
+    Let t = (Tr U / d_i)(Tr G / d_o) be the trace in a layer's new statistics, and t_0 the trace at
+    its last refresh. When a refresh is due, the layer is refreshed if |t - t_0| >= ``threshold`` ·
+    t_0. Once |t - t_0| < ``stop`` · t_0, it is never refreshed again. This saves the rule's own
+    work, such as decompositions, of layers in which no matrix of the stack has moved. Statistics
+    are formed as before.
 
     Attributes:
-      rule: A rule that measures layers.
-      threshold: ω1, a number >= 0: with 0 it is the rule itself.
-      stop: ω2, a number >= 0: with 0 no layer stops.
+      rule: The rule to wrap, which must measure layers (KFAC, SINGD, EKFAC, ...).
+      threshold: ω1, a number >= 0. At 0 it is the rule itself.
+      stop: ω2, a number >= 0. At 0 no layer stops.
+
+    Raises:
+      TypeError: ``rule`` is no rule, or a number is of another type.
+      ValueError: The rule measures nothing, or a number is out of range.
 
     References:
       Chen et al., THOR, Trace-based Hardware-driven Layer-Oriented Natural Gradient Descent
-      Computation, AAAI 2021; there t_0 is that of the last statistics.
+      Computation, AAAI 2021; there t_0 is the trace of the last statistics.
 
     Example:
       >>> import singd_optax
@@ -63,12 +68,13 @@ class Gated(Wrapped):
         check_number("stop", self.stop, schedule=False)
         if not self.rule.measures:
             raise ValueError(
-                f"Gated looks at the statistics of layers, which {self.rule.state_name} does not "
-                "measure. Use a rule that does (KFAC, SINGD, EKFAC, ...), or refresh_every."
+                f"Gated goes by the statistics of layers, which {self.rule.state_name} does not "
+                "measure. Use a rule that does, such as KFAC, SINGD or EKFAC, or refresh less "
+                "often by refresh_every=."
             )
 
     def own_init(self, view: MatrixView) -> GateOf:
-        """No trace yet."""
+        """A trace of 0, as there was no refresh yet."""
         stack = view.stack_shape
         return GateOf(jnp.zeros(stack, view.statistics_dtype), jnp.zeros(stack, jnp.int32))
 
@@ -81,7 +87,7 @@ class Gated(Wrapped):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[PyTree, jax.Array | bool]:
-        """As the rule does, where the trace has moved."""
+        """Refresh by the rule where the trace has moved."""
         assert statistics is not None
         measured = statistics
         trace = measured.mean_U * measured.mean_G

@@ -1,4 +1,4 @@
-"""Inverses and eigenvectors of the structured matrices that have them in their own structure."""
+"""Inverses and eigenvectors of structured matrices that have them in their own structure."""
 
 from typing import NamedTuple
 
@@ -18,39 +18,52 @@ from singd_optax.structures import (
     StructuredMatrix,
 )
 
-#: Structures whose inverses are in the structure again, and symmetric.
+#: The structures whose inverses are symmetric, and in the same structure.
 INVERTIBLE = (Dense, Diagonal, BlockDiagonal)
 
 
 class Eigen(NamedTuple):
-    """M = V diag(values) Vᵀ."""
+    """The decomposition M = V diag(values) Vᵀ of a symmetric matrix.
+
+    Attributes:
+      vectors: V, the eigenvectors, in the structure of M.
+      values: The eigenvalues, (..., dim).
+    """
 
     vectors: StructuredMatrix
     values: jax.Array
 
 
 def check_invertible(structure: Structure, path: str) -> None:
-    """Raise unless matrices of this structure have symmetric inverses in it.
+    """Raise unless matrices of this structure have inverses in the same structure.
 
     Args:
-      structure: Of a factor.
-      path: Of its layer.
+      structure: The structure of a factor.
+      path: The path of its layer, for the message.
 
     Raises:
-      ValueError: They have not.
+      ValueError: The structure has no inverses in it.
     """
     if not isinstance(structure, INVERTIBLE):
         raise ValueError(
-            f"KFAC inverts its factors, which {structure!r} of layer {path!r} does not allow: its "
-            "structure must be 'dense', 'diagonal' or 'block_diagonal:k'. Use "
-            "layers.replace(..., structures=...), or singd, which inverts nothing."
+            "The rule inverts its factors, or finds their eigenvectors, so that structures must be "
+            f"'dense', 'diagonal' or 'block_diagonal:k' with a size k, got {structure!r} for layer "
+            f"{path!r}. Use layers.replace({path!r}, structures='dense'), or singd, which inverts "
+            "nothing."
         )
 
 
 def inverse(matrix: StructuredMatrix) -> StructuredMatrix:
     """The inverse of a symmetric positive definite matrix, by Cholesky, block by block.
 
-    A matrix that is not positive definite has an inverse of NaN.
+    Args:
+      matrix: A dense, block-diagonal or diagonal matrix.
+
+    Returns:
+      The inverse, in the same structure; NaN if the matrix is not positive definite.
+
+    Raises:
+      TypeError: The matrix has another structure.
     """
     if isinstance(matrix, DiagonalMatrix):
         return DiagonalMatrix(1 / matrix.diagonal)
@@ -59,7 +72,7 @@ def inverse(matrix: StructuredMatrix) -> StructuredMatrix:
 
 
 def inverse_factor(matrix: StructuredMatrix) -> StructuredMatrix:
-    """F with F Fᵀ = M^-1, upper triangular in each block; likewise.
+    """F with F Fᵀ = M^-1, upper triangular in each block; arguments are those of ``inverse``.
 
     >>> inverse_factor(DiagonalMatrix(jnp.array([4.0]))).diagonal
     Array([0.5], dtype=float32)
@@ -71,7 +84,14 @@ def inverse_factor(matrix: StructuredMatrix) -> StructuredMatrix:
 
 
 def eigen(matrix: StructuredMatrix) -> Eigen:
-    """Eigenvectors and eigenvalues (..., dim) of a symmetric matrix, block by block."""
+    """The eigenvectors and eigenvalues of a symmetric matrix, block by block.
+
+    Args:
+      matrix: A dense, block-diagonal or diagonal matrix.
+
+    Raises:
+      TypeError: The matrix has another structure.
+    """
     if isinstance(matrix, DiagonalMatrix):
         return Eigen(DiagonalMatrix(jnp.ones_like(matrix.diagonal)), matrix.diagonal)
     _check_blocks(matrix)
@@ -85,11 +105,15 @@ def eigen(matrix: StructuredMatrix) -> Eigen:
 
 def _check_blocks(matrix: StructuredMatrix) -> None:
     if not isinstance(matrix, DenseMatrix | BlockDiagonalMatrix):
-        raise TypeError(f"No inverse of {type(matrix).__name__} in its own structure.")
+        raise TypeError(
+            "A matrix must be dense, block-diagonal or diagonal to have an inverse in its own "
+            f"structure, got a {type(matrix).__name__}. To make it dense, write "
+            "DenseMatrix(matrix.to_dense())."
+        )
 
 
 def _half_of_blocks(blocks: jax.Array) -> jax.Array:
-    """The inverse of the Cholesky factor."""
+    """The inverse of the lower Cholesky factor."""
     lower = jnp.linalg.cholesky(blocks)
     eye = jnp.broadcast_to(jnp.eye(blocks.shape[-1], dtype=blocks.dtype), blocks.shape)
     return jax.scipy.linalg.solve_triangular(lower, eye, lower=True)

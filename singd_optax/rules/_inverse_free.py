@@ -1,4 +1,4 @@
-"""What inverse-free rules share: bounded multiplicative steps on K and C, and how they apply."""
+"""What inverse-free rules share: bounded multiplicative steps on K and C, and the products."""
 
 import abc
 import dataclasses
@@ -22,7 +22,7 @@ from singd_optax.structures import (
     contract,
 )
 
-#: By what the steps on factors are bounded.
+#: The norm that bounds the steps on factors.
 FactorStepNorm = Literal["max_abs", "spectral"] | None
 
 #: The bound on β ‖m‖: I - β m keeps eigenvalues of at least a tenth.
@@ -30,14 +30,14 @@ _LARGEST_STEP = 0.9
 
 
 class FactorStep(NamedTuple):
-    """Where one pair of factors is to go, before the step is bounded.
+    """A step on one pair of factors, before it is bounded.
 
     Attributes:
-      K: Of the rows, from which it goes.
-      C: Of the columns.
-      m_K: Its direction, momentum included.
-      m_C: Likewise.
-      scales: What K and C are multiplied with afterwards.
+      K: The factor of the rows from which the step goes.
+      C: The factor of the columns from which the step goes.
+      m_K: The direction of K's step, momentum included.
+      m_C: The direction of C's step, likewise.
+      scales: The numbers by which K and C are multiplied afterwards.
       went_well: Whether there was something to learn from, for each matrix of a stack.
     """
 
@@ -51,20 +51,24 @@ class FactorStep(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InverseFree(Rule):
-    """Rules whose preconditioner is K Kᵀ X C Cᵀ; states have K, C and maybe K Kᵀ, C Cᵀ.
+    """The base of rules whose preconditioner is K Kᵀ X C Cᵀ, and whose K and C move by products.
+
+    A sub-class says by ``factor_step`` where the factors are to go. Its states have the fields K,
+    C, product_K, product_C and started, and m_K and m_C if there is a momentum.
 
     Attributes:
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
-      factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
-        "max_abs" (an option of SINGD's package) or "spectral"; with this one, momenta are bounded
-        too, and I - b1 m is never singular.
-      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice
-        the memory for half the work of each step. Polar directions have no use for them, and
-        nothing is kept with these.
-      direction_precision: Of the products with a gradient in each step, likewise; None for
-        ``precision``. With operands rounded to bfloat16, as "default" is on TPUs, three tasks
-        ended where they did without (``benchmarks/precision.py``).
-      precision: Of all other products, as ``jax.numpy.einsum`` takes it.
+      factor_step_norm: The norm ‖m‖ of a factor's step m, which is divided by max(1, ‖m‖): None for
+        no bound (the papers'), "max_abs" (an option of SINGD's package) or "spectral", with which
+        momenta are bounded too, and I - b1 m is never singular.
+      cache_products: Whether to keep K Kᵀ and C Cᵀ of dense float32 or float64 factors: twice the
+        memory, for half of the work of each step. Nothing is kept with polar directions, which
+        have no use for them.
+      direction_precision: The precision of the products with a gradient in each step, as
+        ``jax.numpy.einsum`` takes it; None for ``precision``. On three tasks, operands rounded to
+        bfloat16, which is "default" on TPUs, came to the same results as without rounding
+        (``benchmarks/precision.py``).
+      precision: The precision of all other products, as ``jax.numpy.einsum`` takes it.
     """
 
     factor_learning_rate: Hyperparameter = 0.5
@@ -82,10 +86,15 @@ class InverseFree(Rule):
     def products(
         self, view: MatrixView, K: StructuredMatrix, C: StructuredMatrix
     ) -> tuple[StructuredMatrix | None, StructuredMatrix | None]:
-        """K Kᵀ and C Cᵀ where they are dense and exact enough to keep, None where they are not.
+        """K Kᵀ and C Cᵀ where they are dense and exact enough to keep, and else None.
 
         With them a dense preconditioner takes two products instead of four. In bfloat16, rounding
-        K Kᵀ would make it indefinite.
+        could make K Kᵀ indefinite.
+
+        Args:
+          view: The parameter or layer.
+          K: The factor of the rows.
+          C: The factor of the columns.
         """
         product_K, product_C = (
             DenseMatrix(
@@ -108,7 +117,7 @@ class InverseFree(Rule):
         gradient: jax.Array,
         count: jax.Array,
     ) -> FactorStep:
-        """Where K and C are to go; arguments are those of ``refresh``."""
+        """The step that K and C are to make; arguments are those of ``refresh``."""
 
     def refresh(
         self,
@@ -152,7 +161,7 @@ class InverseFree(Rule):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, PyTree]:
-        """K Kᵀ X C Cᵀ: matrix products only."""
+        """K Kᵀ X C Cᵀ, by matrix products alone."""
         del view, gradient, count
         precision = self.direction_precision or self.precision
         left = _apply(state.K, state.product_K, vector, precision)
@@ -160,7 +169,7 @@ class InverseFree(Rule):
         return jnp.swapaxes(right, -1, -2), state
 
     def uncached(self) -> "InverseFree":
-        """Without K Kᵀ and C Cᵀ: whitening is by K and C themselves."""
+        """This rule without K Kᵀ and C Cᵀ, as whitening is by K and C themselves."""
         return dataclasses.replace(self, cache_products=False)
 
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
@@ -201,7 +210,7 @@ def identity_pair(view: MatrixView) -> tuple[StructuredMatrix, StructuredMatrix]
 
 
 def zero_pair(view: MatrixView) -> tuple[StructuredMatrix, StructuredMatrix]:
-    """Two zero matrices, likewise."""
+    """Two zero matrices, in the structures and factor dtypes of a parameter."""
     K, C = (
         structure.zeros(dim, dtype, view.stack_shape)
         for structure, dim, dtype in zip(view.structures, view.dims, view.factor_dtype, strict=True)
@@ -216,12 +225,19 @@ def bounded_step(
     step_norm: FactorStepNorm,
     precision: Precision,
 ) -> tuple[StructuredMatrix, StructuredMatrix]:
-    """F (I - β m), the first-order truncation of F Expm(-β m), and the m to keep as momentum.
+    """F (I - β m), which is F Expm(-β m) to first order, and the m to keep as momentum.
 
-    With a step norm, m is divided by max(1, ‖m‖), so that the step stays bounded whatever the
-    statistics are. The spectral norm bounds two more things: what is kept (or one spike would push
-    for many steps), and β ‖m‖ by 0.9, so that I - β m is never singular. A norm that is not finite,
-    or none of a matrix that is not zero, bounds nothing: then the step is NaN, which is refused.
+    With a step norm, m is divided by max(1, ‖m‖), so that the step is bounded whatever the
+    statistics are. The spectral norm bounds two more things: the m that is kept, as one spike would
+    else push for many steps, and β ‖m‖ by 0.9, so that I - β m is never singular. If the norm is
+    not finite, or is 0 for a matrix that is not zero, the step is NaN, and the caller refuses it.
+
+    Args:
+      factor: F.
+      direction: m.
+      step_size: β.
+      step_norm: The norm that bounds the step, or None.
+      precision: The precision of the products.
     """
     if isinstance(factor, IdentityMatrix):
         return factor, direction
@@ -240,10 +256,10 @@ def bounded_step(
 def first_scales(
     is_from_statistics: bool, statistics: Statistics, started: jax.Array
 ) -> tuple[ArrayLike, ArrayLike]:
-    """By what to scale K and C on their first refresh, so that they fit the first statistics.
+    """The numbers by which the first refresh scales K and C, so that they fit its statistics.
 
-    The rules put these numbers where they belong instead of scaling matrices with them: moments
-    and grams grow with their squares.
+    They are 1 later on. Instead of scaling K and C first, rules multiply moments and grams by the
+    squares of these numbers.
     """
     if not is_from_statistics:
         return 1.0, 1.0
@@ -255,7 +271,7 @@ def first_scales(
 
 
 def trace_of(moment: StructuredMatrix, mean: jax.Array) -> jax.Array:
-    """Tr H / dim of a whitened moment; on a side whose factor is I it is that of the rows."""
+    """Tr H / dim of a whitened moment H; on a side without a factor it is the mean given."""
     return mean if isinstance(moment, IdentityMatrix) else moment.average_trace()
 
 

@@ -1,4 +1,4 @@
-"""Rules whose refresh is one of all parameters at once."""
+"""Rules that refresh all parameters at once."""
 
 import abc
 import dataclasses
@@ -14,9 +14,9 @@ from singd_optax.rules._rule import Rule
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JointRule(Rule):
-    """A rule that says how all parameters are refreshed, as it batches or couples them.
+    """The base of rules that refresh all parameters at once, to batch or to couple them.
 
-    Sub-classes write ``refresh_all``; ``refresh`` of one parameter is that of a mapping of one.
+    Sub-classes write ``refresh_all``. ``refresh`` calls it with one parameter.
     """
 
     def refresh(
@@ -28,7 +28,7 @@ class JointRule(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[PyTree, jax.Array | bool]:
-        """``refresh_all`` of one parameter."""
+        """Call ``refresh_all`` with this parameter alone."""
         path = view.path
         return self.refresh_all(
             {path: view}, {path: state}, {path: statistics}, {path: gradient}, count, key
@@ -44,4 +44,4 @@ class JointRule(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> dict[str, tuple[PyTree, jax.Array | bool]]:
-        """See ``Rule.refresh_all``."""
+        """Refresh all parameters, see ``Rule.refresh_all``."""

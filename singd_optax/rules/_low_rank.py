@@ -1,4 +1,4 @@
-"""Leading eigenvectors of large moments, from products with a few columns."""
+"""The leading eigenvectors of large moments, from products with a few columns."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ from singd_optax.structures import Precision, contract
 
 
 class Leading(NamedTuple):
-    """M ≈ V diag(values) Vᵀ.
+    """The approximation M ≈ V diag(values) Vᵀ.
 
     Attributes:
       vectors: V, (..., dim, rank); a column may be zero where the rank of M is smaller.
-      values: Descending, >= 0, (..., rank).
+      values: The eigenvalues, descending and >= 0, (..., rank).
     """
 
     vectors: jax.Array
@@ -26,15 +26,15 @@ class Leading(NamedTuple):
 def leading_of(
     matrix: jax.Array, columns: jax.Array, rank: int, iterations: int, precision: Precision
 ) -> Leading:
-    """By subspace iteration.
+    """The leading eigenvectors of a matrix, found by subspace iteration.
 
     Args:
-      matrix: (..., dim, dim), symmetric positive semi-definite.
-      columns: To begin with, (dim, rank or more); the same for all matrices.
-      rank: How many are wanted.
-      iterations: Products with the matrix before the last one, each of which makes small
-        eigenvalues smaller beside large ones.
-      precision: Of the products.
+      matrix: M, (..., dim, dim), symmetric positive semi-definite.
+      columns: The columns to begin with, (dim, rank or more), the same for all matrices.
+      rank: The number of eigenvectors that are wanted.
+      iterations: The number of products with M before the last one. Each makes small eigenvalues
+        smaller beside large ones.
+      precision: The precision of the products.
     """
     multiply = lambda x: contract("...ij,...jk->...ik", matrix, x, precision=precision)
     start = jnp.broadcast_to(columns, (*matrix.shape[:-1], columns.shape[-1]))
@@ -48,12 +48,14 @@ def leading_of(
 
 
 def leading_of_sketch(sketch: jax.Array, columns: jax.Array, precision: Precision) -> Leading:
-    """By Nyström's method, M ≈ (M Ω) (Ωᵀ M Ω)^-1 (M Ω)ᵀ; exact if Ω has the rank of M or more.
+    """The leading eigenvectors of M ≈ (M Ω) (Ωᵀ M Ω)^-1 (M Ω)ᵀ, which is Nyström's method.
+
+    It is exact if Ω has as many columns as the rank of M, or more.
 
     Args:
       sketch: M Ω, (..., dim, rank).
       columns: Ω, (dim, rank), orthonormal.
-      precision: Of the products.
+      precision: The precision of the products.
 
     References:
       Tropp et al., Fixed-Rank Approximation of a Positive-Semidefinite Matrix from Streaming Data,
@@ -66,7 +68,7 @@ def leading_of_sketch(sketch: jax.Array, columns: jax.Array, precision: Precisio
     shifted = scaled + shift * columns
     core = contract("ik,...il->...kl", columns, shifted, precision=precision)
     values, turn = eigh((core + jnp.swapaxes(core, -1, -2)) / 2)
-    # As roots of the inverse by eigenvalues, where a factor of Cholesky may be none.
+    # Roots of the inverse are formed from eigenvalues, as Cholesky's method may fail.
     roots = jnp.where(values > shift / 4, 1 / jnp.sqrt(jnp.maximum(values, shift / 4)), 0)
     half = contract("...ik,...kl->...il", shifted, turn, precision=precision)
     half = half * roots[..., None, :]
@@ -82,13 +84,13 @@ def leading_of_sketch(sketch: jax.Array, columns: jax.Array, precision: Precisio
 
 
 def _with_signs(vectors: jax.Array, columns: jax.Array, precision: Precision) -> jax.Array:
-    """Eigenvectors on one side of a fixed column: decompositions leave their signs to chance."""
+    """Eigenvectors whose signs go by a fixed column, as decompositions leave them to chance."""
     along = contract("i,...ik->...k", columns[:, 0], vectors, precision=precision)
     return jnp.where(along[..., None, :] < 0, -vectors, vectors)
 
 
 def orthonormal(columns: jax.Array) -> jax.Array:
-    """Q of a QR decomposition; on a CPU one matrix after the other, as ``eigh`` is."""
+    """Q of a QR decomposition; on a CPU one matrix after the other, see ``in_turn``."""
     batch = columns.reshape(-1, *columns.shape[-2:])
     plain = lambda x: jnp.linalg.qr(x)[0]
     found: jax.Array = lax.platform_dependent(

@@ -14,20 +14,25 @@ from singd_optax.rules._wrapped import Wrapped
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mixed(Wrapped):
-    """A rule whose directions are mixed with the gradient (or the momentum).
+    """Wrap a rule so that its directions are mixed with the gradient (or the momentum).
 
-    With d the rule's direction of a vector v, for each matrix::
+    If d is what the rule makes of a matrix v, the momentum or the gradient, the direction is::
 
         share · d + (1 - share) · (‖d‖ / ‖v‖) v
 
     A preconditioner helps where there is little noise, and the gradient where there is more
-    (arXiv 2006.10732). With a schedule that is 0 for some steps and 1 after, it is a cold start:
-    plain steps while statistics build up, as ACKTR has. For a power of the preconditioner see
+    (arXiv 2006.10732). A schedule that is 0 for some steps and 1 afterwards makes plain steps while
+    statistics build up, which is the cold start of ACKTR. For a power of the preconditioner see
     ``EKFAC.exponent``.
 
     Attributes:
-      rule: Any.
-      share: A number from 0 (the gradient) to 1 (the rule), or a schedule.
+      rule: The rule to wrap.
+      share: The share of the rule's direction, a number from 0 (the gradient) to 1 (the rule), or a
+        schedule.
+
+    Raises:
+      TypeError: ``rule`` is no rule, or ``share`` is no number.
+      ValueError: ``share`` is out of range.
 
     Example:
       >>> from singd_optax.optimizers import KFAC
@@ -49,7 +54,7 @@ class Mixed(Wrapped):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, PyTree]:
-        """As the docstring says."""
+        """The rule's direction, mixed with the vector."""
         found, new = super().direction(view, state, vector, gradient, count)
         share = hyperparameter_at(self.share, count, found.dtype)
         sizes = [_size(x) for x in (found, vector)]
@@ -58,7 +63,7 @@ class Mixed(Wrapped):
 
 
 def _size(matrix: jax.Array) -> jax.Array:
-    """The Frobenius norm, whatever the size of entries."""
+    """The Frobenius norm of each matrix, which no size of entries makes over- or underflow."""
     largest = jnp.abs(matrix).max((-2, -1), keepdims=True)
     scaled = matrix / jnp.where(largest > 0, largest, 1)
     return jnp.sqrt((scaled**2).sum((-2, -1), keepdims=True)) * largest

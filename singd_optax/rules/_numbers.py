@@ -13,7 +13,7 @@ Hyperparameter = ArrayLike | Callable[[ArrayLike], ArrayLike]
 #: A number of steps, or a schedule step -> int.
 Interval = ArrayLike | Callable[[ArrayLike], ArrayLike]
 
-#: In which units damping is: those of the problem, or those of this layer's statistics.
+#: The units of damping: those of the problem, or those of this layer's statistics.
 DampingMode = Literal["absolute", "relative"]
 
 
@@ -23,9 +23,15 @@ def hyperparameter_at(
     """The value of a hyper-parameter at a step.
 
     Args:
-      value: A number or a schedule.
-      count: The step.
-      dtype: Of the result: with 64 bits enabled a schedule may return float64, and what is kept
-        in a state must keep its dtype.
+      value: A number, or a schedule step -> number.
+      count: The step, int32.
+      dtype: The dtype of the result, or None for its own. With 64 bits enabled a schedule may
+        return float64, and what is kept in a state must keep its dtype.
+
+    Returns:
+      A scalar array.
+
+    >>> float(hyperparameter_at(lambda step: 1 / (1 + step), jnp.int32(3)))
+    0.25
     """
     return jnp.asarray(value(count) if callable(value) else value, dtype)

@@ -22,37 +22,39 @@ _DTYPES = (None, "float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Polar(Rule):
-    """Another rule with polar directions: K polar(Kᵀ M C) Cᵀ in place of K Kᵀ M C Cᵀ.
+    """Wrap a rule so that its directions are polar: K polar(Kᵀ M C) Cᵀ, not K Kᵀ M C Cᵀ.
 
-    The momentum M is whitened, its singular values are made equal, and it is unwhitened: the
-    steepest descent in the operator norm of the whitened layer. As the polar factor commutes with
-    rotations, it is the same for each root K of K Kᵀ, whatever its structure; with K = C = I it is
-    Muon. With W = Kᵀ M C = U diag(σ) Vᵀ and r its root mean square σ::
+    The momentum M is whitened to W = Kᵀ M C, all singular values of W are made equal, and the
+    result is unwhitened. This is the steepest descent in the operator norm of the whitened layer.
+    As the polar factor commutes with rotations, it does not matter which root K of K Kᵀ a rule
+    keeps. With K = C = I it is Muon. With W = U diag(σ) Vᵀ, the root mean square r of the singular
+    values σ, and the softness s::
 
         f(σ) = σ / √(σ² + (s r)²),    M  ->  K U diag(c f(σ)) Vᵀ Cᵀ,    c = Σ σ f(σ) / Σ f(σ)²
 
-    so that softness s runs from the polar factor (0: all σ become their mean) to the natural
-    gradient (s without bound: σ stays). c makes it the multiple that is nearest to W: it is linear
-    in the size of M, and ``kl_clip`` bounds what it does. A direction without signal (inputs that
-    are nearly always 0) has a large K and little in M: there the hard polar factor makes noise as
-    large as all else, which softness prevents.
+    At s = 0 all σ become their mean, and the larger s is, the nearer the direction is to the
+    natural one, where each σ stays. c makes the result the multiple that is nearest to W, so that
+    it is linear in the size of M, and ``kl_clip`` can bound it. Softness is for directions with
+    next to no signal, such as inputs that are nearly always 0: K is large there and M is small, so
+    that at s = 0 their noise becomes as large as all else.
 
     Factors, statistics and states are those of the rule, without the products K Kᵀ and C Cᵀ that
-    inverse-free rules keep for natural directions: a state can go on with a natural rule that has
-    ``cache_products=False``. The momentum is always that of gradients. ``direction="polar"`` of an
-    optimizer makes this of its rule.
+    inverse-free rules keep for natural directions: a run can go on with a rule that has
+    ``cache_products=False``, or the other way round. The momentum is always that of gradients. The
+    option ``direction="polar"`` of optimizers wraps their rule in this.
 
     Attributes:
-      rule: What makes K and C: SINGD, IKFAC, KFAC, EKFAC, InverseFreeShampoo, or your own that
-        whitens.
-        KFAC by "cholesky" keeps the roots of its inverses instead, KFAC by "eigh" is whitened in
-        the basis of eigenvectors.
+      rule: The rule that makes K and C: SINGD, IKFAC, KFAC, EKFAC, InverseFreeShampoo, or your own
+        if it whitens. In the place of "cholesky", KFAC gets "root", which keeps roots of its
+        inverses; with "eigh" it whitens in the basis of eigenvectors.
       softness: s, a number >= 0 or a schedule.
-      iteration: Of the polar factor: "muon", "polar_express", "quintic", or triples of numbers,
-        see ``singd_optax.rules.coefficients_of``.
-      steps: How many steps of it; None for what it has.
-      iteration_dtype: In which it runs: None for that of statistics, "float32" or "bfloat16".
-      precision: The rule's; products of each step have its ``direction_precision``, if it has one.
+      iteration: How the polar factor is found: "muon", "polar_express", "quintic", or triples of
+        numbers, see ``singd_optax.rules.coefficients_of``.
+      steps: The number of steps of the iteration, an int >= 1; None for its own number.
+      iteration_dtype: The dtype in which the iteration runs, "float32" or "bfloat16"; None for that
+        of statistics.
+      precision: The precision of the rule, which is not given. Products of each step have the
+        rule's ``direction_precision``, if it has one.
 
     Raises:
       ValueError: The rule has nothing to whiten with, or an option is out of range.
@@ -86,7 +88,10 @@ class Polar(Rule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Rule):
-            raise TypeError(f"`rule` must be a singd_optax.rules.Rule, got {self.rule!r}.")
+            raise TypeError(
+                "`rule` must be a singd_optax.rules.Rule, such as singd_optax.optimizers.SINGD(), "
+                f"got {self.rule!r} of type {type(self.rule).__name__}."
+            )
         check_number("softness", self.softness)
         coefficients_of(self.iteration, self.steps)
         name = None if self.iteration_dtype is None else jnp.dtype(self.iteration_dtype).name
@@ -97,7 +102,7 @@ class Polar(Rule):
             "iteration": iteration if isinstance(iteration, str) else coefficients_of(iteration),
             "iteration_dtype": name,
         }
-        # What a class says of its rules, this one's rule says of it.
+        # What is a class variable of other rules is taken from the rule that is wrapped.
         for each in ("State", "recipe", "structures", "refresh_first", "is_random", "precision"):
             own[each] = getattr(own["rule"], each)
         for each, value in own.items():
@@ -105,22 +110,22 @@ class Polar(Rule):
 
     @property
     def state_name(self) -> str:
-        """That of the rule."""
+        """The name of the rule that is wrapped, whose states these are."""
         return self.rule.state_name
 
     @property
     def observes(self) -> bool:
-        """Whether the rule does."""
+        """Whether the rule inside observes gradients."""
         return self.rule.observes
 
     @property
     def refreshes_jointly(self) -> bool:
-        """Whether the rule does."""
+        """Whether the rule inside refreshes all parameters at once."""
         return self.rule.refreshes_jointly
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Those of the rule."""
+        """The measures of the rule."""
         return self.rule.measures
 
     def init(self, view: MatrixView) -> PyTree:
@@ -130,7 +135,7 @@ class Polar(Rule):
     def observe(
         self, view: MatrixView, state: PyTree, gradient: jax.Array, count: jax.Array
     ) -> PyTree:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.observe(view, state, gradient, count)
 
     def refresh(
@@ -142,7 +147,7 @@ class Polar(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[PyTree, jax.Array | bool]:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.refresh(view, state, statistics, gradient, count, key)
 
     def refresh_all(
@@ -154,7 +159,7 @@ class Polar(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> dict[str, tuple[PyTree, jax.Array | bool]]:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.refresh_all(views, states, statistics, gradients, count, key)
 
     def direction(
@@ -165,7 +170,7 @@ class Polar(Rule):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, PyTree]:
-        """K polar(Kᵀ M C) Cᵀ, softened, of the size that is nearest to the whitened momentum."""
+        """K c f(Kᵀ M C) Cᵀ, as in the docstring of the class."""
         del gradient
         whitened = self.rule.whiten(view, state, vector)
         softness = self.softness_of(view, whitened, count)
@@ -178,7 +183,7 @@ class Polar(Rule):
             precision=getattr(self.rule, "direction_precision", None) or self.precision,
             split=view.placement.divided,
         )
-        # A direction of its own size would not fade where gradients vanish.
+        # Without this factor, directions would not fade where gradients vanish.
         inner, square = (
             (other * factor).sum((-2, -1), keepdims=True) for other in (whitened, factor)
         )
@@ -186,7 +191,7 @@ class Polar(Rule):
         return self.rule.unwhiten(view, state, nearest), state
 
     def softness_of(self, view: MatrixView, whitened: jax.Array, count: jax.Array) -> ArrayLike:
-        """The softness of this step; to make it depend on the layer, overwrite this.
+        """The softness of this step; override this to make it depend on the layer.
 
         Args:
           view: The parameter.
@@ -203,9 +208,9 @@ class Polar(Rule):
         return hyperparameter_at(softness, count, whitened.dtype)
 
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.whiten(view, state, matrix)
 
     def unwhiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.unwhiten(view, state, matrix)

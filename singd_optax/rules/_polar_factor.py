@@ -1,4 +1,4 @@
-"""Polar factors, hard and soft, by matrix products alone."""
+"""Polar factors, exact and softened, by matrix products alone."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -15,13 +15,14 @@ from singd_optax.structures._numerics import accumulation_dtype
 #: (a, b, c) of one step X <- a X + b (X Xᵀ) X + c (X Xᵀ)² X.
 Coefficients = tuple[float, float, float]
 
-#: A preset, or one's own steps.
+#: The name of an iteration, or steps of your own.
 Iteration = Literal["muon", "polar_express", "quintic"] | Sequence[Coefficients]
 
-#: The Padé quintic: 0 is repelled by 15/8 a step, and 1 attracts, with errors cubed.
+#: The Padé quintic: a step multiplies small singular values by 15/8, and cubes errors near 1.
 _QUINTIC = (1.875, -1.25, 0.375)
 
-#: From arXiv 2505.16932: each step is the best one for what the steps before it leave of [1e-3, 1].
+#: From arXiv 2505.16932: each step is the best for the interval to which the steps before it take
+#: [1e-3, 1].
 _EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -31,31 +32,39 @@ _EXPRESS = (
     (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
     (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
 )
-#: Rounding must not lift a singular value above where the first steps expect it.
+#: The safety factor: rounding must not take a singular value out of the range of the first steps.
 _SAFETY = 1.01
 
-#: Steps that a preset takes if nobody says how many.
+#: The number of steps of a preset, unless it is given.
 _STEPS = {"muon": 5, "polar_express": 5, "quintic": 12}
 
-#: Steps on one Gram matrix: each multiplies its rounding by up to 70, and it starts at 1e-7.
+#: The number of steps on one Gram matrix: its rounding starts at 1e-7, and each step multiplies it
+#: by up to 70.
 _ROUND = 5
-#: From this ratio of the long to the short side on, a Gram matrix costs less than the rows: on two
-#: cores 256 x 384 took 3.7 ms against 2.5, 256 x 512 2.7 against 3.3, 256 x 1024 4.0 against 7.3.
+#: From this ratio of the long to the short side on, steps on a Gram matrix cost less than steps on
+#: rows. On two cores the two took, in milliseconds, 3.7 and 2.5 for 256 x 384, 2.7 and 3.3 for
+#: 256 x 512, and 4.0 and 7.3 for 256 x 1024.
 _OBLONG = 2
 
 
 def coefficients_of(iteration: Iteration, steps: int | None = None) -> tuple[Coefficients, ...]:
-    """The steps of a Newton-Schulz iteration.
+    """The coefficients (a, b, c) of each step of a Newton-Schulz iteration for polar factors.
+
+    A step is X <- a X + b (X Xᵀ) X + c (X Xᵀ)² X.
 
     Args:
-      iteration: "muon" (Keller Jordan's quintic, five steps: fast, singular values end between 0.7
-        and 1.2), "polar_express" (arXiv 2505.16932, five steps: fast, and exact with more),
-        "quintic" (twelve steps, slow for small singular values, and exact), or triples (a, b, c).
-      steps: How many; None for what the preset has, and all of one's own.
+      iteration: "muon" (Keller Jordan's quintic; fast, singular values end between 0.7 and 1.2),
+        "polar_express" (arXiv 2505.16932; fast, and exact with more steps), "quintic" (exact, but
+        slow for small singular values), or triples (a, b, c) of your own, one for each step.
+      steps: The number of steps, an int >= 1. None is 5 for "muon" and "polar_express", 12 for
+        "quintic", and all of your own.
+
+    Returns:
+      One triple for each step.
 
     Raises:
-      ValueError: The preset is unknown, or there are not so many steps.
-      TypeError: It is neither a name nor triples of numbers.
+      ValueError: The name is unknown, or you gave fewer triples than ``steps``.
+      TypeError: ``iteration`` is neither a name nor triples of numbers.
 
     >>> coefficients_of("quintic", 1)
     ((1.875, -1.25, 0.375),)
@@ -65,7 +74,10 @@ def coefficients_of(iteration: Iteration, steps: int | None = None) -> tuple[Coe
     if not isinstance(iteration, str):
         own = _checked(iteration)
         if steps is not None and steps > len(own):
-            raise ValueError(f"`steps` must be at most {len(own)}, those of `iteration`: {steps}.")
+            raise ValueError(
+                f"`steps` must be at most {len(own)}, the number of triples in `iteration`, got "
+                f"{steps}. Give more triples, or fewer steps."
+            )
         return own[:steps]
     check_choice("iteration", iteration, tuple(_STEPS))
     count = _STEPS[iteration] if steps is None else steps
@@ -84,7 +96,7 @@ def _checked(iteration: Sequence[Coefficients]) -> tuple[Coefficients, ...]:
         own = ()
     if not own:
         raise TypeError(
-            "`iteration` must be 'muon', 'polar_express', 'quintic' or triples (a, b, c), as "
+            "`iteration` must be 'muon', 'polar_express', 'quintic' or triples (a, b, c), such as "
             f"((1.5, -0.5, 0.0),) * 20, got {iteration!r}."
         )
     for triple in own:
@@ -105,24 +117,30 @@ def polar_factor(
 ) -> jax.Array:
     """The polar factor W (Wᵀ W)^(-1/2), or softened W (Wᵀ W + e² I)^(-1/2), by Newton-Schulz.
 
-    With W = U diag(σ) Vᵀ it is U diag(σ / √(σ² + e²)) Vᵀ, e being ``softness`` times the root mean
-    square of the singular values: directions with σ far above e have one size, those below keep
-    theirs. It is the first block of the polar factor of W beside e I, and so as cheap as the other.
-    The iteration runs on the shorter side; where the other is twice as long, or the factor is
-    soft, on the Gram matrix W Wᵀ + e² I alone, formed anew after every five steps.
+    With W = U diag(σ) Vᵀ it is U diag(σ / √(σ² + e²)) Vᵀ, where e is ``softness`` times the root
+    mean square of the singular values. Directions with σ far above e get one size, and those far
+    below keep theirs. As the first block of the polar factor of W beside e I, it is as cheap as the
+    exact one. The iteration runs on the shorter side. Where the other side is twice as long, or the
+    factor is softened, it runs on the Gram matrix W Wᵀ + e² I, which is formed anew after every
+    five steps.
 
     Args:
       matrix: W, (*stack, rows, columns), float32 or float64.
       softness: A number >= 0, which may be traced, or one for each matrix, (*stack, 1, 1).
       iteration: The steps, as ``coefficients_of`` takes them.
-      steps: How many of them.
-      dtype: In which to iterate; None for that of the matrix. With "bfloat16" products are summed
-        in float32, and Gram matrices, whose rounding would grow, are not iterated.
-      precision: Of the products.
-      split: (array, axis) -> the array, told to be split over devices along that axis.
+      steps: The number of steps, an int >= 1; None for that of the iteration.
+      dtype: The dtype of the iteration; None for that of the matrix. With "bfloat16" products are
+        summed in float32, and the iteration never runs on Gram matrices, whose rounding would grow.
+      precision: The precision of the products.
+      split: A function (array, axis) -> array that has an array split over devices along an axis.
 
     Returns:
-      As ``matrix``: zeros for zeros, NaN where something is not finite.
+      The factor, shaped like ``matrix``, with the same dtype: zeros for a matrix of zeros, NaN for
+      one that is not finite.
+
+    Raises:
+      ValueError: The iteration is unknown, or it has fewer steps.
+      TypeError: The iteration is neither a name nor triples of numbers.
 
     References:
       Jordan et al., Muon, 2024; Amsel et al., The Polar Express, arXiv 2505.16932; Higham,
@@ -142,7 +160,7 @@ def polar_factor(
     short, long = x.shape[-2:]
     # The scale is taken out first, so that no sum of squares over- or underflows.
     x = _divided(x, jnp.abs(x).max((-2, -1), keepdims=True))
-    both = jnp.sqrt(1 + softness**2)  # the Frobenius norm of W beside e I, of W alone
+    both = jnp.sqrt(1 + softness**2)  # the Frobenius norm of W beside e I, over that of W
     x = _divided(x, jnp.sqrt((x**2).sum((-2, -1), keepdims=True)) * both)
     e = softness / (jnp.sqrt(jnp.asarray(short, own)) * both)
     iterate = jnp.dtype(own if dtype is None else dtype)
@@ -161,10 +179,10 @@ def _divided(x: jax.Array, by: jax.Array) -> jax.Array:
 
 
 class _Products:
-    """Products of factors in the dtype of the iteration, spread over devices.
+    """Products of matrices in the dtype of the iteration, spread over devices.
 
-    They come in the dtype in which they are summed, and are rounded where they are factors again:
-    coefficients in bfloat16 would be off by more than all else.
+    A product has the dtype in which it was summed, and is rounded only when it is multiplied again:
+    to round the polynomials of a step to bfloat16 would be the largest error of all.
     """
 
     def __init__(
@@ -177,11 +195,11 @@ class _Products:
         return self._made("...ik,...jk->...ij", x, x, -2)
 
     def square(self, left: jax.Array, right: jax.Array) -> jax.Array:
-        """A B, of the short side."""
+        """A B, for square matrices of the short side."""
         return self._made("...ij,...jk->...ik", left, right, -2)
 
     def onto(self, left: jax.Array, x: jax.Array) -> jax.Array:
-        """A X, of the short side with rows."""
+        """A X, for A of the short side and rows X."""
         return self._made("...ij,...jk->...ik", left, x, -1)
 
     def _made(self, subscripts: str, left: jax.Array, right: jax.Array, axis: int) -> jax.Array:
@@ -203,7 +221,7 @@ def _by_gram(
     coefficients: Sequence[Coefficients],
     products: _Products,
 ) -> jax.Array:
-    """The steps on A = X Xᵀ + e² I alone: X is Q X, with Q and A polynomials of the first A."""
+    """All steps, on A = X Xᵀ + e² I alone: Q is a polynomial of A, and the result is Q X."""
     eye = jnp.broadcast_to(jnp.eye(x.shape[-2], dtype=x.dtype), (*x.shape[:-1], x.shape[-2]))
     beside = None if e is None else e * eye
     for start in range(0, len(coefficients), _ROUND):
@@ -234,7 +252,7 @@ def _by_rows(
     coefficients: Sequence[Coefficients],
     products: _Products,
 ) -> jax.Array:
-    """The steps on X, beside the block that begins as e I, if the factor is soft."""
+    """All steps, on X, and beside it on the block that begins as e I if there is softness."""
     beside, dtype = None, products.dtype
     if e is not None:
         eye = jnp.eye(x.shape[-2], dtype=dtype)

@@ -43,29 +43,31 @@ def inverse_root(
     method: RootMethod = "eigh",
     precision: Precision = "highest",
 ) -> tuple[jax.Array, jax.Array]:
-    """(M + ridge λ_max(M) I)^(-1/p) for symmetric positive semi-definite M.
+    """The inverse p-th root (M + ridge λ_max(M) I)^(-1/p) of symmetric matrices M.
 
-    By "eigh", from the eigenvalues, those below zero (rounding) taken as zero. By "newton", from
-    matrix products alone, by the coupled iteration for A = M / λ_max + ridge I::
+    "eigh" makes it of eigenvalues and eigenvectors; eigenvalues below zero, which are rounding, are
+    taken for zero. "newton" makes it of matrix products alone, by a coupled iteration for
+    A = M / λ_max + ridge I, from N = z A and X = z^(1/p) I with z = (p + 1) / (2 λ_max(A))::
 
-        N <- ((p + 1) I - N) / p,    X <- X N_,    N <- N_^p N
+        F = ((p + 1) I - N) / p,    X <- X F,    N <- F^p N
 
-    from N = z A, X = z^(1/p) I with z = (p + 1) / (2 λ_max(A)), where N_ is the first line's; N
-    approaches I, quadratically, and X approaches A^(-1/p).
+    N approaches I quadratically, and X approaches A^(-1/p).
 
     Args:
-      matrix: (..., dim, dim), float32 or float64.
-      root: p >= 1.
-      ridge: Relative to the largest eigenvalue; a number >= 0.
+      matrix: M, (..., dim, dim), positive semi-definite, float32 or float64.
+      root: p, the order of the root, an int >= 1.
+      ridge: The multiple of the largest eigenvalue λ_max that is added to all, a number >= 0.
       method: "eigh" or "newton".
-      precision: Of the products.
+      precision: The precision of the products.
 
     Returns:
-      The root, and whether it is good, for each matrix: finite, and by "newton" with a residual
-      max|N - I| below 0.1. A root that is not good has arbitrary entries. That of zeros is not.
+      The root, and whether it is good, for each matrix. A good root is finite, and by "newton" its
+      residual max|N - I| is below 0.1; the entries of others are arbitrary. A matrix of zeros has
+      no good root.
 
     Raises:
-      ValueError: ``method`` is unknown, or ``root`` not positive.
+      ValueError: ``method`` is unknown, or ``root`` is not positive.
+      TypeError: ``root`` is not an int.
 
     References:
       Guo and Higham, A Schur-Newton method for the matrix pth root and its inverse, 2006.
@@ -84,10 +86,10 @@ def inverse_root(
 def _dealt_root(
     matrix: jax.Array, root: int, ridge: jax.Array, method: RootMethod, precision: Precision
 ) -> tuple[jax.Array, jax.Array]:
-    """``inverse_root`` of (devices, share, k, k)."""
+    """``inverse_root`` of matrices (devices, share, k, k), which are dealt to devices."""
     eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
     matrix = (matrix + jnp.swapaxes(matrix, -1, -2)) / 2
-    # The scale is taken out: powers of it over- or underflow, and all below is relative.
+    # The scale is divided out, as its powers over- or underflow; all below is relative to it.
     scale = jnp.abs(matrix).max(axis=(-2, -1))
     usable = jnp.isfinite(scale) & (scale > 0)
     scale = jnp.where(usable, scale, 1)
@@ -110,7 +112,7 @@ def _by_eigenvalues(
 
 
 def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues, ascending, and eigenvectors of symmetric matrices; see ``in_turn``."""
+    """Eigenvalues, ascending, and eigenvectors; on a CPU one by one, see ``in_turn``."""
     values, vectors = in_turn(_eigh, matrix.reshape(1, -1, *matrix.shape[-2:]))
     return values.reshape(matrix.shape[:-1]), vectors.reshape(matrix.shape)
 
@@ -136,7 +138,7 @@ def _by_newton(
     def residual(N: jax.Array) -> jax.Array:
         return jnp.abs(N - eye).max(axis=(-2, -1))
 
-    # The residual squares with each step, so that one step past this is as far as rounding lets it.
+    # Each step squares the residual, so that one more step gets as far as rounding allows.
     enough = jnp.finfo(matrix.dtype).eps ** 0.5
 
     State = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
@@ -166,7 +168,7 @@ def _by_newton(
 def _power(
     matrix: jax.Array, exponent: int, multiply: Callable[[jax.Array, jax.Array], jax.Array]
 ) -> jax.Array:
-    """By repeated squaring."""
+    """A power of a matrix, by repeated squaring."""
     if exponent == 1:
         return matrix
     half = _power(matrix, exponent // 2, multiply)
@@ -175,7 +177,7 @@ def _power(
 
 
 def _largest_eigenvalue(matrix: jax.Array, precision: Precision) -> jax.Array:
-    """Of a symmetric positive semi-definite matrix, by power iteration, from below."""
+    """The largest eigenvalue, approached from below by power iteration."""
     dim = matrix.shape[-1]
     start = jax.random.normal(jax.random.key(0), (dim, _POWER_COLUMNS), matrix.dtype)
 
@@ -201,21 +203,22 @@ def grouped_inverse_roots(
     method: RootMethod,
     precision: Precision,
 ) -> tuple[Tree, Tree]:
-    """The roots of all blocks of a tree, those of equal size in one batch.
+    """The inverse roots of all blocks of a tree; those of one size are taken in one batch.
 
     On a mesh the batch is dealt to the devices, so that no root is taken on two of them.
 
     Args:
-      views: Whose moments these are; they say where.
-      moments: Of arrays (..., k, k), batches of symmetric positive semi-definite blocks.
-      old: Likewise, the roots that are kept where a block has none: it is zero, or its root fails.
-      root: The order p of the roots.
-      ridge: Relative to each block's largest eigenvalue.
+      views: The views that have these moments; their placement says on which mesh they are.
+      moments: A tree of arrays (..., k, k), batches of symmetric positive semi-definite blocks.
+      old: A tree of roots like ``moments``; a block keeps its old root where it is zero, and where
+        the new root fails.
+      root: p, the order of the roots, an int >= 1.
+      ridge: The multiple of each block's largest eigenvalue that is added, a number >= 0.
       method: "eigh" or "newton".
-      precision: Of the products.
+      precision: The precision of the products.
 
     Returns:
-      The roots, and for each block whether it has one, or was zero.
+      The roots, and a tree that says of each block whether it has a root, or was zero.
     """
     blocks, treedef = jax.tree.flatten(moments)
     roots: list[jax.Array] = jax.tree.leaves(old)
@@ -247,17 +250,18 @@ def grouped_inverse_roots(
 
 
 def check_roots(structures: tuple[Structure, Structure]) -> None:
-    """Raise unless roots in these structures are roots of dense blocks, or none.
+    """Raise unless matrices of these structures are dense, or made of dense blocks, or I.
 
     Args:
-      structures: Of rows and columns.
+      structures: The structures of rows and of columns.
 
     Raises:
-      ValueError: One is something else.
+      ValueError: A structure is another one.
     """
     for structure in structures:
         if not isinstance(structure, Dense | BlockDiagonal | Identity):
             raise ValueError(
-                "Inverse roots are taken of Dense() and BlockDiagonal(block_size) matrices only, "
-                f"got {structure!r}. For other structures use inverse_free_shampoo."
+                "The structure of a side must be Dense() or BlockDiagonal(block_size), of which "
+                f"inverse roots are taken, or Identity(), for no root, got {structure!r}. For "
+                "other structures use inverse_free_shampoo."
             )

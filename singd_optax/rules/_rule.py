@@ -16,7 +16,7 @@ from singd_optax.structures import Precision, Structure
 
 Tree = TypeVar("Tree", bound=PyTree)
 
-#: What the momentum of a rule is of, see ``Rule.momentum_of``.
+#: What the momentum of a rule is a sum or an average of, see ``Rule.momentum_of``.
 MomentumOf = Literal["gradient", "average", "update"]
 
 
@@ -24,11 +24,12 @@ class Recipe(NamedTuple):
     """The options of ``singd_optax.optimizer`` that were measured to suit a rule.
 
     Attributes:
-      momentum: See there, and so for all others.
+      momentum: The decay of the momentum, in [0, 1).
       nesterov: Whether the momentum looks one step ahead.
-      update_rms: The size of updates.
-      grafting: Whose size they have instead.
-      refresh_every: None for ``refresh_schedule()``.
+      update_rms: The root mean square of a matrix's update before the learning rate, or None.
+      grafting: The optimizer whose step's norm each update gets in its place, or None.
+      refresh_every: The interval in steps from one refresh to the next; None for
+        ``refresh_schedule()``.
     """
 
     momentum: float = 0.85
@@ -40,33 +41,36 @@ class Recipe(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule(abc.ABC):
-    """How a Kronecker-factored method treats one matrix-shaped parameter, or layer.
+    """What one method does for one matrix: the base class of all rules, and of your own.
 
-    Sub-classes are frozen, keyword-only dataclasses of hyper-parameters; a docstring with the
-    equations and one entry under ``Attributes`` for each field is what ``help`` of an optimizer
-    shows. Methods are pure, and see no tree of parameters, no mesh, no narrow dtype: states come in
-    the dtype of statistics, and are rounded to that of their role by ``scale_by_rule``. All arrays
-    may have the leading axes of a stack, whose matrices are separate throughout.
+    A sub-class is a frozen, keyword-only dataclass, whose fields are the method's options. Its
+    docstring has the equations, and under ``Attributes`` one entry for each field, which ``help``
+    of an optimizer shows. It writes ``init``, ``refresh`` and ``direction``; all else has defaults.
 
-    Momentum, finite checks, counting, sizes and schedules of refreshes are not a rule's business.
+    Methods are pure functions of one parameter or layer. They see no tree of parameters, no mesh,
+    and no narrow dtype: states come in the dtype of statistics, and ``scale_by_rule`` rounds each
+    field to the dtype of its role. All arrays may have the leading axes of a stack of matrices,
+    each of which is treated by itself. Momentum, checks of finite values, counting, and the sizes
+    and times of updates are the work of ``scale_by_rule``, not of rules.
 
     Attributes:
-      precision: Of the products, as ``jax.numpy.einsum`` takes it.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
-    #: What the state is: a NamedTuple, whose fields have roles (``singd_optax.layers.Role``).
+    #: The class of states: a NamedTuple, whose fields have roles (``singd_optax.layers.Role``).
     State: ClassVar[type]
     #: Whether a refresh comes before the direction of the same step (Shampoo), or after it (SOAP).
     refresh_first: ClassVar[bool] = True
     #: Whether a refresh draws random numbers; if not, its key is the same for all parameters.
     is_random: ClassVar[bool] = False
-    #: Of what the momentum is: the heavy ball of gradients, which is preconditioned ("gradient");
-    #: their average with corrected bias, likewise ("average"); or that of updates ("update").
+    #: What the momentum is: the heavy ball of gradients, which is preconditioned ("gradient");
+    #: their average with corrected bias, which is preconditioned, too ("average"); or the average
+    #: of preconditioned gradients ("update").
     momentum_of: ClassVar[MomentumOf] = "gradient"
-    #: Whether a direction is one of all of a matrix: what has a size, as Adam's steps have, cannot
-    #: be preconditioned along one axis after the other (``matrix_axes="each"``).
+    #: Whether a direction must be made of a whole matrix at once. One with a size of its own, as
+    #: Adam's step has, cannot be made along one axis after the other (``matrix_axes="each"``).
     is_of_whole: ClassVar[bool] = False
-    #: The structures of factors where neither layers nor the user say any.
+    #: The structures of factors where neither layers nor the user choose any.
     structures: ClassVar[str | Structure] = "auto"
     #: The recipe's options that suit the rule.
     recipe: ClassVar[Recipe] = Recipe()
@@ -75,7 +79,7 @@ class Rule(abc.ABC):
 
     @property
     def state_name(self) -> str:
-        """What states say of their rule: whose they are."""
+        """The name by which a state says whose it is, so that no other rule takes it."""
         return type(self).__name__
 
     @property
@@ -85,12 +89,12 @@ class Rule(abc.ABC):
 
     @property
     def refreshes_jointly(self) -> bool:
-        """Whether ``refresh_all`` is more than ``refresh`` of each."""
+        """Whether ``refresh_all`` is more than a ``refresh`` of each parameter."""
         return type(self).refresh_all is not Rule.refresh_all
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """What it wants to know of a layer's rows; empty for rules that need gradients alone."""
+        """What is measured of a layer for this rule; empty for rules that need gradients alone."""
         return ()
 
     @abc.abstractmethod
@@ -98,22 +102,25 @@ class Rule(abc.ABC):
         """The state before the first step.
 
         Args:
-          view: The parameter, or layer: dims, stack, structures, dtypes.
+          view: The parameter or layer: its dims, stack, structures and dtypes.
+
+        Returns:
+          A ``State``.
 
         Raises:
-          ValueError: The rule cannot have these structures.
+          ValueError: The rule has no factors in these structures.
         """
 
     def observe(
         self, view: MatrixView, state: PyTree, gradient: jax.Array, count: jax.Array
     ) -> PyTree:
-        """The state after one more gradient; called on every step, before anything else.
+        """The state after one more gradient; this is called first in each step.
 
         Args:
-          view: The parameter.
-          state: The last one.
-          gradient: (*stack_shape, rows, columns).
-          count: Updates made before this one, for schedules.
+          view: The parameter or layer.
+          state: The last state.
+          gradient: The gradient, (*stack_shape, rows, columns).
+          count: The number of updates made before, int32, for schedules.
         """
         del view, gradient, count
         return state
@@ -131,16 +138,16 @@ class Rule(abc.ABC):
         """The state with new factors, on steps when a refresh is due.
 
         Args:
-          view: The parameter.
-          state: The last one.
-          statistics: Of this step, or None for a rule without measures.
-          gradient: (*stack_shape, rows, columns).
-          count: Updates made before this one, for schedules.
-          key: A random key of this step and parameter.
+          view: The parameter or layer.
+          state: The last state.
+          statistics: The statistics of this step, or None for a rule without measures.
+          gradient: The gradient, (*stack_shape, rows, columns).
+          count: The number of updates made before, int32, for schedules.
+          key: A random key for this step and parameter.
 
         Returns:
-          The state, and whether all went well, of shape ``stack_shape`` or for all: where it did
-          not, the failure is counted. What is not finite is thrown away by the caller.
+          The state, and whether all went well, a bool or bools of shape ``stack_shape``. Where it
+          did not, a skipped refresh is counted. The caller throws away what is not finite.
         """
 
     def refresh_all(
@@ -152,15 +159,18 @@ class Rule(abc.ABC):
         count: jax.Array,
         key: jax.Array,
     ) -> dict[str, tuple[PyTree, jax.Array | bool]]:
-        """``refresh`` of all parameters, by path; for rules that batch or couple them.
+        """Refresh all parameters; override this to batch or to couple them (``JointRule``).
 
         Args:
-          views: The parameters.
-          states: Of each.
-          statistics: Of each.
-          gradients: Of each.
-          count: Updates made before this one.
-          key: A random key of this step.
+          views: The parameters and layers, by path.
+          states: Their last states, by path.
+          statistics: Their statistics, by path, or None for a rule without measures.
+          gradients: Their gradients, by path.
+          count: The number of updates made before, int32.
+          key: A random key for this step.
+
+        Returns:
+          By path what ``refresh`` returns.
         """
         return {
             path: self.refresh(
@@ -183,27 +193,30 @@ class Rule(abc.ABC):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, PyTree]:
-        """The preconditioned vector, and the state.
+        """The preconditioned momentum, and the state.
 
         Args:
-          view: The parameter.
-          state: In the dtypes in which it is kept.
-          vector: The momentum, or the gradient without one: (*stack_shape, rows, columns).
-          gradient: Of this step.
-          count: Updates made before this one.
+          view: The parameter or layer.
+          state: The state, in the dtypes in which it is kept.
+          vector: The momentum, or the gradient if there is none, (*stack_shape, rows, columns).
+          gradient: The gradient of this step, shaped like ``vector``.
+          count: The number of updates made before, int32.
+
+        Returns:
+          The direction, shaped like ``vector``, and the state after it.
         """
 
     def whitening(self) -> "Rule":
-        """This rule, or one with its options, whose states ``whiten``; for ``Polar``.
+        """The form of this rule whose states can ``whiten``, for ``Polar``; mostly the rule itself.
 
         Raises:
           ValueError: The rule has no such form.
         """
         if type(self).whiten is Rule.whiten or type(self).unwhiten is Rule.unwhiten:
             raise ValueError(
-                f"{type(self).__name__} has no factors that whiten, which a polar direction needs: "
-                "use direction='natural', or SINGD, IKFAC, KFAC, EKFAC, InverseFreeShampoo, or "
-                "write `whiten` and `unwhiten` of your rule."
+                f"{type(self).__name__} has no factors that whiten, which a polar direction needs. "
+                "Use direction='natural', or a rule that whitens (SINGD, IKFAC, KFAC, EKFAC, "
+                "InverseFreeShampoo), or write the methods `whiten` and `unwhiten` of your rule."
             )
         return self
 
@@ -212,42 +225,72 @@ class Rule(abc.ABC):
         return self
 
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
-        """Kᵀ X C, for rules whose preconditioner is K Kᵀ X C Cᵀ.
+        """Whiten a matrix X: Kᵀ X C, for rules whose preconditioner is K Kᵀ X C Cᵀ.
+
+        Args:
+          view: The parameter or layer.
+          state: Its state.
+          matrix: X, (*stack_shape, rows, columns).
 
         Raises:
           NotImplementedError: The rule has no such form.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no factors that whiten.")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no factors that whiten. Use SINGD, IKFAC, KFAC, EKFAC or "
+            "InverseFreeShampoo."
+        )
 
     def unwhiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
-        """K X Cᵀ, likewise."""
-        raise NotImplementedError(f"{type(self).__name__} has no factors that whiten.")
+        """Turn a whitened matrix X back: K X Cᵀ, so that both together make the direction.
+
+        Args:
+          view: The parameter or layer.
+          state: Its state.
+          matrix: X, (*stack_shape, rows, columns).
+
+        Raises:
+          NotImplementedError: The rule has no such form.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no factors that whiten. Use SINGD, IKFAC, KFAC, EKFAC or "
+            "InverseFreeShampoo."
+        )
 
     def curvature(
         self, view: MatrixView, state: PyTree, matrix: jax.Array, count: jax.Array
     ) -> jax.Array:
-        """The curvature that the rule keeps, without damping, times a matrix.
+        """The product of a matrix and the curvature that the rule keeps, without damping.
 
-        For rules that keep it and not its inverse alone: the product with the Fisher as they
-        approximate it, which ``transforms.curvature_product`` is made of.
+        Rules that keep nothing but inverses do not have it. ``transforms.curvature_product`` makes
+        of it the product with the Fisher matrix, as the rule approximates it.
 
         Args:
-          view: The parameter.
+          view: The parameter or layer.
           state: Its state.
-          matrix: (*stack_shape, rows, columns).
-          count: Updates made so far, for schedules.
+          matrix: The matrix, (*stack_shape, rows, columns).
+          count: The number of updates made so far, int32, for schedules.
 
         Raises:
           NotImplementedError: The rule does not keep it.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} keeps no curvature that vectors can be multiplied with. Use "
+            f"{type(self).__name__} keeps no curvature by which a matrix can be multiplied. Use "
             "KFAC, TKFAC, KPSVD, EKFAC or TEKFAC."
         )
 
 
 def choose(condition: jax.Array, new: Tree, old: Tree) -> Tree:
-    """Leaves of ``new`` where the condition holds, else of ``old``; it has their leading axes."""
+    """The leaves of ``new`` where the condition holds, and of ``old`` elsewhere.
+
+    Args:
+      condition: Bools, whose axes are the leading axes of all leaves.
+      new: A tree of arrays.
+      old: Another tree of the same form.
+
+    >>> choose(jnp.array([True, False]), jnp.ones((2, 2)), jnp.zeros((2, 2)))
+    Array([[1., 1.],
+           [0., 0.]], dtype=float32)
+    """
     chosen: Tree = jax.tree.map(
         lambda fresh, stale: jnp.where(
             condition.reshape(condition.shape + (1,) * (fresh.ndim - condition.ndim)), fresh, stale

@@ -1,11 +1,11 @@
-"""Second moments of single entries, whole or as a product of rows and columns."""
+"""Second moments of single entries, kept in full or as a product of rows and columns."""
 
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-#: What is kept of the squares of entries.
+#: How the averages of squared entries are kept.
 SecondMoment = Literal["full", "factored"]
 SECOND_MOMENTS: tuple[SecondMoment, ...] = ("full", "factored")
 
@@ -18,20 +18,20 @@ def adam_scaled(
     eps: jax.Array,
     is_turned: bool,
 ) -> jax.Array:
-    """X / (√(V / w) + ε), between ± 1 / √(1 - b2).
+    """Adam's step X / (√(V / w) + ε), kept between ± 1 / √(1 - b2).
 
-    Coefficients in a basis are rounded by about the unit of rounding times the norm of all: so much
-    is added to ε, or what rounding makes of zeros would be as large as all else.
+    Rounding changes coefficients in a basis by about the unit of rounding times the norm of all.
+    This is added to ε, or what rounding makes of zeros would become as large as all else.
 
-    No single gradient is beyond that bound once V has seen it, and nor is an average of gradients
-    that decays no slower than √b2. What is, was larger than V could hold, or is in a new basis.
+    No gradient exceeds the bound once it is in V, nor does an average of gradients that decays no
+    slower than √b2. Only what is in a new basis, or is larger than V can hold, is cut by it.
 
     Args:
       vector: X, (*stack, rows, columns).
-      second_moment: V, likewise.
-      weight: w, the sum of weights of what V has seen, (*stack).
-      decay: b2.
-      eps: ε.
+      second_moment: V, (*stack, rows, columns).
+      weight: w, the sum of the weights of all that is in V, (*stack).
+      decay: b2, in [0, 1).
+      eps: ε >= 0.
       is_turned: Whether X are coefficients in a basis.
     """
     unbiased = second_moment / jnp.where(weight > 0, weight, 1)[..., None, None]
@@ -44,7 +44,7 @@ def adam_scaled(
 
 
 def rounding_of(coefficients: jax.Array) -> jax.Array:
-    """By how much coefficients in a basis are rounded, (*stack, 1, 1): unit times norm."""
+    """The rounding of coefficients in a basis, (*stack, 1, 1): its unit times their norm."""
     largest = jnp.abs(coefficients).max((-2, -1), keepdims=True)
     scale = jnp.where(largest > 0, largest, 1)
     norm = scale * jnp.sqrt(((coefficients / scale) ** 2).sum((-2, -1), keepdims=True))
@@ -52,7 +52,7 @@ def rounding_of(coefficients: jax.Array) -> jax.Array:
 
 
 def rms_at_most(matrix: jax.Array, bound: float | None) -> jax.Array:
-    """Matrices (*stack, rows, columns), those of a larger root mean square scaled to the bound."""
+    """The matrices (*stack, rows, columns), scaled down where their root mean square is larger."""
     if bound is None:
         return matrix
     largest = jnp.abs(matrix).max((-2, -1), keepdims=True)
@@ -62,11 +62,11 @@ def rms_at_most(matrix: jax.Array, bound: float | None) -> jax.Array:
 
 
 def outer_moment(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """V of rank one with these means of its rows and of its columns: r cᵀ / mean(r).
+    """The matrix of rank one with these means of its rows and of its columns: r cᵀ / mean(r).
 
     Args:
-      rows: Means over columns, (*stack, rows).
-      columns: Means over rows, (*stack, columns).
+      rows: r, the means over columns, (*stack, rows).
+      columns: c, the means over rows, (*stack, columns).
     """
     mean = rows.mean(-1)[..., None, None]
     return rows[..., :, None] * (columns[..., None, :] / jnp.where(mean > 0, mean, 1))

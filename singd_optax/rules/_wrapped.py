@@ -1,4 +1,4 @@
-"""Rules around rules: what they share, and states with fields of both."""
+"""Rules that wrap another rule: what they share, and states with the fields of both."""
 
 import dataclasses
 from typing import ClassVar, NamedTuple, get_type_hints
@@ -12,18 +12,22 @@ from singd_optax.measures import Measure, Statistics
 from singd_optax.rules._rule import Recipe, Rule
 from singd_optax.structures import Precision, Structure
 
+#: What is a class variable of other rules, and is taken from the rule inside.
 _SAME = (
     *("State", "recipe", "structures", "precision"),
-    *("refresh_first", "is_random", "momentum_of"),
+    *("refresh_first", "is_random", "momentum_of", "is_of_whole"),
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wrapped(Rule):
-    """A rule that does what another one does; sub-classes do something else on the way.
+    """The base of rules that wrap another one: all is done by it, but for what they override.
 
     Attributes:
-      rule: The other one.
+      rule: The rule to wrap.
+
+    Raises:
+      TypeError: ``rule`` is no rule.
     """
 
     rule: Rule = dataclasses.field(kw_only=False)
@@ -34,55 +38,58 @@ class Wrapped(Rule):
     structures: ClassVar[str | Structure]
     refresh_first: ClassVar[bool]
     is_random: ClassVar[bool]
-    #: The fields that states have beside the rule's own, with their roles: a NamedTuple, or None.
+    #: The fields that states have beside those of the rule inside: a NamedTuple, or None.
     Own: ClassVar[type | None] = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Rule):
-            raise TypeError(f"`rule` must be a singd_optax.rules.Rule, got {self.rule!r}.")
-        for name in _SAME:  # what a class says of its rules, this one's rule says of it
+            raise TypeError(
+                "`rule` must be a singd_optax.rules.Rule, such as singd_optax.optimizers.KFAC(), "
+                f"got {self.rule!r} of type {type(self.rule).__name__}."
+            )
+        for name in _SAME:
             object.__setattr__(self, name, getattr(self.rule, name))
 
     @property
     def state_name(self) -> str:
-        """Its own, and that of the rule."""
+        """The names of this rule and of the one inside."""
         return f"{type(self).__name__} {self.rule.state_name}"
 
     @property
     def observes(self) -> bool:
-        """Whether the rule does."""
+        """Whether the rule inside observes gradients."""
         return self.rule.observes
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Those of the rule."""
+        """The measures of the rule inside."""
         return self.rule.measures
 
     def init(self, view: MatrixView) -> PyTree:
-        """The state of the rule, and the own fields."""
+        """The state of the rule inside, and this rule's own fields."""
         own = self.own_init(view)
         inner = self.rule.init(view)
         return inner if own is None else _rebuilt(type(inner), type(own), (*inner, *own))
 
     def own_init(self, view: MatrixView) -> PyTree:
-        """The own fields before the first step, a NamedTuple, or None without any."""
+        """This rule's own fields before the first step: a NamedTuple, or None without any."""
         del view
         return None
 
     def inner(self, state: PyTree) -> PyTree:
-        """The state of the rule inside, of its own class."""
+        """The state of the rule inside, in its own class."""
         if self.Own is None:
             return state
         return state.inner_type(*(getattr(state, name) for name in state.inner_type._fields))
 
     def joined(self, state: PyTree, inner: PyTree) -> PyTree:
-        """The state with another one inside."""
+        """This state, with another state of the rule inside."""
         return inner if self.Own is None else state._replace(**inner._asdict())
 
     def observe(
         self, view: MatrixView, state: PyTree, gradient: jax.Array, count: jax.Array
     ) -> PyTree:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.joined(state, self.rule.observe(view, self.inner(state), gradient, count))
 
     def refresh(
@@ -94,7 +101,7 @@ class Wrapped(Rule):
         count: jax.Array,
         key: jax.Array,
     ) -> tuple[PyTree, jax.Array | bool]:
-        """As the rule does."""
+        """Do as the rule inside does."""
         new, ok = self.rule.refresh(view, self.inner(state), statistics, gradient, count, key)
         return self.joined(state, new), ok
 
@@ -106,7 +113,7 @@ class Wrapped(Rule):
         gradient: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, PyTree]:
-        """As the rule does."""
+        """Do as the rule inside does."""
         inner = self.inner(state)
         found, new = self.rule.direction(view, inner, vector, gradient, count)
         return found, state if new is inner else self.joined(state, new)
@@ -114,23 +121,23 @@ class Wrapped(Rule):
     def curvature(
         self, view: MatrixView, state: PyTree, matrix: jax.Array, count: jax.Array
     ) -> jax.Array:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.curvature(view, self.inner(state), matrix, count)
 
     def whitening(self) -> Rule:
-        """With the rule's form that whitens."""
+        """This rule, with the form of the rule inside that whitens."""
         return dataclasses.replace(self, rule=self.rule.whitening())
 
     def uncached(self) -> Rule:
-        """With the rule's form that caches nothing."""
+        """This rule, with the form of the rule inside that caches nothing."""
         return dataclasses.replace(self, rule=self.rule.uncached())
 
     def whiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.whiten(view, self.inner(state), matrix)
 
     def unwhiten(self, view: MatrixView, state: PyTree, matrix: jax.Array) -> jax.Array:
-        """As the rule does."""
+        """Do as the rule inside does."""
         return self.rule.unwhiten(view, self.inner(state), matrix)
 
 
@@ -142,7 +149,7 @@ class _Joined:
     _fields: ClassVar[tuple[str, ...]]
 
     def __reduce__(self) -> tuple[object, ...]:
-        """By the two classes, which have names: the class of both is made as it is needed."""
+        """Pickle by the two classes, which have names; the class of both is made when needed."""
         values = tuple(getattr(self, name) for name in self._fields)
         return _rebuilt, (self.inner_type, self.own_type, values)
 
@@ -153,7 +160,7 @@ def _rebuilt(inner: type, own: type, values: tuple[PyTree, ...]) -> PyTree:
     return _KNOWN[inner, own](*values)
 
 
-#: The classes that were made, by those that they are made of.
+#: The classes that were made, by the two that each is made of.
 _KNOWN: dict[tuple[type, type], type] = {}
 
 

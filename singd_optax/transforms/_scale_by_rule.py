@@ -85,28 +85,30 @@ def scale_by_rule(
       layers: The layers that ``find_layers`` found, or the matrices that ``find_matrices`` did.
         Rules with measures, which want statistics of layers, need the former; all others may have
         either. None: every array of two axes or more is a matrix.
-      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
-        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
-        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
-        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
       softness: How far to go from a polar direction (0) towards the natural one (without bound), a
         number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
         times their root mean square.
-      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
-        kept like the parameters. For most rules it is the heavy ball of gradients, which is
-        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
-        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
       nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
       accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
       refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
         or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
       stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
-        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
-        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
-        their shares of each stack of equal matrices. This is for rules that need gradients only. A
-        stack that is spread over a mesh is refreshed as one matrix.
-      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
-        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
       kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
         natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
         learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no

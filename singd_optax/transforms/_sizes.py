@@ -70,7 +70,7 @@ class Size(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class UpdateRMS:
-    """Give each matrix's update one root mean square, so that AdamW's learning rates carry over.
+    """Give each matrix's update one root mean square, so that learning rates of AdamW suit it.
 
     AdamW's updates have a root mean square of about 0.2 to 0.4 before the learning rate, whatever
     the layer's size. Kernel and bias of a layer are scaled together, those of a stack one by one.

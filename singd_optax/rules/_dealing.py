@@ -73,6 +73,14 @@ def in_turn(function: Callable[[jax.Array], Result], matrices: jax.Array) -> Res
     return result
 
 
+def decomposed(function: Callable[[jax.Array], Result], matrices: jax.Array) -> Result:
+    """Call a function with matrices (..., k, k), as ``in_turn`` does."""
+    *stack, rows, columns = matrices.shape
+    found = in_turn(function, matrices.reshape(1, -1, rows, columns))
+    result: Result = jax.tree.map(lambda x: x.reshape(*stack, *x.shape[2:]), found)
+    return result
+
+
 def one_by_one(function: Callable[[jax.Array], Result]) -> Callable[[jax.Array], Result]:
     """The same function, but a ``jax.vmap`` around it calls it in a loop, never with a batch.
 

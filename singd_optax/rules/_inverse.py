@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
 
+from singd_optax.rules._dealing import decomposed
 from singd_optax.rules._roots import eigh
 from singd_optax.structures import (
     BlockDiagonal,
@@ -113,7 +114,11 @@ def _check_blocks(matrix: StructuredMatrix) -> None:
 
 
 def _half_of_blocks(blocks: jax.Array) -> jax.Array:
-    """The inverse of the lower Cholesky factor."""
+    """The inverse of the lower Cholesky factor; on a CPU one by one, see ``in_turn``."""
+    return decomposed(_half_of_each, blocks)
+
+
+def _half_of_each(blocks: jax.Array) -> jax.Array:
     lower = jnp.linalg.cholesky(blocks)
     eye = jnp.broadcast_to(jnp.eye(blocks.shape[-1], dtype=blocks.dtype), blocks.shape)
     return jax.scipy.linalg.solve_triangular(lower, eye, lower=True)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from singd_optax.rules._dealing import one_by_one
+from singd_optax.rules._dealing import decomposed
 from singd_optax.rules._roots import eigh
 from singd_optax.structures import Precision, contract
 
@@ -91,9 +91,4 @@ def _with_signs(vectors: jax.Array, columns: jax.Array, precision: Precision) ->
 
 def orthonormal(columns: jax.Array) -> jax.Array:
     """Q of a QR decomposition; on a CPU one matrix after the other, see ``in_turn``."""
-    batch = columns.reshape(-1, *columns.shape[-2:])
-    plain = lambda x: jnp.linalg.qr(x)[0]
-    found: jax.Array = lax.platform_dependent(
-        batch, cpu=lambda batch: lax.map(one_by_one(plain), batch), default=plain
-    )
-    return found.reshape(columns.shape)
+    return decomposed(lambda x: jnp.linalg.qr(x)[0], columns)

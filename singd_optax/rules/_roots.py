@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from singd_optax._types import PyTree
 from singd_optax._validate import check_choice, check_size
 from singd_optax.layers import MatrixView
-from singd_optax.rules._dealing import Deal, in_turn
+from singd_optax.rules._dealing import Deal, decomposed, in_turn
 from singd_optax.structures import (
     BlockDiagonal,
     Dense,
@@ -113,8 +113,7 @@ def _by_eigenvalues(
 
 def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Eigenvalues, ascending, and eigenvectors; on a CPU one by one, see ``in_turn``."""
-    values, vectors = in_turn(_eigh, matrix.reshape(1, -1, *matrix.shape[-2:]))
-    return values.reshape(matrix.shape[:-1]), vectors.reshape(matrix.shape)
+    return decomposed(_eigh, matrix)
 
 
 def _eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:

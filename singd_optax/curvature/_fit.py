@@ -42,6 +42,7 @@ from singd_optax.curvature._views import Single, View
 from singd_optax.layers import Layers
 from singd_optax.layers._check import check_layers, check_params
 from singd_optax.layers._tree import Leaves
+from singd_optax.placement import check_mesh_is_set
 from singd_optax.rules._inverse import INVERTIBLE
 from singd_optax.structures import Precision
 
@@ -144,6 +145,7 @@ def fit(
     params = loss.params
     leaves = Leaves(params)
     check_params(layers.values(), leaves, "params")
+    check_mesh_is_set(params, "params")
     inside = {path for spec in layers.values() for path in spec.shapes}
     outside = tuple(
         path

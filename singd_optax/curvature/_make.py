@@ -1,5 +1,6 @@
 """A curvature of blocks that somebody has."""
 
+import functools
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -8,8 +9,9 @@ from jax.typing import ArrayLike
 from singd_optax._types import PyTree
 from singd_optax.curvature._block import Block, diagonal_block
 from singd_optax.curvature._curvature import Curvature, _Template
-from singd_optax.curvature._views import Single, View, matrices_of
+from singd_optax.curvature._views import Single, View, check_tree, matrices_of
 from singd_optax.layers._tree import Leaves
+from singd_optax.placement import gathered, on_auto_axes
 
 
 def make_curvature(
@@ -19,9 +21,9 @@ def make_curvature(
     nll: ArrayLike = jnp.nan,
     terms: ArrayLike = jnp.nan,
 ) -> Curvature:
-    """A ``Curvature`` of these blocks, in the order of the views."""
+    """A ``Curvature`` of these blocks, whole on each device, in the order of the views."""
     return Curvature(
-        {path: blocks[path] for path in views},
+        gathered({path: blocks[path] for path in views}),
         jnp.asarray(nll),
         jnp.asarray(terms),
         tuple(views.values()),
@@ -47,6 +49,7 @@ def from_diagonal(diagonal: PyTree) -> Curvature:
     """
     leaves = Leaves(diagonal)
     views: dict[str, View] = {path: Single(path, jnp.shape(leaves[path])) for path in leaves}
-    matrices = matrices_of(views.values(), diagonal, "diagonal")
+    check_tree(views.values(), diagonal, "diagonal")
+    matrices = on_auto_axes(functools.partial(matrices_of, views.values()), diagonal)
     blocks = {path: diagonal_block(matrix) for path, matrix in matrices.items()}
     return make_curvature(blocks, views, diagonal)

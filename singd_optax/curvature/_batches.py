@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from singd_optax._types import LossFunction, PyTree
 
@@ -27,6 +28,22 @@ def arguments(batches: Batches) -> Iterator[tuple[PyTree, ...]]:
     iterator = iter(batches)
     for batch in iterator:
         yield batch if type(batch) is tuple else (batch,)
+
+
+def whole_beside(params: PyTree) -> NamedSharding | None:
+    """Of arrays that are whole on each device of the parameters' mesh; None without a mesh.
+
+    A step that starts with arrays there, and hands on arrays there, is compiled once.
+    """
+    shardings = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params))
+    meshes = [one.mesh for one in shardings if isinstance(one, NamedSharding)]
+    return NamedSharding(meshes[0], PartitionSpec()) if meshes else None
+
+
+def copied_to(tree: PyTree, sharding: NamedSharding | None) -> PyTree:
+    """A copy, there."""
+    tree = jax.tree.map(jnp.array, tree)
+    return tree if sharding is None else jax.device_put(tree, sharding)
 
 
 def form_of(batch: tuple[PyTree, ...]) -> Hashable:

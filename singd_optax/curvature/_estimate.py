@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from singd_optax._types import PyTree
 from singd_optax.capture._fisher import Fisher, common_loss_average
@@ -120,10 +121,15 @@ class Estimate:
         nll, terms = _wide((jnp.zeros([], jnp.float32),) * 2)
         return Sums(totals, others, nll, jnp.array(terms))
 
-    def step(self, in_basis: bool) -> Callable[..., Sums]:
-        """``step(params, bases, sums, index, batch)`` -> sums with one batch more; jitted."""
+    def step(self, in_basis: bool, where: NamedSharding | None) -> Callable[..., Sums]:
+        """``step(params, bases, sums, index, batch)`` -> sums with one batch more; jitted.
 
-        @functools.partial(jax.jit, donate_argnums=2)
+        Args:
+          in_basis: Whether this is the second pass.
+          where: Of the sums.
+        """
+
+        @functools.partial(jax.jit, donate_argnums=2, out_shardings=where)
         def step(
             params: PyTree, bases: Bases, sums: Sums, index: jax.Array, batch: tuple[PyTree, ...]
         ) -> Sums:

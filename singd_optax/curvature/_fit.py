@@ -15,7 +15,9 @@ from singd_optax.curvature._batches import (
     arguments,
     check_batch,
     check_examples,
+    copied_to,
     form_of,
+    whole_beside,
 )
 from singd_optax.curvature._block import Block, diagonal_block
 from singd_optax.curvature._blocks import (
@@ -193,9 +195,10 @@ def _one_pass(
     on_batch: OnBatch | None,
 ) -> FitState:
     in_basis = bool(state.passed)
-    step = estimate.step(in_basis)
+    where = whole_beside(params)
+    step = estimate.step(in_basis, where)
     # A copy, as the step takes its arrays.
-    sums = jax.tree.map(jnp.array, state.sums)
+    sums = copied_to(state.sums, where)
     seen = int(state.seen)
     forms: set[Hashable] = set()
     for batch in itertools.islice(arguments(batches), seen, None):

@@ -1,13 +1,14 @@
 """SINGD's structured factors at fixed parameters: one refresh on each batch."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 
 from singd_optax._types import PyTree
-from singd_optax.curvature._batches import Batches, arguments, check_batch
+from singd_optax.curvature._batches import Batches, arguments, check_batch, copied_to, whole_beside
 from singd_optax.curvature._curvature import Curvature
 from singd_optax.curvature._estimate import Estimate
 from singd_optax.curvature._fit_state import FitState, OnBatch
@@ -34,7 +35,9 @@ def fit_singd(
         precision=estimate.precision,
     )
 
-    @jax.jit
+    where = whole_beside(params)
+
+    @functools.partial(jax.jit, out_shardings=where)
     def step(params: PyTree, sums: PyTree, batch: tuple[PyTree, ...]) -> PyTree:
         opt_state, nll, terms = sums
         value, grads, curvature = grad_fn(params, *batch, opt_state=opt_state, refresh=True)
@@ -46,6 +49,7 @@ def fit_singd(
     seen = 0
     if state is not None:
         sums, seen = state.sums, int(state.seen)
+    sums = copied_to(sums, where)
     for batch in itertools.islice(arguments(batches), seen, None):
         if seen == 0:
             check_batch(estimate.loss.loss_fn, params, batch)

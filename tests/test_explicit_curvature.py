@@ -1,0 +1,226 @@
+"""Curvatures on meshes, of Auto and of Explicit axes: parameters and examples split, one device's
+numbers. Kernels are split over the examples' mesh axis as well (FSDP), and over another."""
+
+import contextlib
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import meshes
+import numpy as np
+import optax
+import pytest
+from contract import jit
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import singd_optax
+from singd_optax.curvature import (
+    fit,
+    from_diagonal,
+    from_opt_state,
+    influence,
+    laplace,
+    predict,
+    quadratic_penalty,
+    remove,
+    saliency,
+    self_influence,
+    tune,
+)
+from singd_optax.layers import rule_states
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+EXAMPLES, CLASSES, DAMPING = 8, 4, 0.5
+KIND = pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+SPLITS = {"up": P("data", "model"), "down": P("model", None), "norm": P()}
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        dense = functools.partial(meshes.Dense, param_dtype=float)
+        x = nn.tanh(dense(6, name="up")(x))
+        x = nn.LayerNorm(param_dtype=float, name="norm")(x)
+        return dense(CLASSES, name="down")(x)
+
+
+def model(params, x):
+    return Net().apply({"params": params}, x)
+
+
+def losses_fn(params, x, y):
+    logits = singd_optax.tag_distribution(model(params, x), "categorical")
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+
+
+def loss_fn(params, x, y):
+    return losses_fn(params, x, y).mean()
+
+
+@functools.cache
+def problem():
+    x = jax.random.normal(jax.random.key(0), (EXAMPLES, 8), float)
+    y = jnp.arange(EXAMPLES) % CLASSES
+    params = jax.jit(Net().init)(jax.random.key(1), x)["params"]
+    params["up"]["bias"] += 0.1  # which makes a difference to evidence and saliency
+    return params, (x, y), singd_optax.find_layers(loss_fn, params, x, y)
+
+
+@contextlib.contextmanager
+def on_mesh(kind):
+    """Parameters, shardings and batches, with the mesh set as its kind needs it."""
+    params, (x, y), _ = problem()
+    mesh = meshes.make_mesh({"data": 2, "model": 2}, kind)
+
+    def sharding(path, leaf):
+        spec = SPLITS[path[0].key]
+        return NamedSharding(mesh, P(*spec[-leaf.ndim :]))
+
+    shardings = jax.tree_util.tree_map_with_path(sharding, params)
+    with jax.set_mesh(mesh) if kind == "Explicit" else contextlib.nullcontext():
+        put = lambda tree: jax.device_put(tree, NamedSharding(mesh, P("data")))
+        batches = [put((x[:4], y[:4])), put((x[4:], y[4:]))]
+        yield jax.device_put(params, shardings), shardings, batches
+
+
+def assert_same(got, want):
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+@functools.cache
+def alone(options):
+    """The curvature on one device, in the two batches."""
+    params, (x, y), layers = problem()
+    return fit(loss_fn, layers, params, [(x[:4], y[:4]), (x[4:], y[4:])], **dict(options))
+
+
+FITS = [
+    {"kind": "kfac", "fisher": "mc"},
+    {"kind": "ekfac", "fisher": "ggn"},
+    {"kind": "diagonal", "fisher": "mc", "others": "diagonal"},
+    {"kind": "singd", "fisher": "empirical"},
+]
+
+
+@pytest.mark.parametrize(
+    "kind,options",
+    [("Auto", FITS[1]), *(("Explicit", options) for options in FITS)],
+    ids=lambda one: one if isinstance(one, str) else one["kind"],
+)
+def test_fit(kind, options):
+    want = alone(tuple(options.items()))
+    seen = []
+    with on_mesh(kind) as (params, _, batches):
+        note = lambda state: seen.append(state.sums)
+        got = fit(loss_fn, problem()[2], params, batches, on_batch=note, **options)
+    assert_same(got.spectrum(), want.spectrum())
+    assert_same((got.nll, got.terms), (want.nll, want.terms))
+    # Whole on each device from the first batch on: so the step is compiled once.
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(seen[1:]))
+
+
+def products(curvature, params, x):
+    """All of a curvature and of its posterior, which is one program."""
+    posterior = laplace(curvature, params, prior_precision=DAMPING)
+    key = jax.random.key(0)
+    return {
+        "inverse": curvature.inverse_matvec(params, DAMPING),
+        "root": curvature.sqrt_matvec(params, DAMPING),
+        "numbers": (
+            curvature.quadratic(params, DAMPING),
+            curvature.logdet(DAMPING),
+            curvature.trace(),
+            curvature.effective_dimension(DAMPING),
+        ),
+        "diagonal": curvature.diagonal(-1.0, DAMPING),
+        "penalty": jax.grad(quadratic_penalty(curvature, params))(
+            jax.tree.map(lambda leaf: leaf + 1, params)
+        ),
+        "saliency": saliency(curvature, params, damping=DAMPING),
+        "removed": remove(curvature, params, "up", 1, damping=DAMPING),
+        "drawn": curvature.sample(key, DAMPING, (2,)),
+        "sample": posterior.sample(key, (3,)),
+        "evidence": posterior.log_evidence(),
+        "tuned": tune(posterior, curvature.nll, steps=3).prior_precision,
+        "bridge": predict(posterior, model, x, link="bridge", chunk=3),
+        "sampled": predict(posterior, model, x, method="sampled", samples=3, key=key, chunk=2),
+    }
+
+
+@functools.cache
+def products_alone():
+    params, (x, _), _ = problem()
+    return jit(products)(alone(tuple(FITS[1].items())), params, x[:4])
+
+
+@KIND
+def test_products(kind):
+    with on_mesh(kind) as (params, shardings, batches):
+        program = jit(products)
+        found = fit(loss_fn, problem()[2], params, batches, **FITS[1])
+        got = program(found, params, batches[0][0])
+        programs = program._cache_size()
+        program(found.scaled(2.0), params, batches[0][0])
+        assert program._cache_size() == programs
+        if kind == "Explicit":  # where nobody has to be asked
+            for name in ("inverse", "penalty", "removed"):
+                same = lambda leaf, own: leaf.sharding.is_equivalent_to(own, leaf.ndim)
+                assert all(jax.tree.leaves(jax.tree.map(same, got[name], shardings)))
+            drawn = got["sample"]["up"]["kernel"].sharding.spec
+            assert drawn == P(None, "data", "model")
+    assert_same(got, products_alone())
+
+
+def test_influence():
+    params, (x, y), _ = problem()
+    found = alone(tuple(FITS[1].items()))
+    queries = (x[:4], y[:4])
+    options = {"damping": DAMPING, "query_chunk": 3}
+    want = influence(losses_fn, params, found, [(x, y)], [queries], **options)
+    own = self_influence(losses_fn, params, found, [(x, y)], damping=DAMPING)
+    np.testing.assert_allclose(own[:4], np.diag(want), rtol=1e-10)
+    with on_mesh("Explicit") as (params, _, batches):
+        for more in ({}, {"mode": "reverse"}, {"query_rank": 6}):
+            got = influence(losses_fn, params, found, batches, batches[:1], **options, **more)
+            np.testing.assert_allclose(got, want, atol=1e-10)
+        got = self_influence(losses_fn, params, found, batches, damping=DAMPING)
+        np.testing.assert_allclose(got, own, atol=1e-10)
+
+
+def test_from_a_state_that_is_spread():
+    """Rows of factors are on several devices; and a diagonal like the parameters."""
+    params, (x, y), layers = problem()
+    want = fit(loss_fn, layers, params, [(x, y)], fisher="ggn")
+    flat = from_diagonal(jax.tree.map(jnp.square, params)).logdet(1.0)
+    with on_mesh("Explicit") as (params, shardings, batches):
+        layers = singd_optax.sharding.spread(layers, shardings)
+        tx = singd_optax.kfac(1e-3, layers)
+        of_state = singd_optax.sharding.state_shardings(tx.init, params, shardings, layers)
+        grad_fn = singd_optax.value_and_grad(loss_fn, layers, fisher="ggn")
+
+        def step(params, state, x, y):
+            _, grads, statistics = grad_fn(params, x, y, opt_state=state)
+            return tx.update(grads, state, params, curvature=statistics)[1]
+
+        state = jax.jit(tx.init, out_shardings=of_state)(params)
+        where = batches[0][0].sharding
+        state = jit(step, out_shardings=of_state)(params, state, *jax.device_put((x, y), where))
+        assert not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(rule_states(state)))
+        got = from_opt_state(state, layers, params, terms=EXAMPLES)
+        np.testing.assert_allclose(
+            from_diagonal(jax.tree.map(jnp.square, params)).logdet(1.0), flat
+        )
+    np.testing.assert_allclose(got.spectrum(), want.spectrum(), atol=1e-9)
+
+
+def test_no_mesh_is_set():
+    with on_mesh("Explicit") as (params, _, batches):
+        found = fit(loss_fn, problem()[2], params, batches[:1])
+    with pytest.raises(ValueError, match=r"Explicit axes, \('data', 'model'\).*jax.set_mesh"):
+        fit(loss_fn, problem()[2], params, batches)
+    with pytest.raises(ValueError, match=r"Arrays of the vector are on a mesh"):
+        found.matvec(params)

@@ -107,7 +107,7 @@ FITS = [
 
 
 @pytest.mark.parametrize(
-    "kind,options",
+    ("kind", "options"),
     [("Auto", FITS[1]), *(("Explicit", options) for options in FITS)],
     ids=lambda one: one if isinstance(one, str) else one["kind"],
 )

@@ -152,8 +152,8 @@ def check_mesh_is_set(tree: object, what: str) -> None:
         if isinstance(sharding, NamedSharding) and AxisType.Explicit in sharding.mesh.axis_types:
             raise ValueError(
                 f"Arrays of {what} are on a mesh with Explicit axes, {sharding.mesh.axis_names}, "
-                "and no mesh is set. Call this under `with jax.set_mesh(mesh):`, or make the mesh with "
-                "axis_types=(jax.sharding.AxisType.Auto,) * its axes."
+                "and no mesh is set. Call this under `with jax.set_mesh(mesh):`, or make the mesh "
+                "with axis_types=(jax.sharding.AxisType.Auto,) * its axes."
             )
 
 

@@ -185,6 +185,7 @@ def test_links():
 def test_errors():
     model, posterior, x = classification()
     use = lambda **options: predict(posterior, model, x, **options)
+    use_on = lambda inputs: predict(posterior, model, inputs)
     with pytest.raises(ValueError, match=r"`likelihood` must be one of .*got 'poisson'"):
         use(likelihood="poisson")
     with pytest.raises(ValueError, match=r"must be a random key.*Pass key="):
@@ -193,12 +194,24 @@ def test_errors():
         use(link="bridge", likelihood="bernoulli")
     with pytest.raises(ValueError, match=r"must return outputs \(examples, outputs\), here"):
         predict(posterior, lambda params, x: model(params, x).sum(0), x)
+    with pytest.raises(ValueError, match=r"got shape tuple"):
+        predict(posterior, lambda params, x: (model(params, x), 0), x)
+    with pytest.raises(ValueError, match=r"The model cannot be called .*shapes .*\(12, 3\)"):
+        use_on(x[:, :3])
+    with pytest.raises(ValueError, match=r"One example at a time needs"):
+        use_on({"x": x, "scale": jnp.ones([])})
+    with pytest.raises(ValueError, match=r"`params` do not match .*no array at 'first/kernel'"):
+        laplace(posterior.curvature, {"last": posterior.mean["last"]})
+    other = posterior.mean | {"last": posterior.mean["last"] | {"bias": jnp.ones(2)}}
+    with pytest.raises(ValueError, match=r"`prior_mean` do not match .*'last/bias' has shape"):
+        laplace(posterior.curvature, posterior.mean, prior_mean=other)
     with pytest.raises(ValueError, match=r"prior_precision.*got 0"):
         laplace(posterior.curvature, posterior.mean, prior_precision=0.0)
     with pytest.raises(TypeError, match=r"must be a singd_optax.curvature.Curvature"):
         laplace(posterior.mean, posterior.curvature)
+    squares = jax.tree.map(jnp.square, posterior.mean)
     with pytest.raises(ValueError, match="has no negative log-likelihood"):
-        laplace(from_diagonal(posterior.mean), posterior.mean).log_evidence()
+        laplace(from_diagonal(squares), posterior.mean).log_evidence()
     with pytest.raises(ValueError, match=r"no maximum in the temperature, got.*Tune 'noise'"):
         tune(posterior, what=("temperature",))
     with pytest.raises(ValueError, match=r"`real_targets` must be how many .* got 0. For class"):

@@ -257,7 +257,11 @@ class Curvature:
 
         Args:
           factor: >= 0; may be traced.
+
+        Raises:
+          ValueError: It is below zero.
         """
+        check_number("factor", factor, schedule=False)
         blocks = {path: block.scaled(factor) for path, block in self.blocks.items()}
         return dataclasses.replace(self, blocks=blocks)
 

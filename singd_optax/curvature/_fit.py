@@ -38,7 +38,7 @@ from singd_optax.curvature._estimate import (
     whole_data,
 )
 from singd_optax.curvature._fit_singd import fit_singd
-from singd_optax.curvature._fit_state import FitState, OnBatch
+from singd_optax.curvature._fit_state import FitState, OnBatch, check_fit_state
 from singd_optax.curvature._make import make_curvature
 from singd_optax.curvature._views import Single, View
 from singd_optax.layers import Layers
@@ -163,6 +163,11 @@ def fit(
             "kind='singd' has no curvature of parameters outside of layers, got "
             "others='diagonal'. Use others='none', or another kind."
         )
+    if singd_options is not None and kind != "singd":
+        raise ValueError(
+            f"`singd_options` are for kind='singd', got kind={kind!r} with {singd_options!r}. "
+            "Leave them out, or fit with kind='singd'."
+        )
     estimate = Estimate(loss, layers, kind, fisher, other_paths, seed, precision, exact_squares)
     if kind == "singd":
         return fit_singd(estimate, params, batches, dict(singd_options or {}), on_batch, state)
@@ -174,7 +179,9 @@ def fit(
             "positions it has. Use fisher='mc', or others='none'."
         )
     passes = 2 if kind == "ekfac" else 1
-    now = state or FitState(0, 0, estimate.zeros(params, False))
+    now = FitState(0, 0, estimate.zeros(params, False)) if state is None else state
+    in_second = isinstance(now, FitState) and bool(now.passed)
+    check_fit_state(now, estimate.zeros(params, in_second), passes)
     now = FitState(int(now.passed), int(now.seen), *now[2:])
     while now.passed < passes:
         now = _one_pass(estimate, params, batches, now, on_batch)

@@ -1,7 +1,7 @@
 """Which training examples are behind a prediction: influence scores."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Literal, NamedTuple
 
 import flax.struct
@@ -11,7 +11,14 @@ import numpy as np
 
 from singd_optax._types import LossFunction, PyTree
 from singd_optax._validate import check_choice, check_size
-from singd_optax.curvature._batches import Batches, arguments, check_batch
+from singd_optax.curvature._batches import (
+    Batches,
+    arguments,
+    check_batch,
+    check_examples,
+    form_of,
+    no_batch,
+)
 from singd_optax.curvature._curvature import Curvature, Damping
 from singd_optax.curvature._examples import each_example
 from singd_optax.curvature._views import arrays_of
@@ -185,12 +192,11 @@ def influence(
     compress = jax.jit(
         lambda found: on_auto_axes(functools.partial(_compressed, rank=query_rank), found)
     )
+    ranks = (1,) if mode == "reverse" else (1, 2)
     score = jax.jit(lambda problem, found, batch: getattr(problem, mode)(found, batch))
 
     def queries() -> Iterator[PyTree]:
-        for index, batch in enumerate(arguments(query_batches)):
-            if index == 0:
-                check_batch(losses_fn, params, batch, None)
+        for batch in _checked(problem, query_batches, True):
             found = directions(problem, batch)
             yield found if query_rank is None else jax.device_get(compress(found))
 
@@ -201,9 +207,7 @@ def influence(
     rows = []
     for found in queries() if query_rank is None else groups:
         columns = []
-        for index, batch in enumerate(arguments(train_batches)):
-            if index == 0:
-                _check_losses(problem, batch, mode)
+        for batch in _checked(problem, train_batches, mode == "reverse", ranks):
             count = len(jax.tree.leaves(found)[0])
             parts = [
                 score(problem, _part(found, at, query_chunk), batch)
@@ -211,14 +215,10 @@ def influence(
             ]
             columns.append(np.concatenate(jax.device_get(parts)))
         if not columns:
-            raise ValueError(
-                "There is no batch in `train_batches` (any more). They are gone through once for "
-                "each query batch: pass a list or a data loader, or a function that returns an "
-                "iterator."
-            )
+            raise no_batch("train_batches", train_batches)  # gone through for each query batch
         rows.append(np.concatenate(columns, axis=1))
     if not rows:
-        raise ValueError("There is no batch in `query_batches`. Pass at least one.")
+        raise no_batch("query_batches", query_batches)
     return np.concatenate(rows)
 
 
@@ -259,13 +259,9 @@ def self_influence(
     curvature.check(params, "params")
 
     scores = jax.jit(lambda problem, batch: problem.own_products(batch))
-    found: list[np.ndarray] = []
-    for batch in arguments(batches):
-        if not found:
-            check_batch(losses_fn, params, batch, None)
-        found.append(np.asarray(scores(problem, batch)))
+    found = [np.asarray(scores(problem, batch)) for batch in _checked(problem, batches, True)]
     if not found:
-        raise ValueError("There is no batch in `batches`. Pass at least one.")
+        raise no_batch("batches", batches)
     return np.concatenate(found)
 
 
@@ -276,16 +272,38 @@ def _part(found: PyTree, start: int, count: int) -> PyTree:
     )
 
 
-def _check_losses(problem: _Problem, batch: tuple[PyTree, ...], mode: Mode) -> None:
-    check_batch(problem.losses_fn, problem.params, batch, None)
-    shape = jax.eval_shape(problem.losses_fn, problem.params, *batch).shape
+def _checked(
+    problem: _Problem, batches: Batches, by_example: bool, ranks: tuple[int, ...] = (1, 2)
+) -> Iterator[tuple[PyTree, ...]]:
+    """The batches as arguments; one of each form is checked before it is used.
+
+    Args:
+      problem: What they are for.
+      batches: Batches.
+      by_example: Whether one example is taken at a time.
+      ranks: How many axes the losses may have.
+    """
+    forms: set[Hashable] = set()
+    for batch in arguments(batches):
+        form = form_of(batch)
+        if form not in forms:
+            forms.add(form)
+            check_batch(problem.losses_fn, problem.params, batch, None)
+            if by_example:
+                check_examples(batch)
+            _check_losses(problem, batch, ranks)
+        yield batch
+
+
+def _check_losses(problem: _Problem, batch: tuple[PyTree, ...], ranks: tuple[int, ...]) -> None:
+    found = jax.eval_shape(problem.losses_fn, problem.params, *batch)
+    shape = getattr(found, "shape", type(found).__name__)
     count = jax.tree.leaves(batch)[0].shape[0]
-    legal = (1,) if mode == "reverse" else (1, 2)
-    if len(shape) not in legal or shape[0] != count:
+    if not isinstance(shape, tuple) or len(shape) not in ranks or shape[0] != count:
+        positions = f", or of each position, ({count}, positions)," if 2 in ranks else ""
         raise ValueError(
-            f"`losses_fn` must return the loss of each example, ({count},), or with mode='forward' "
-            f"of each position, ({count}, positions), got shape {shape} with mode={mode!r}. Take "
-            "no mean over examples."
+            f"`losses_fn` must return the loss of each example, ({count},){positions} got shape "
+            f"{shape}. Take no mean over examples; for scores of positions use mode='forward'."
         )
 
 

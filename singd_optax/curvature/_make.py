@@ -4,9 +4,11 @@ import functools
 from collections.abc import Mapping
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from singd_optax._types import PyTree
+from singd_optax._validate import is_known
 from singd_optax.curvature._block import Block, diagonal_block
 from singd_optax.curvature._curvature import Curvature, _Template
 from singd_optax.curvature._views import Single, View, check_tree, matrices_of
@@ -41,6 +43,9 @@ def from_diagonal(diagonal: PyTree) -> Curvature:
     Returns:
       A ``Curvature`` with a block for each array.
 
+    Raises:
+      ValueError: An entry is below zero, or NaN.
+
     Example:
       >>> import jax.numpy as jnp
       >>> curvature = from_diagonal({"w": jnp.array([1.0, 3.0])})
@@ -48,6 +53,13 @@ def from_diagonal(diagonal: PyTree) -> Curvature:
       4.0
     """
     leaves = Leaves(diagonal)
+    for path in leaves:
+        array = leaves[path]
+        if is_known(array) and not bool(np.all(np.asarray(array) >= 0)):
+            raise ValueError(
+                f"`diagonal` must be >= 0, got {np.min(array):.3g} at {path!r}. Pass the diagonal "
+                "of a Gauss-Newton or Fisher matrix, as squares of gradients are."
+            )
     views: dict[str, View] = {path: Single(path, jnp.shape(leaves[path])) for path in leaves}
     check_tree(views.values(), diagonal, "diagonal")
     matrices = on_auto_axes(functools.partial(matrices_of, views.values()), diagonal)

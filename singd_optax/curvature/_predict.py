@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from singd_optax._types import PyTree
 from singd_optax._validate import check_choice, check_size
+from singd_optax.curvature._batches import check_batch, check_examples
 from singd_optax.curvature._curvature import Curvature
 from singd_optax.curvature._examples import each_example
 from singd_optax.curvature._laplace import Laplace
@@ -185,12 +186,15 @@ def predict(
 
 
 def _check_model(posterior: Laplace, model: Model, inputs: PyTree) -> None:
-    shape = jax.eval_shape(model, posterior.mean, inputs).shape
+    check_examples((inputs,))
+    check_batch(model, posterior.mean, (inputs,), None, what="The model")
+    found = jax.eval_shape(model, posterior.mean, inputs)
+    shape = getattr(found, "shape", type(found).__name__)
     count = jax.tree.leaves(inputs)[0].shape[0]
-    if len(shape) != 2 or shape[0] != count:
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != count:
         raise ValueError(
-            f"The model must return outputs (examples, outputs), here ({count}, ...), got an array "
-            f"of shape {shape}. For sequences, predict one position: model=lambda params, x: "
+            f"The model must return outputs (examples, outputs), here ({count}, ...), got shape "
+            f"{shape}. For sequences, predict one position: model=lambda params, x: "
             "model.apply(params, x)[:, -1]."
         )
 

@@ -224,3 +224,16 @@ def test_no_mesh_is_set():
         fit(loss_fn, problem()[2], params, batches)
     with pytest.raises(ValueError, match=r"Arrays of the vector are on a mesh"):
         found.matvec(params)
+
+
+def test_a_model_that_names_the_axis_of_examples():
+    """It cannot run with one example, and the message says what to write."""
+    with on_mesh("Explicit") as (_, _, batches):
+        params = {"w": jnp.ones((8, 4))}
+        posterior = laplace(from_diagonal(params), params)
+        named = lambda spec: lambda p, x: jnp.matmul(x, p["w"], out_sharding=spec(x))
+        with pytest.raises(ValueError, match=r"batch of one.*divide.*in the place of a name"):
+            predict(posterior, named(lambda x: P("data", None)), batches[0][0])
+        of_input = named(lambda x: P(jax.typeof(x).sharding.spec[0], None))
+        found = predict(posterior, of_input, batches[0][0], likelihood="gaussian")
+    np.testing.assert_allclose(found.mean, batches[0][0].sum(1)[:, None] * np.ones(4))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._types import PyTree
-from singd_optax.placement import axes_of_first, first_split, gathered_over
+from singd_optax.placement import axes_of_first, explicit_axes, first_split, gathered_over
 
 Tree = TypeVar("Tree")
 
@@ -21,6 +21,9 @@ def each_example(
     axis that splits them can split nothing else of what is computed for them: parameters that are
     split over it (FSDP) are gathered over it.
 
+    Raises:
+      ValueError: On such a mesh the function cannot be called with one example.
+
     Args:
       function: ``function(params, *example)``; an example keeps its first axis, of length 1.
       params: Parameters.
@@ -32,7 +35,19 @@ def each_example(
     params = gathered_over(params, axes)
 
     def one(example: tuple[PyTree, ...]) -> Tree:
-        return function(params, *jax.tree.map(lambda leaf: leaf[None], example))
+        alone = jax.tree.map(lambda leaf: leaf[None], example)
+        try:
+            return function(params, *alone)
+        except Exception as error:
+            if not explicit_axes():
+                raise
+            raise ValueError(
+                "A model on a mesh with Explicit axes must run with a batch of one, as gradients "
+                f"of one example each are needed here, and raised {type(error).__name__}: {error}. "
+                "Let it take the mesh axis of the examples from its input, as in out_sharding="
+                "P(jax.typeof(x).sharding.spec[0], ...), in the place of a name; or make the mesh "
+                "with Auto axes."
+            ) from error
 
     if chunk is None:
         return jax.vmap(one)(examples)

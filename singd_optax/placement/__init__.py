@@ -27,6 +27,7 @@ from singd_optax.placement._axis_names import Rules, partition_of_names
 from singd_optax.placement._explicit_axes import (
     axes_of_first,
     check_mesh_is_set,
+    explicit_axes,
     first_split,
     gathered,
     gathered_over,
@@ -48,6 +49,7 @@ __all__ = [
     "Strategy",
     "axes_of_first",
     "check_mesh_is_set",
+    "explicit_axes",
     "first_split",
     "gathered",
     "gathered_over",

@@ -139,6 +139,14 @@ def linear_datamodel(halves, starts, steps):
     return result
 
 
+def table(first, second):
+    """Of both records."""
+    lines = ["| | leave one out, correlation | linear datamodeling score |", "|---|---|---|"]
+    for kind in (kind for kind in first if kind != "name"):
+        lines.append(f"| {kind} | {first[kind]:.3f} | {second[kind]:.3f} |")
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--small", action="store_true", help="few subsets")
@@ -148,9 +156,7 @@ def main():
     file = options.output / ("influence_small.jsonl" if options.small else "influence.jsonl")
     first = cached(file, "leave one out", lambda: rounded(leave_one_out(sizes[0])))
     second = cached(file, "linear datamodel", lambda: rounded(linear_datamodel(*sizes[1:])))
-    print("| | leave one out, correlation | linear datamodeling score |\n|---|---|---|")
-    for kind in (kind for kind in first if kind != "name"):
-        print(f"| {kind} | {first[kind]:.3f} | {second[kind]:.3f} |")
+    print(table(first, second))
 
 
 if __name__ == "__main__":

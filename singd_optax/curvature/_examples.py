@@ -21,14 +21,14 @@ def each_example(
     axis that splits them can split nothing else of what is computed for them: parameters that are
     split over it (FSDP) are gathered over it.
 
-    Raises:
-      ValueError: On such a mesh the function cannot be called with one example.
-
     Args:
       function: ``function(params, *example)``; an example keeps its first axis, of length 1.
       params: Parameters.
       *examples: Trees of arrays, (examples, ...).
       chunk: How many examples are computed at a time, on all devices; None for all.
+
+    Raises:
+      ValueError: On such a mesh the function cannot be called with one example.
     """
     axes = axes_of_first(examples)
     examples = first_split(examples, axes)

@@ -76,7 +76,8 @@ def add_prior(
       ...   mean = singd_optax.tag_distribution(model.apply(params, x), "gaussian")
       ...   return 0.5 * jnp.mean((mean - y) ** 2)
       >>> layers = singd_optax.find_layers(loss_fn, params, x, y)
-      >>> tx = optax.chain(add_prior(layers, terms=N), singd_optax.kfac(0.1, layers))
+      >>> tx = optax.chain(
+      ...   add_prior(layers, terms=N), singd_optax.kfac(0.1, layers, weight_decay=0.0))
       >>> opt_state = tx.init(params)
       >>> grad_fn = singd_optax.value_and_grad(loss_fn, layers, fisher="mc")
       >>> @jax.jit
@@ -163,8 +164,8 @@ def tune_prior(
 
     Call it every so many epochs; some of training before the first time, as the evidence is that
     of parameters which fit. A curvature from ``fit`` costs one pass over the data; that
-    ``from_opt_state`` of kfac or ekfac costs nothing (that of singd and ikfac contains their
-    damping, so that precisions come out larger). It can be jitted; then ``laplace(curvature,
+    ``from_opt_state`` of kfac or ekfac costs nothing (that of singd and ikfac has their damping in
+    it, which counts as curvature). It can be jitted; then ``laplace(curvature,
     params, **prior_state(opt_state)._asdict())`` is the posterior.
 
     Args:

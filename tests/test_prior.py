@@ -17,9 +17,11 @@ from singd_optax.curvature import (
     PriorState,
     add_prior,
     fit,
+    from_diagonal,
     from_opt_state,
     laplace,
     prior_state,
+    tune,
     tune_prior,
 )
 
@@ -120,8 +122,9 @@ class Net(nn.Module):
         return nn.Dense(3, param_dtype=float, name="last")(x)
 
 
-def test_less_overfitting():
-    """Labels that inputs do not determine: the evidence rises, and what is held out gains."""
+@functools.cache
+def classification():
+    """Labels that inputs do not determine."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(360, 4))
     scores = 2 * x @ rng.normal(size=(4, 3)) + rng.gumbel(size=(360, 3))
@@ -135,7 +138,12 @@ def test_less_overfitting():
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
     start = Net().init(jax.random.key(0), x)["params"]
-    layers = singd_optax.find_layers(loss_fn, start, *train)
+    return loss_fn, start, train, test, singd_optax.find_layers(loss_fn, start, *train)
+
+
+def test_less_overfitting():
+    """The evidence rises, and what is held out gains."""
+    loss_fn, start, train, test, layers = classification()
     prior = add_prior(layers, terms=60, prior_precision=dict.fromkeys(layers, 0.1))
     plain = singd_optax.kfac(1e-2, layers, weight_decay=0.0)
     tx = optax.chain(prior, plain)
@@ -172,6 +180,42 @@ def test_less_overfitting():
         without, state = run(without, state)
     assert loss_fn(params, *test) < loss_fn(without, *test) - 0.4
     assert loss_fn(without, *train) < loss_fn(params, *train)
+
+
+def exact_spectrum(params, x):
+    """Eigenvalues of the Gauss-Newton matrix of the whole network, and the flat parameters."""
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    outputs = lambda flat: Net().apply({"params": unravel(flat)}, x)
+    p = jax.nn.softmax(outputs(flat))
+    roots = (jnp.eye(3) - p[:, :, None]) * jnp.sqrt(p)[:, None, :]
+    rows = jnp.einsum("nck,ncp->nkp", roots, jax.jacobian(outputs)(flat)).reshape(-1, flat.size)
+    return jnp.maximum(jnp.linalg.eigvalsh(rows.T @ rows), 0), flat
+
+
+def test_after_training_without_a_prior():
+    """A wide prior is what the evidence of the exact matrix wants there, too."""
+    loss_fn, params, train, _, layers = classification()
+    tx = optax.adam(1e-2)
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = tx.update(jax.grad(loss_fn)(params, *train), state)
+        return (optax.apply_updates(params, updates), state), None
+
+    run = jit(lambda carry: jax.lax.scan(step, carry, None, length=2000)[0])
+    params, _ = run((params, tx.init(params)))
+    spectrum, flat = jit(exact_spectrum)(params, train[0])
+    # The evidence depends on the eigenvalues and on the length of the parameters alone.
+    whole = laplace(
+        from_diagonal({"w": spectrum}),
+        {"w": jnp.full_like(flat, jnp.linalg.norm(flat) / np.sqrt(flat.size))},
+    )
+    exact = tune(whole).prior_precision
+    H = fit(loss_fn, layers, params, [train], kind="ekfac", fisher="ggn")
+    np.testing.assert_allclose(H.trace(), spectrum.sum())
+    found = tune(laplace(H, params)).prior_precision
+    assert exact < found < 2 * exact  # blocks count more as determined
+    assert found < 0.1  # and about 1 where it is tuned in turns with training
 
 
 def test_nnx():

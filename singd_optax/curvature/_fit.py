@@ -82,7 +82,8 @@ def fit(
     "kfac" and "ekfac" are those of ``layers``, dense, block-diagonal or diagonal.
 
     The step is jitted, and compiled once for each shape of a batch. On a mesh, put ``params`` and
-    batches where they belong; sums are over all devices.
+    batches where they belong; sums are over all devices. Axes may be Auto or, under
+    ``jax.set_mesh``, Explicit.
 
     Args:
       loss_fn: ``loss_fn(params, *batch)``, the mean negative log-likelihood, over what the layers'
@@ -120,7 +121,7 @@ def fit(
       TypeError: ``layers`` is something else, or an option is of another type.
       ValueError: An option is not legal; ``params`` do not match ``layers``; there is no batch, or
         too few for a second pass; the loss cannot be called with a batch, or names no distribution;
-        a structure has no eigenvectors.
+        a structure has no eigenvectors; ``state`` is of a fit with other arguments.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax

@@ -169,7 +169,8 @@ def influence(
 
     Raises:
       ValueError: H + d I is singular, there is no batch, a batch does not fit the loss, or
-        "reverse" is asked for scores of positions.
+        "reverse" is asked for scores of positions; or on a mesh with Explicit axes the loss does
+        not run with one example, as ``out_sharding`` names the mesh axis of examples.
 
     Example:
       >>> import jax.numpy as jnp

@@ -141,7 +141,8 @@ def predict(
 
     Raises:
       ValueError: The likelihood, method or link is not one of these, or they do not go together; a
-        key is missing; the model returns something else.
+        key is missing; the model returns something else; or on a mesh with Explicit axes it does
+        not run with one example, as ``out_sharding`` names the mesh axis of examples.
 
     Example:
       >>> import jax.numpy as jnp

@@ -80,7 +80,8 @@ class Laplace:
             -L / (σ² T) - n (log σ + ½ log 2π) - ½ (θ-μ)ᵀ Δ (θ-μ) - ½ log det(H/(σ² T) + Δ)/det Δ
 
         Differentiable in ``prior_precision``, ``temperature`` and ``noise``; its maximum chooses
-        these without any validation data (MacKay, 1992; Immer et al., ICML 2021, arXiv 2104.04975).
+        the first and the last without any validation data (MacKay, 1992; Immer et al., ICML 2021,
+        arXiv 2104.04975), see ``tune``. In the temperature it has no maximum.
 
         Args:
           nll: L; None for what ``fit`` has added up, which must be free of penalties. Of a Gaussian

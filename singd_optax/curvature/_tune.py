@@ -37,9 +37,9 @@ def tune(
     they are none: a network that was trained without a prior until its loss is nothing has large
     parameters and hardly any curvature, so that γ and Δ are small, and the posterior is far too
     wide. That is so with the exact Gauss-Newton matrix too. Choose the prior in turns with training
-    (Immer et al., ICML 2021, arXiv 2104.04975), or by a validation set. That of the
-    diagonal blocks alone, which know nothing of what layers have in common, is never below the
-    whole matrix's γ (which is concave in H), so that priors come out stronger.
+    (Immer et al., ICML 2021, arXiv 2104.04975), or by a validation set. The γ of the diagonal
+    blocks alone, which know nothing of what layers have in common, is never below that of the whole
+    matrix, in which it is concave: so priors come out stronger.
 
     Args:
       posterior: From ``laplace``. A prior precision for each block is tuned for each block.

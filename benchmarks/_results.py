@@ -32,3 +32,10 @@ def cached(file: Path, name: str, make: Callable[[], Record]) -> Record:
     if name not in read(file):
         append(file, name, make())
     return read(file)[name]
+
+
+def rounded(tree: Any) -> Any:
+    """A record with numbers of four digits."""
+    if isinstance(tree, dict):
+        return {key: rounded(value) for key, value in tree.items()}
+    return float(f"{tree:.4g}") if isinstance(tree, float) else tree

@@ -2,6 +2,7 @@
 
     python benchmarks/influence.py            # about two minutes on two CPU cores
     python benchmarks/influence.py --small    # few subsets
+    python benchmarks/influence.py --output benchmarks/published    # the table of these runs
 
 Of scikit-learn's digits, 200 to train on and 40 queries. Two questions, for scores by the gradients
 alone and by the curvature of each kind:
@@ -14,7 +15,6 @@ alone and by the curvature of each kind:
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import flax.linen as nn
@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _results import cached, rounded
 from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
 
@@ -138,23 +139,24 @@ def linear_datamodel(halves, starts, steps):
     return result
 
 
+def table(first, second):
+    """Of both records."""
+    lines = ["| | leave one out, correlation | linear datamodeling score |", "|---|---|---|"]
+    for kind in (kind for kind in first if kind != "name"):
+        lines.append(f"| {kind} | {first[kind]:.3f} | {second[kind]:.3f} |")
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--small", action="store_true", help="few subsets")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     sizes = (8, 8, 1, 100) if options.small else (40, 64, 5, 500)
-    rows = {
-        "leave one out": leave_one_out(sizes[0]),
-        "linear datamodel": linear_datamodel(*sizes[1:]),
-    }
-    options.output.mkdir(parents=True, exist_ok=True)
-    name = "influence_small.json" if options.small else "influence.json"
-    (options.output / name).write_text(json.dumps(rows, indent=1))
-    first, second = rows.values()
-    print("| | leave one out, correlation | linear datamodeling score |\n|---|---|---|")
-    for kind in first:
-        print(f"| {kind} | {first[kind]:.3f} | {second[kind]:.3f} |")
+    file = options.output / ("influence_small.jsonl" if options.small else "influence.jsonl")
+    first = cached(file, "leave one out", lambda: rounded(leave_one_out(sizes[0])))
+    second = cached(file, "linear datamodel", lambda: rounded(linear_datamodel(*sizes[1:])))
+    print(table(first, second))
 
 
 if __name__ == "__main__":

@@ -124,6 +124,8 @@ ROOMS = {
         "test_fit_curvature::test_errors_of_a_curvature",
         "test_laplace::test_exact_posterior",
         "test_laplace::test_exact_evidence",
+        "test_explicit_curvature::test_no_mesh_is_set",
+        "test_prior::test_the_exact_optimum[*]",
         "test_influence::test_leaving_out_for_real",
         "test_influence::test_what_can_be_removed",
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import _public
 import _report
+import influence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +68,17 @@ def test_calibration():
     assert row["auroc"] == 7 / 8  # of the eight pairs one is the wrong way round
     table = uncertainty.table([{"a": row | {"prior_precision": tau}} for tau in (1, 10, 3)])
     assert table.splitlines()[-1] == "| a | 0.75 | 0.747 | 0.325 | 0.875 | 3 |"
+
+
+def test_published_tables():
+    """Those of the README are made from the committed runs."""
+    runs = read(BENCHMARKS / "published" / "uncertainty.jsonl").values()
+    records = read(BENCHMARKS / "published" / "influence.jsonl")
+    of_scores = influence.table(records["leave one out"], records["linear datamodel"])
+    tables = uncertainty.table(list(runs)), of_scores
+    text = (BENCHMARKS / "README.md").read_text()
+    assert len(runs) == 3
+    assert all(table in text for table in tables)
 
 
 def test_price(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import singd_optax
-from singd_optax.curvature import Curvature, fit, from_opt_state
+from singd_optax.curvature import Curvature, fit, from_diagonal, from_opt_state
 from singd_optax.curvature._blocks import moments_block
 from singd_optax.curvature._make import make_curvature
 from singd_optax.layers import find_matrices
@@ -392,6 +392,20 @@ def test_errors():
         fit(loss_fn, layers, {"last": params["last"]}, [(x, y)])
     with pytest.raises(ValueError, match=r"structure TriangularToeplitz.*kind='singd'"):
         fit(loss_fn, layers.replace("last", structures="lower_toeplitz"), params, [(x, y)])
+    with pytest.raises(ValueError, match=r"`singd_options` are for kind='singd', got kind='kfac'"):
+        run([(x, y)], singd_options={"damping": 1.0})
+    with pytest.raises(ValueError, match=r"no batch in `batches` .*got list"):
+        run([], kind="singd")
+    with pytest.raises(ValueError, match=r"cannot be called with a batch.*\(4, 3\)"):
+        run([(x, y), (x[:4, :3], y[:4])], kind="singd", fisher="empirical")
+    saved = []
+    run([(x, y)], on_batch=saved.append)
+    with pytest.raises(ValueError, match=r"is of a fit with other arguments: .*and this fit has"):
+        run([(x, y)], state=saved[0], kind="diagonal")
+    with pytest.raises(ValueError, match=r"other arguments: it is in pass 2 of 1"):
+        run([(x, y)], state=saved[0]._replace(passed=1))
+    with pytest.raises(TypeError, match=r"`state` must be a FitState.*type dict"):
+        run([(x, y)], state={"sums": 0})
     with pytest.raises(ValueError, match="has no curvature of parameters outside"):
         run([(x, y)], kind="singd", others="diagonal")
 
@@ -420,6 +434,10 @@ def test_errors_of_a_curvature():
         curvature.matvec({"a": jnp.ones((4, 3)), "b": params["b"]})
     with pytest.raises(ValueError, match="No block's path matches 'x'"):
         curvature.select("x")
+    with pytest.raises(ValueError, match=r"`factor` must be a finite number >= 0, got -1"):
+        curvature.scaled(-1.0)
+    with pytest.raises(ValueError, match=r"`diagonal` must be >= 0, got -2 at 'b'. Pass"):
+        from_diagonal({"a": jnp.ones(3), "b": jnp.array([1.0, -2.0])})
     with pytest.raises(KeyError, match="There are"):
         curvature["x"]
     assert isinstance(curvature.select("a"), Curvature)

@@ -157,16 +157,29 @@ def test_errors():
     use = lambda losses=losses_fn, train=data, query=data, **options: influence(
         losses, params, curvature, train, query, **({"damping": DAMPING} | options)
     )
-    with pytest.raises(ValueError, match=r"gone through once for each query batch"):
+    with pytest.raises(ValueError, match=r"no batch in `train_batches`.*a new iterator for each"):
         use(train=iter([]))
-    with pytest.raises(ValueError, match="no batch in `query_batches`"):
+    with pytest.raises(ValueError, match=r"no batch in `query_batches` .*got list. Pass a list"):
         use(query=[])
+    with pytest.raises(ValueError, match=r"no batch in `batches`"):
+        self_influence(losses_fn, params, curvature, [], damping=DAMPING)
     with pytest.raises(ValueError, match=r"must return the loss of each example, \(7,\)"):
         use(lambda params, tokens: losses_fn(params, tokens).mean())
-    with pytest.raises(ValueError, match=r"got shape .7, 5. with mode='reverse'"):
+    with pytest.raises(ValueError, match=r"got shape .7, 5.\. Take no mean.*use mode='forward'"):
         use(mode="reverse")
     with pytest.raises(ValueError, match="cannot be called with a batch"):
         use(query=[(tokens, tokens)])
+    with pytest.raises(ValueError, match=r"loss of each example.*\(7, 5, 1\)"):
+        use(train=[(tokens,), (tokens[..., None],)])  # the second alone
+    with pytest.raises(ValueError, match=r"loss of each example, \(7,\).*got shape tuple"):
+        use(lambda params, tokens: (losses_fn(params, tokens), 0))
+    scaled = lambda params, tokens, scale: losses_fn(params, tokens) * scale
+    with pytest.raises(ValueError, match=r"One example at a time needs.*got arrays of shapes"):
+        self_influence(scaled, params, curvature, [(tokens, jnp.ones([]))], damping=DAMPING)
+    with pytest.raises(ValueError, match=r"`params` do not match .*no array at 'head/kernel'"):
+        influence(losses_fn, {"table": params["table"]}, curvature, data, data, damping=DAMPING)
+    with pytest.raises(ValueError, match=r"`mode` must be one of .*got 'backward'"):
+        use(mode="backward")
     singular = from_diagonal({"w": jnp.zeros(2)})
     with pytest.raises(ValueError, match="is singular"):
         self_influence(losses_fn, {"w": jnp.ones(2)}, singular, data, damping=0.0)

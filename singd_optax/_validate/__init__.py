@@ -16,6 +16,7 @@ from singd_optax._validate._numbers import (
     check_size,
     check_weights,
     concrete_number,
+    is_known,
 )
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "check_size",
     "check_weights",
     "concrete_number",
+    "is_known",
     "near",
 ]

@@ -23,7 +23,7 @@ def concrete_number(value: Any) -> float | None:
     """
     if isinstance(value, bool | np.bool_):
         return None
-    if isinstance(value, numbers.Real) or (_is_scalar(value) and _is_known(value)):
+    if isinstance(value, numbers.Real) or (_is_scalar(value) and is_known(value)):
         try:
             return float(value)
         except OverflowError:
@@ -39,7 +39,7 @@ def _is_scalar(value: Any) -> bool:
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer))
 
 
-def _is_known(array: Any) -> bool:
+def is_known(array: Any) -> bool:
     """Whether an array has values that this process can read."""
     if isinstance(array, np.ndarray | np.generic):
         return True
@@ -115,7 +115,7 @@ def check_interval(name: str, value: Any, *, schedule: bool = True) -> None:
     is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_int and not (_is_scalar(value) and jnp.issubdtype(value.dtype, jnp.integer)):
         raise TypeError(f"{message} of type {type(value).__name__}.")
-    if not is_int and not _is_known(value):
+    if not is_int and not is_known(value):
         return
     if int(value) < 1:
         raise ValueError(f"{message}.")
@@ -148,7 +148,7 @@ def check_seed(name: str, value: Any) -> None:
     is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_int and not (_is_scalar(value) and jnp.issubdtype(value.dtype, jnp.integer)):
         raise TypeError(f"{message} of type {type(value).__name__}.")
-    if (is_int or _is_known(value)) and not 0 <= int(value) < 2**32:
+    if (is_int or is_known(value)) and not 0 <= int(value) < 2**32:
         raise ValueError(f"{message}.")
 
 
@@ -168,7 +168,7 @@ def check_weights(name: str, value: Any) -> None:
     kinds = (jnp.floating, jnp.integer, jnp.bool_)
     if dtype is None or not any(jnp.issubdtype(dtype, kind) for kind in kinds):
         raise TypeError(f"`{name}` must be an array of numbers or bools, got {_described(value)}.")
-    if isinstance(value, jax.Array) and not _is_known(value):
+    if isinstance(value, jax.Array) and not is_known(value):
         return
     array = np.asarray(value).astype(np.float64)
     if not (np.isfinite(array).all() and (array >= 0).all()):

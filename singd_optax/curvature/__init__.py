@@ -14,6 +14,7 @@ from singd_optax.curvature._influence import influence, self_influence
 from singd_optax.curvature._laplace import Laplace, laplace
 from singd_optax.curvature._make import from_diagonal
 from singd_optax.curvature._predict import Gaussian, output_distribution, predict
+from singd_optax.curvature._prior import PriorState, add_prior, prior_state, tune_prior
 from singd_optax.curvature._tune import tune
 from singd_optax.curvature._uses import quadratic_penalty, remove, saliency
 
@@ -23,6 +24,8 @@ __all__ = [
     "FitState",
     "Gaussian",
     "Laplace",
+    "PriorState",
+    "add_prior",
     "fit",
     "from_diagonal",
     "from_opt_state",
@@ -30,9 +33,11 @@ __all__ = [
     "laplace",
     "output_distribution",
     "predict",
+    "prior_state",
     "quadratic_penalty",
     "remove",
     "saliency",
     "self_influence",
     "tune",
+    "tune_prior",
 ]

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from singd_optax._types import LossFunction, PyTree
 
@@ -29,6 +30,22 @@ def arguments(batches: Batches) -> Iterator[tuple[PyTree, ...]]:
         yield batch if type(batch) is tuple else (batch,)
 
 
+def whole_beside(params: PyTree) -> NamedSharding | None:
+    """Of arrays that are whole on each device of the parameters' mesh; None without a mesh.
+
+    A step that starts with arrays there, and hands on arrays there, is compiled once.
+    """
+    shardings = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params))
+    meshes = [one.mesh for one in shardings if isinstance(one, NamedSharding)]
+    return NamedSharding(meshes[0], PartitionSpec()) if meshes else None
+
+
+def copied_to(tree: PyTree, sharding: NamedSharding | None) -> PyTree:
+    """A copy, there."""
+    tree = jax.tree.map(jnp.array, tree)
+    return tree if sharding is None else jax.device_put(tree, sharding)
+
+
 def form_of(batch: tuple[PyTree, ...]) -> Hashable:
     """What a compiled step depends on: containers, shapes and dtypes."""
     leaves, treedef = jax.tree.flatten(batch)
@@ -47,9 +64,9 @@ def check_examples(batch: tuple[PyTree, ...]) -> None:
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batch)]
     if not shapes or any(not shape or shape[0] != shapes[0][0] for shape in shapes):
         raise ValueError(
-            "Gradients of one example each need batches in which every array has the examples "
-            f"along its first axis, got arrays of shapes {shapes}. Close the loss function over "
-            "what is no example, or use others='none'."
+            "One example at a time needs batches in which every array has the examples along its "
+            f"first axis, got arrays of shapes {shapes}. Close the function over what is no "
+            "example (of `fit`, it is others='diagonal' that needs this)."
         )
 
 
@@ -60,8 +77,21 @@ def _no_batches(batches: object) -> TypeError:
     )
 
 
+def no_batch(what: str, batches: Batches) -> ValueError:
+    """There is nothing in these batches, which have this name."""
+    return ValueError(
+        f"There is no batch in `{what}` (any more), got {type(batches).__name__}. Pass a list or a "
+        "data loader with at least one batch, or a function that returns a new iterator for each "
+        "pass."
+    )
+
+
 def check_batch(
-    function: LossFunction, params: PyTree, batch: tuple[PyTree, ...], rank: int | None = 0
+    function: LossFunction,
+    params: PyTree,
+    batch: tuple[PyTree, ...],
+    rank: int | None = 0,
+    what: str = "The loss function",
 ) -> None:
     """Raise unless a function can be called with this batch, and returns an array of this rank.
 
@@ -70,6 +100,7 @@ def check_batch(
       params: Parameters.
       batch: Arguments.
       rank: None for any.
+      what: What the function is.
 
     Raises:
       ValueError: It cannot, or returns something else.
@@ -79,10 +110,10 @@ def check_batch(
         value = jax.eval_shape(function, params, *batch)
     except Exception as error:  # of whatever the model is made with
         raise ValueError(
-            "The loss function cannot be called with a batch: it is called as loss_fn(params, "
-            f"*batch), with {len(batch)} argument(s) of shapes {shapes}, and raised "
-            f"{type(error).__name__}: {error}. Make each batch a tuple of what the loss function "
-            "takes after the parameters."
+            f"{what} cannot be called with a batch: it is called as function(params, *batch), "
+            f"with {len(batch)} argument(s) of shapes {shapes}, and raised "
+            f"{type(error).__name__}: {error}. Make each batch a tuple of what it takes after the "
+            "parameters."
         ) from error
     got = getattr(value, "shape", type(value).__name__)
     if rank is not None and (not hasattr(value, "shape") or len(value.shape) != rank):

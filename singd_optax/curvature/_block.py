@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from singd_optax.placement import laid_out_like, on_auto_axes, partitions_of
 from singd_optax.rules._eigenbasis import into_bases, out_of_bases
 from singd_optax.structures import IdentityMatrix, StructuredMatrix
 
@@ -52,7 +53,11 @@ class Block:
 
     def power(self, matrix: jax.Array, exponent: float, damping: ArrayLike = 0.0) -> jax.Array:
         """(H + d I)^p W: p = 1 is the curvature, -1 its inverse, ±1/2 their symmetric roots."""
-        return self.out_of(self.into(matrix) * self.powers(exponent, damping))
+
+        def product(block: Block, matrix: jax.Array, damping: ArrayLike) -> jax.Array:
+            return block.out_of(block.into(matrix) * block.powers(exponent, damping))
+
+        return laid_out_like(product, partitions_of(matrix), self, matrix, damping)
 
     def sample(self, key: jax.Array, damping: ArrayLike, shape: tuple[int, ...] = ()) -> jax.Array:
         """Draws from N(0, (H + d I)^-1), (*shape, *stack, rows, columns)."""
@@ -69,7 +74,11 @@ class Block:
 
     def quadratic(self, matrix: jax.Array, damping: ArrayLike = 0.0) -> jax.Array:
         """wᵀ (H + d I) w."""
-        return (self.into(matrix) ** 2 * (self.values + damping)).sum()
+
+        def product(block: Block, matrix: jax.Array, damping: ArrayLike) -> jax.Array:
+            return (block.into(matrix) ** 2 * (block.values + damping)).sum()
+
+        return on_auto_axes(product, self, matrix, damping)
 
     def diagonal(self, exponent: float = 1.0, damping: ArrayLike = 0.0) -> jax.Array:
         """The diagonal of (H + d I)^p, in the place of the entries, (*stack, rows, columns)."""

@@ -1,6 +1,7 @@
 """The curvature of a model: blocks by path, and what is computed with all of them."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -14,8 +15,9 @@ from jax.typing import ArrayLike, DTypeLike
 from singd_optax._types import PyTree
 from singd_optax._validate import check_number, check_pattern, concrete_number, near
 from singd_optax.curvature._block import Block
-from singd_optax.curvature._views import View, arrays_of, matrices_of
+from singd_optax.curvature._views import View, arrays_of, check_tree, matrices_of
 from singd_optax.layers._tree import Leaves
+from singd_optax.placement import laid_out_like, on_auto_axes, partitions_of
 
 #: One number for all blocks, or a mapping from their paths.
 Damping: TypeAlias = ArrayLike | Mapping[str, ArrayLike]
@@ -140,11 +142,16 @@ class Curvature:
             block; or p < 0 and H + d I is singular.
         """
         dampings = self.dampings(damping, inverted=exponent < 0)
-        found = {
-            path: block.power(matrix, exponent, dampings[path])
-            for path, matrix, block in self._pairs(tree, "the vector")
-        }
-        return self._tree_like(tree, found)
+        self.check(tree, "the vector")
+
+        def product(curvature: Curvature, tree: PyTree, dampings: dict[str, ArrayLike]) -> PyTree:
+            found = {
+                path: block.power(matrix, exponent, dampings[path])
+                for path, matrix, block in curvature._pairs(tree)
+            }
+            return curvature._tree_like(tree, found)
+
+        return laid_out_like(product, partitions_of(tree), self, tree, dampings)
 
     def quadratic(self, tree: PyTree, damping: Damping = 0.0) -> jax.Array:
         """vᵀ (H + d I) v.
@@ -154,11 +161,18 @@ class Curvature:
           damping: d >= 0.
         """
         dampings = self.dampings(damping)
-        parts = [
-            block.quadratic(matrix, dampings[path])
-            for path, matrix, block in self._pairs(tree, "the vector")
-        ]
-        return sum(parts, jnp.zeros([]))
+        self.check(tree, "the vector")
+
+        def product(
+            curvature: Curvature, tree: PyTree, dampings: dict[str, ArrayLike]
+        ) -> jax.Array:
+            parts = [
+                block.quadratic(matrix, dampings[path])
+                for path, matrix, block in curvature._pairs(tree)
+            ]
+            return sum(parts, jnp.zeros([]))
+
+        return on_auto_axes(product, self, tree, dampings)
 
     def sample(self, key: jax.Array, damping: Damping, shape: tuple[int, ...] = ()) -> PyTree:
         """Draws from N(0, (H + d I)^-1), a tree like the parameters.
@@ -243,7 +257,11 @@ class Curvature:
 
         Args:
           factor: >= 0; may be traced.
+
+        Raises:
+          ValueError: It is below zero.
         """
+        check_number("factor", factor, schedule=False)
         blocks = {path: block.scaled(factor) for path, block in self.blocks.items()}
         return dataclasses.replace(self, blocks=blocks)
 
@@ -298,6 +316,18 @@ class Curvature:
                 _check_regular(path, self.blocks[path].values, number)
         return each
 
+    def check(self, tree: PyTree, what: str) -> None:
+        """Raise unless a tree is like the parameters.
+
+        Args:
+          tree: Like the parameters.
+          what: What it is, for messages.
+
+        Raises:
+          ValueError: It is a tree of other layers, or on a mesh that is not set.
+        """
+        check_tree(self.views, tree, what)
+
     def matrices(self, tree: PyTree, what: str = "the tree") -> dict[str, jax.Array]:
         """Path of a block -> its part of a tree like the parameters, as a matrix.
 
@@ -308,13 +338,13 @@ class Curvature:
         Raises:
           ValueError: It is a tree of other layers.
         """
-        return matrices_of(self.views, tree, what)
+        self.check(tree, what)
+        return on_auto_axes(functools.partial(matrices_of, self.views), tree)
 
-    def _pairs(self, tree: PyTree, what: str) -> list[tuple[str, jax.Array, Block]]:
-        matrices = self.matrices(tree, what)
+    def _pairs(self, tree: PyTree) -> list[tuple[str, jax.Array, Block]]:
         return [
             (path, matrix.astype(self.blocks[path].values.dtype), self.blocks[path])
-            for path, matrix in matrices.items()
+            for path, matrix in matrices_of(self.views, tree).items()
         ]
 
     def _tree_like(self, tree: PyTree, matrices: dict[str, jax.Array]) -> PyTree:

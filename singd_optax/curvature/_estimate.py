@@ -7,11 +7,13 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from singd_optax._types import PyTree
 from singd_optax.capture._fisher import Fisher, common_loss_average
 from singd_optax.capture._nnx_functional import Functional
 from singd_optax.capture._predictions import fisher_squares, predictions_of
+from singd_optax.curvature._examples import each_example
 from singd_optax.layers import Layers, LayerSpec, RuleState
 from singd_optax.layers._rule_tag import RuleTag
 from singd_optax.layers._tree import Leaves
@@ -22,7 +24,7 @@ from singd_optax.measures import (
     SquareTotals,
     Statistics,
 )
-from singd_optax.placement import OneDevice
+from singd_optax.placement import OneDevice, on_auto_axes
 from singd_optax.rules import ColumnBasis, RowBasis
 from singd_optax.structures import Precision, StructuredMatrix
 
@@ -119,10 +121,15 @@ class Estimate:
         nll, terms = _wide((jnp.zeros([], jnp.float32),) * 2)
         return Sums(totals, others, nll, jnp.array(terms))
 
-    def step(self, in_basis: bool) -> Callable[..., Sums]:
-        """``step(params, bases, sums, index, batch)`` -> sums with one batch more; jitted."""
+    def step(self, in_basis: bool, where: NamedSharding | None) -> Callable[..., Sums]:
+        """``step(params, bases, sums, index, batch)`` -> sums with one batch more; jitted.
 
-        @functools.partial(jax.jit, donate_argnums=2)
+        Args:
+          in_basis: Whether this is the second pass.
+          where: Of the sums.
+        """
+
+        @functools.partial(jax.jit, donate_argnums=2, out_shardings=where)
         def step(
             params: PyTree, bases: Bases, sums: Sums, index: jax.Array, batch: tuple[PyTree, ...]
         ) -> Sums:
@@ -187,18 +194,19 @@ class Estimate:
         """The diagonal of parameters outside of layers, one example after the other."""
         if not self.other_paths:
             return {}
-        leaves = Leaves(params)
-        values = {path: leaves[path] for path in self.other_paths}
         key = jax.random.fold_in(jax.random.key(self.seed + 1), index)
         count = jax.tree.leaves(batch)[0].shape[0]
 
-        def squares(key: jax.Array, example: tuple[PyTree, ...]) -> dict[str, jax.Array]:
-            alone = jax.tree.map(lambda leaf: leaf[None], example)
-            loss = lambda values: self.loss.loss_fn(leaves.replaced(values), *alone)
-            return fisher_squares(loss, values, self.fisher, key)
+        def squares(
+            params: PyTree, example: tuple[PyTree, ...], key: jax.Array
+        ) -> dict[str, jax.Array]:
+            leaves = Leaves(params)
+            values = {path: leaves[path] for path in self.other_paths}
+            loss = lambda values: self.loss.loss_fn(leaves.replaced(values), *example)
+            return fisher_squares(loss, values, self.fisher, key[0])
 
-        each = jax.vmap(squares)(jax.random.split(key, count), batch)
-        return jax.tree.map(lambda leaf: _wide(leaf).sum(0), each)
+        each = each_example(squares, params, batch, jax.random.split(key, count))
+        return on_auto_axes(functools.partial(jax.tree.map, lambda leaf: _wide(leaf).sum(0)), each)
 
 
 def whole_data(layers: Layers) -> Layers:

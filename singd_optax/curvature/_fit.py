@@ -15,7 +15,9 @@ from singd_optax.curvature._batches import (
     arguments,
     check_batch,
     check_examples,
+    copied_to,
     form_of,
+    whole_beside,
 )
 from singd_optax.curvature._block import Block, diagonal_block
 from singd_optax.curvature._blocks import (
@@ -36,12 +38,13 @@ from singd_optax.curvature._estimate import (
     whole_data,
 )
 from singd_optax.curvature._fit_singd import fit_singd
-from singd_optax.curvature._fit_state import FitState, OnBatch
+from singd_optax.curvature._fit_state import FitState, OnBatch, check_fit_state
 from singd_optax.curvature._make import make_curvature
 from singd_optax.curvature._views import Single, View
 from singd_optax.layers import Layers
 from singd_optax.layers._check import check_layers, check_params
 from singd_optax.layers._tree import Leaves
+from singd_optax.placement import check_mesh_is_set
 from singd_optax.rules._inverse import INVERTIBLE
 from singd_optax.structures import Precision
 
@@ -79,7 +82,8 @@ def fit(
     "kfac" and "ekfac" are those of ``layers``, dense, block-diagonal or diagonal.
 
     The step is jitted, and compiled once for each shape of a batch. On a mesh, put ``params`` and
-    batches where they belong; sums are over all devices.
+    batches where they belong; sums are over all devices. Axes may be Auto or, under
+    ``jax.set_mesh``, Explicit.
 
     Args:
       loss_fn: ``loss_fn(params, *batch)``, the mean negative log-likelihood, over what the layers'
@@ -117,7 +121,7 @@ def fit(
       TypeError: ``layers`` is something else, or an option is of another type.
       ValueError: An option is not legal; ``params`` do not match ``layers``; there is no batch, or
         too few for a second pass; the loss cannot be called with a batch, or names no distribution;
-        a structure has no eigenvectors.
+        a structure has no eigenvectors; ``state`` is of a fit with other arguments.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, singd_optax
@@ -144,6 +148,7 @@ def fit(
     params = loss.params
     leaves = Leaves(params)
     check_params(layers.values(), leaves, "params")
+    check_mesh_is_set(params, "params")
     inside = {path for spec in layers.values() for path in spec.shapes}
     outside = tuple(
         path
@@ -159,6 +164,11 @@ def fit(
             "kind='singd' has no curvature of parameters outside of layers, got "
             "others='diagonal'. Use others='none', or another kind."
         )
+    if singd_options is not None and kind != "singd":
+        raise ValueError(
+            f"`singd_options` are for kind='singd', got kind={kind!r} with {singd_options!r}. "
+            "Leave them out, or fit with kind='singd'."
+        )
     estimate = Estimate(loss, layers, kind, fisher, other_paths, seed, precision, exact_squares)
     if kind == "singd":
         return fit_singd(estimate, params, batches, dict(singd_options or {}), on_batch, state)
@@ -170,7 +180,9 @@ def fit(
             "positions it has. Use fisher='mc', or others='none'."
         )
     passes = 2 if kind == "ekfac" else 1
-    now = state or FitState(0, 0, estimate.zeros(params, False))
+    now = FitState(0, 0, estimate.zeros(params, False)) if state is None else state
+    in_second = isinstance(now, FitState) and bool(now.passed)
+    check_fit_state(now, estimate.zeros(params, in_second), passes)
     now = FitState(int(now.passed), int(now.seen), *now[2:])
     while now.passed < passes:
         now = _one_pass(estimate, params, batches, now, on_batch)
@@ -191,9 +203,10 @@ def _one_pass(
     on_batch: OnBatch | None,
 ) -> FitState:
     in_basis = bool(state.passed)
-    step = estimate.step(in_basis)
+    where = whole_beside(params)
+    step = estimate.step(in_basis, where)
     # A copy, as the step takes its arrays.
-    sums = jax.tree.map(jnp.array, state.sums)
+    sums = copied_to(state.sums, where)
     seen = int(state.seen)
     forms: set[Hashable] = set()
     for batch in itertools.islice(arguments(batches), seen, None):

@@ -1,16 +1,26 @@
 """SINGD's structured factors at fixed parameters: one refresh on each batch."""
 
 import dataclasses
+import functools
 import itertools
+from collections.abc import Hashable
 
 import jax
 import jax.numpy as jnp
 
 from singd_optax._types import PyTree
-from singd_optax.curvature._batches import Batches, arguments, check_batch
+from singd_optax.curvature._batches import (
+    Batches,
+    arguments,
+    check_batch,
+    copied_to,
+    form_of,
+    no_batch,
+    whole_beside,
+)
 from singd_optax.curvature._curvature import Curvature
 from singd_optax.curvature._estimate import Estimate
-from singd_optax.curvature._fit_state import FitState, OnBatch
+from singd_optax.curvature._fit_state import FitState, OnBatch, check_fit_state
 from singd_optax.curvature._from_state import from_opt_state
 from singd_optax.optimizers import scale_by_singd
 
@@ -34,7 +44,9 @@ def fit_singd(
         precision=estimate.precision,
     )
 
-    @jax.jit
+    where = whole_beside(params)
+
+    @functools.partial(jax.jit, out_shardings=where)
     def step(params: PyTree, sums: PyTree, batch: tuple[PyTree, ...]) -> PyTree:
         opt_state, nll, terms = sums
         value, grads, curvature = grad_fn(params, *batch, opt_state=opt_state, refresh=True)
@@ -45,16 +57,21 @@ def fit_singd(
     sums: PyTree = (tx.init(params), jnp.zeros([]), jnp.zeros([]))
     seen = 0
     if state is not None:
+        check_fit_state(state, sums, 1)
         sums, seen = state.sums, int(state.seen)
+    sums = copied_to(sums, where)
+    forms: set[Hashable] = set()
     for batch in itertools.islice(arguments(batches), seen, None):
-        if seen == 0:
+        form = form_of(batch)
+        if form not in forms:
+            forms.add(form)
             check_batch(estimate.loss.loss_fn, params, batch)
         sums = step(params, sums, batch)
         seen += 1
         if on_batch is not None:
             on_batch(FitState(0, seen, sums))
     if seen == 0:
-        raise ValueError("There is no batch in `batches`. Pass at least one.")
+        raise no_batch("batches", batches)
     opt_state, nll, terms = sums
     found = from_opt_state(opt_state, estimate.layers, params, terms=terms)
     return dataclasses.replace(found, nll=nll)

@@ -1,5 +1,6 @@
 """The curvature that an optimizer has in its state."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -23,6 +24,7 @@ from singd_optax.optimizers._ekfac import EKFACState
 from singd_optax.optimizers._ikfac import IKFACState
 from singd_optax.optimizers._kfac import EigenKFACState, KFACState, RootKFACState
 from singd_optax.optimizers._singd import SINGDState
+from singd_optax.placement import on_auto_axes
 from singd_optax.rules._inverse import eigen
 from singd_optax.structures import (
     BlockDiagonalMatrix,
@@ -113,11 +115,9 @@ def _block(path: str, state: PyTree, rate: float | None) -> Block:
                     f"The state of layer {path!r} has no statistics yet. Take a step with the "
                     "optimizer first, or use fit."
                 )
-            state = jax.tree.map(_wide, state)
-            if read is _of_moments and rate is not None:
-                weight = 1 - (1 - rate) ** state.averaged.astype(state.S_K.dtype)
-                state = state._replace(S_K=state.S_K * (1 / weight), S_C=state.S_C * (1 / weight))
-            return read(state)
+            if read is _of_moments:
+                read = functools.partial(_of_averages, rate)
+            return on_auto_axes(read, jax.tree.map(_wide, state))
     raise ValueError(
         f"No curvature can be read from a {type(state).__name__}, of layer {path!r}: it must be of "
         "singd, ingd, ikfac, kfac or ekfac. Use singd_optax.curvature.fit, which needs no "
@@ -138,6 +138,14 @@ def _of_roots(state: SINGDState | IKFACState) -> Block:
 
 def _of_moments(state: KFACState | RootKFACState | EigenKFACState) -> Block:
     return moments_block(state.S_K, state.S_C)
+
+
+def _of_averages(rate: float | None, state: KFACState | RootKFACState | EigenKFACState) -> Block:
+    """Of averages that started at 0."""
+    if rate is None:
+        return _of_moments(state)
+    weight = 1 - (1 - rate) ** state.averaged.astype(state.S_K.dtype)
+    return _of_moments(state._replace(S_K=state.S_K * (1 / weight), S_C=state.S_C * (1 / weight)))
 
 
 def _of_scales(state: EKFACState) -> Block:

@@ -1,18 +1,29 @@
 """Which training examples are behind a prediction: influence scores."""
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Hashable, Iterator
 from typing import Literal, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from singd_optax._types import LossFunction, PyTree
 from singd_optax._validate import check_choice, check_size
-from singd_optax.curvature._batches import Batches, arguments, check_batch
+from singd_optax.curvature._batches import (
+    Batches,
+    arguments,
+    check_batch,
+    check_examples,
+    form_of,
+    no_batch,
+)
 from singd_optax.curvature._curvature import Curvature, Damping
+from singd_optax.curvature._examples import each_example
 from singd_optax.curvature._views import arrays_of
 from singd_optax.layers._tree import Leaves
+from singd_optax.placement import axes_of_first, laid_out_like, on_auto_axes, partitions_of
 
 Mode = Literal["forward", "reverse"]
 MODES: tuple[Mode, ...] = ("forward", "reverse")
@@ -21,51 +32,98 @@ MODES: tuple[Mode, ...] = ("forward", "reverse")
 Vector = dict[str, jax.Array]
 
 
-class _Problem(NamedTuple):
-    """What all passes share."""
+@flax.struct.dataclass
+class _Problem:
+    """What all passes share: a pytree, so that no array is a constant of a program."""
 
-    losses_fn: LossFunction
     params: PyTree
     curvature: Curvature
     dampings: dict[str, PyTree]
+    losses_fn: LossFunction = flax.struct.field(pytree_node=False)
 
-    def losses(self, values: Vector, batch: tuple[PyTree, ...]) -> jax.Array:
+    def losses(self, params: PyTree, values: Vector, batch: tuple[PyTree, ...]) -> jax.Array:
         """Of parameters with a block, all others fixed."""
-        return self.losses_fn(Leaves(self.params).replaced(values), *batch)
+        return self.losses_fn(Leaves(params).replaced(values), *batch)
 
-    @property
-    def values(self) -> Vector:
+    def values(self, params: PyTree) -> Vector:
         """The parameters with a block."""
-        leaves = Leaves(self.params)
+        leaves = Leaves(params)
         return {path: leaves[path] for view in self.curvature.views for path in view.shapes}
 
     def gradients(self, batch: tuple[PyTree, ...]) -> Vector:
         """(examples, ...) of each example's loss, summed over its positions."""
 
-        def one(example: tuple[PyTree, ...]) -> Vector:
-            alone = jax.tree.map(lambda leaf: leaf[None], example)
-            return jax.grad(lambda values: self.losses(values, alone).sum())(self.values)
+        def one(params: PyTree, example: tuple[PyTree, ...]) -> Vector:
+            loss = lambda values: self.losses(params, values, example).sum()
+            return jax.grad(loss)(self.values(params))
 
-        return jax.vmap(one)(batch)
+        return each_example(one, self.params, batch)
 
     def matrices(self, gradients: Vector) -> dict[str, jax.Array]:
-        """Of each block, in its basis: (examples, *stack, rows, columns)."""
+        """Of each block: (examples, *stack, rows, columns)."""
         return {
-            view.path: self.curvature.blocks[view.path].into(
-                jax.vmap(view.to_matrix)(*(gradients[path] for path in view.shapes)).astype(
-                    self.curvature.blocks[view.path].values.dtype
-                )
+            view.path: jax.vmap(view.to_matrix)(*(gradients[path] for path in view.shapes)).astype(
+                self.curvature.blocks[view.path].values.dtype
             )
             for view in self.curvature.views
         }
 
     def directions(self, batch: tuple[PyTree, ...]) -> dict[str, jax.Array]:
         """(H + d I)^-1 g of each example, as matrices of the blocks."""
-        coefficients = self.matrices(self.gradients(batch))
-        return {
-            path: block.out_of(coefficients[path] * block.powers(-1.0, self.dampings[path]))
-            for path, block in self.curvature.blocks.items()
-        }
+
+        def solved(self: _Problem, gradients: Vector) -> dict[str, jax.Array]:
+            return {
+                path: self.curvature.blocks[path].power(matrix, -1.0, self.dampings[path])
+                for path, matrix in self.matrices(gradients).items()
+            }
+
+        gradients = self.gradients(batch)
+        return on_auto_axes(solved, self, gradients, split=axes_of_first(gradients))
+
+    def own_products(self, batch: tuple[PyTree, ...]) -> jax.Array:
+        """Of each example g with itself, gᵀ (H + d I)^-1 g."""
+
+        def products(self: _Problem, gradients: Vector) -> jax.Array:
+            parts = []
+            for path, matrix in self.matrices(gradients).items():
+                block = self.curvature.blocks[path]
+                squares = block.into(matrix) ** 2 * block.powers(-1.0, self.dampings[path])
+                parts.append(squares.reshape(len(matrix), -1).sum(1))
+            return sum(parts, jnp.zeros([]))
+
+        gradients = self.gradients(batch)
+        return on_auto_axes(products, self, gradients, split=axes_of_first(gradients))
+
+    def forward(self, found: PyTree, batch: tuple[PyTree, ...]) -> jax.Array:
+        """(queries, examples) or (queries, examples, positions): losses along these directions."""
+        values = self.values(self.params)
+        _, follow = jax.linearize(lambda values: self.losses(self.params, values, batch), values)
+
+        def arrays(query: dict[str, jax.Array]) -> Vector:
+            found = arrays_of(self.curvature.views, query)
+            return {path: found[path].astype(values[path].dtype) for path in values}
+
+        like = partitions_of(values)
+        return jax.vmap(lambda query: follow(laid_out_like(arrays, like, query)))(_whole(found))
+
+    def reverse(self, found: PyTree, batch: tuple[PyTree, ...]) -> jax.Array:
+        """(queries, examples): products of these directions with gradients."""
+
+        def products(self: _Problem, found: dict[str, jax.Array], gradients: Vector) -> jax.Array:
+            parts = []
+            for path, own in self.matrices(gradients).items():
+                one = found[path]
+                parts.append(
+                    jnp.einsum(
+                        "qp,tp->qt",
+                        one.reshape(len(one), -1),
+                        own.reshape(len(own), -1),
+                        precision="highest",
+                    )
+                )
+            return sum(parts, jnp.zeros([]))
+
+        return on_auto_axes(products, self, _whole(found), self.gradients(batch))
 
 
 def influence(
@@ -111,7 +169,8 @@ def influence(
 
     Raises:
       ValueError: H + d I is singular, there is no batch, a batch does not fit the loss, or
-        "reverse" is asked for scores of positions.
+        "reverse" is asked for scores of positions; or on a mesh with Explicit axes the loss does
+        not run with one example, as ``out_sharding`` names the mesh axis of examples.
 
     Example:
       >>> import jax.numpy as jnp
@@ -128,17 +187,18 @@ def influence(
     check_size("query_chunk", query_chunk)
     if query_rank is not None:
         check_size("query_rank", query_rank)
-    problem = _Problem(losses_fn, params, curvature, curvature.dampings(damping, inverted=True))
-    curvature.matrices(params, "params")
-    directions = jax.jit(problem.directions)
-    compress = jax.jit(lambda found: _compressed(found, query_rank))
-    score = _scorer(problem, mode)
+    problem = _Problem(params, curvature, curvature.dampings(damping, inverted=True), losses_fn)
+    curvature.check(params, "params")
+    directions = jax.jit(lambda problem, batch: problem.directions(batch))
+    compress = jax.jit(
+        lambda found: on_auto_axes(functools.partial(_compressed, rank=query_rank), found)
+    )
+    ranks = (1,) if mode == "reverse" else (1, 2)
+    score = jax.jit(lambda problem, found, batch: getattr(problem, mode)(found, batch))
 
     def queries() -> Iterator[PyTree]:
-        for index, batch in enumerate(arguments(query_batches)):
-            if index == 0:
-                check_batch(losses_fn, params, batch, None)
-            found = directions(batch)
+        for batch in _checked(problem, query_batches, True):
+            found = directions(problem, batch)
             yield found if query_rank is None else jax.device_get(compress(found))
 
     if query_rank is not None:
@@ -148,24 +208,18 @@ def influence(
     rows = []
     for found in queries() if query_rank is None else groups:
         columns = []
-        for index, batch in enumerate(arguments(train_batches)):
-            if index == 0:
-                _check_losses(problem, batch, mode)
+        for batch in _checked(problem, train_batches, mode == "reverse", ranks):
             count = len(jax.tree.leaves(found)[0])
             parts = [
-                score(jax.tree.map(lambda leaf, at=at: leaf[at : at + query_chunk], found), batch)
+                score(problem, _part(found, at, query_chunk), batch)
                 for at in range(0, count, query_chunk)
             ]
             columns.append(np.concatenate(jax.device_get(parts)))
         if not columns:
-            raise ValueError(
-                "There is no batch in `train_batches` (any more). They are gone through once for "
-                "each query batch: pass a list or a data loader, or a function that returns an "
-                "iterator."
-            )
+            raise no_batch("train_batches", train_batches)  # gone through for each query batch
         rows.append(np.concatenate(columns, axis=1))
     if not rows:
-        raise ValueError("There is no batch in `query_batches`. Pass at least one.")
+        raise no_batch("query_batches", query_batches)
     return np.concatenate(rows)
 
 
@@ -202,77 +256,56 @@ def self_influence(
       ...                [(jnp.eye(2), jnp.array([1.0, 3.0]))], damping=1.0).tolist()
       [0.5, 4.5]
     """
-    problem = _Problem(losses_fn, params, curvature, curvature.dampings(damping, inverted=True))
-    curvature.matrices(params, "params")
+    problem = _Problem(params, curvature, curvature.dampings(damping, inverted=True), losses_fn)
+    curvature.check(params, "params")
 
-    @jax.jit
-    def scores(batch: tuple[PyTree, ...]) -> jax.Array:
-        coefficients = problem.matrices(problem.gradients(batch))
-        parts = [
-            (coefficients[path] ** 2 * block.powers(-1.0, problem.dampings[path]))
-            .reshape(len(coefficients[path]), -1)
-            .sum(1)
-            for path, block in curvature.blocks.items()
-        ]
-        return sum(parts, jnp.zeros([]))
-
-    found: list[np.ndarray] = []
-    for batch in arguments(batches):
-        if not found:
-            check_batch(losses_fn, params, batch, None)
-        found.append(np.asarray(scores(batch)))
+    scores = jax.jit(lambda problem, batch: problem.own_products(batch))
+    found = [np.asarray(scores(problem, batch)) for batch in _checked(problem, batches, True)]
     if not found:
-        raise ValueError("There is no batch in `batches`. Pass at least one.")
+        raise no_batch("batches", batches)
     return np.concatenate(found)
 
 
-def _check_losses(problem: _Problem, batch: tuple[PyTree, ...], mode: Mode) -> None:
-    check_batch(problem.losses_fn, problem.params, batch, None)
-    shape = jax.eval_shape(problem.losses_fn, problem.params, *batch).shape
+def _part(found: PyTree, start: int, count: int) -> PyTree:
+    """Some of the queries."""
+    return on_auto_axes(
+        functools.partial(jax.tree.map, lambda leaf: leaf[start : start + count]), found
+    )
+
+
+def _checked(
+    problem: _Problem, batches: Batches, by_example: bool, ranks: tuple[int, ...] = (1, 2)
+) -> Iterator[tuple[PyTree, ...]]:
+    """The batches as arguments; one of each form is checked before it is used.
+
+    Args:
+      problem: What they are for.
+      batches: Batches.
+      by_example: Whether one example is taken at a time.
+      ranks: How many axes the losses may have.
+    """
+    forms: set[Hashable] = set()
+    for batch in arguments(batches):
+        form = form_of(batch)
+        if form not in forms:
+            forms.add(form)
+            check_batch(problem.losses_fn, problem.params, batch, None)
+            if by_example:
+                check_examples(batch)
+            _check_losses(problem, batch, ranks)
+        yield batch
+
+
+def _check_losses(problem: _Problem, batch: tuple[PyTree, ...], ranks: tuple[int, ...]) -> None:
+    found = jax.eval_shape(problem.losses_fn, problem.params, *batch)
+    shape = getattr(found, "shape", type(found).__name__)
     count = jax.tree.leaves(batch)[0].shape[0]
-    legal = (1,) if mode == "reverse" else (1, 2)
-    if len(shape) not in legal or shape[0] != count:
+    if not isinstance(shape, tuple) or len(shape) not in ranks or shape[0] != count:
+        positions = f", or of each position, ({count}, positions)," if 2 in ranks else ""
         raise ValueError(
-            f"`losses_fn` must return the loss of each example, ({count},), or with mode='forward' "
-            f"of each position, ({count}, positions), got shape {shape} with mode={mode!r}. Take "
-            "no mean over examples."
+            f"`losses_fn` must return the loss of each example, ({count},){positions} got shape "
+            f"{shape}. Take no mean over examples; for scores of positions use mode='forward'."
         )
-
-
-def _scorer(problem: _Problem, mode: Mode) -> Callable[[PyTree, tuple[PyTree, ...]], jax.Array]:
-    """Scores of a chunk of queries for a batch."""
-    views = problem.curvature.views
-
-    @jax.jit
-    def forward(found: PyTree, batch: tuple[PyTree, ...]) -> jax.Array:
-        values = problem.values
-        _, follow = jax.linearize(lambda values: problem.losses(values, batch), values)
-
-        def one(query: dict[str, jax.Array]) -> jax.Array:
-            arrays = arrays_of(views, query)
-            return follow({path: arrays[path].astype(values[path].dtype) for path in values})
-
-        return jax.vmap(one)(_whole(found))
-
-    @jax.jit
-    def reverse(found: PyTree, batch: tuple[PyTree, ...]) -> jax.Array:
-        gradients = problem.gradients(batch)
-        parts = []
-        whole = _whole(found)
-        for view in views:
-            own = jax.vmap(view.to_matrix)(*(gradients[path] for path in view.shapes))
-            one = whole[view.path]
-            parts.append(
-                jnp.einsum(
-                    "qp,tp->qt",
-                    one.reshape(len(one), -1),
-                    own.reshape(len(own), -1).astype(one.dtype),
-                    precision="highest",
-                )
-            )
-        return sum(parts, jnp.zeros([]))
-
-    return forward if mode == "forward" else reverse
 
 
 class _LowRank(NamedTuple):

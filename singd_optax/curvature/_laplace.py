@@ -11,6 +11,8 @@ from jax.typing import ArrayLike
 from singd_optax._types import PyTree
 from singd_optax._validate import check_number, concrete_number
 from singd_optax.curvature._curvature import Curvature, Damping
+from singd_optax.curvature._views import matrices_of
+from singd_optax.placement import laid_out_like, on_auto_axes, partitions_of
 
 
 @flax.struct.dataclass
@@ -55,8 +57,16 @@ class Laplace:
           key: A random key.
           shape: Of the draws.
         """
-        moved = self.likelihood_curvature.sample(key, self.prior_precision, shape)
-        return jax.tree.map(lambda one, off: one + off, self.mean, moved)
+        curvature = self.likelihood_curvature
+        dampings = curvature.dampings(self.prior_precision, inverted=True)
+
+        def draw(
+            mean: PyTree, curvature: Curvature, dampings: dict[str, ArrayLike], key: jax.Array
+        ) -> PyTree:
+            return jax.tree.map(jnp.add, mean, curvature.sample(key, dampings, shape))
+
+        like = partitions_of(self.mean, in_front=len(shape))
+        return laid_out_like(draw, like, self.mean, curvature, dampings, key)
 
     def variance(self) -> PyTree:
         """The marginal variance of each parameter; 0 without a block."""
@@ -70,7 +80,8 @@ class Laplace:
             -L / (σ² T) - n (log σ + ½ log 2π) - ½ (θ-μ)ᵀ Δ (θ-μ) - ½ log det(H/(σ² T) + Δ)/det Δ
 
         Differentiable in ``prior_precision``, ``temperature`` and ``noise``; its maximum chooses
-        these without any validation data (MacKay, 1992; Immer et al., ICML 2021, arXiv 2104.04975).
+        the first and the last without any validation data (MacKay, 1992; Immer et al., ICML 2021,
+        arXiv 2104.04975), see ``tune``. In the temperature it has no maximum.
 
         Args:
           nll: L; None for what ``fit`` has added up, which must be free of penalties. Of a Gaussian
@@ -114,10 +125,12 @@ class Laplace:
         off = self.mean
         if self.prior_mean is not None:
             off = jax.tree.map(jnp.subtract, self.mean, self.prior_mean)
-        return {
+        self.curvature.check(off, "the mean")
+        squares = lambda tree: {
             path: jnp.sum(matrix**2)
-            for path, matrix in self.curvature.matrices(off, "the mean").items()
+            for path, matrix in matrices_of(self.curvature.views, tree).items()
         }
+        return on_auto_axes(squares, off)
 
 
 def laplace(
@@ -166,9 +179,9 @@ def laplace(
     check_number("noise", noise, strict=True, schedule=False)
     for number in curvature.dampings(prior_precision).values():
         check_number("prior_precision", number, strict=True, schedule=False)
-    curvature.matrices(params, "params")
+    curvature.check(params, "params")
     if prior_mean is not None:
-        curvature.matrices(prior_mean, "prior_mean")
+        curvature.check(prior_mean, "prior_mean")
     return Laplace(params, curvature, prior_precision, temperature, noise, prior_mean)
 
 

@@ -6,11 +6,16 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from singd_optax._types import PyTree
 from singd_optax._validate import check_choice, check_size
+from singd_optax.curvature._batches import check_batch, check_examples
+from singd_optax.curvature._curvature import Curvature
+from singd_optax.curvature._examples import each_example
 from singd_optax.curvature._laplace import Laplace
 from singd_optax.layers._tree import Leaves
+from singd_optax.placement import axes_of_first, on_auto_axes
 
 Likelihood = Literal["categorical", "bernoulli", "gaussian"]
 LIKELIHOODS: tuple[Likelihood, ...] = ("categorical", "bernoulli", "gaussian")
@@ -67,29 +72,32 @@ def output_distribution(
     _check_model(posterior, model, inputs)
     curvature = posterior.likelihood_curvature
     dampings = curvature.dampings(posterior.prior_precision, inverted=True)
-    leaves = Leaves(posterior.mean)
     paths = [path for view in curvature.views for path in view.shapes]
-    values = {path: leaves[path] for path in paths}
 
-    def one(example: PyTree) -> Gaussian:
-        alone = jax.tree.map(lambda leaf: leaf[None], example)
-
-        def outputs(values: dict[str, jax.Array]) -> jax.Array:
-            return model(leaves.replaced(values), alone)[0]
-
-        jacobian = jax.jacrev(outputs)(values)
-        mean = outputs(values)
-        covariance = jnp.zeros((mean.shape[0], mean.shape[0]))
+    def covariance(
+        jacobian: dict[str, jax.Array], curvature: Curvature, dampings: dict[str, ArrayLike]
+    ) -> jax.Array:
+        parts = []
         for view in curvature.views:
             block = curvature.blocks[view.path]
             arrays = (jacobian[path] for path in view.shapes)
             rows = jax.vmap(view.to_matrix)(*arrays).astype(block.values.dtype)
             half = block.into(rows) * block.powers(-0.5, dampings[view.path])
-            half = half.reshape(mean.shape[0], -1)
-            covariance += jnp.einsum("ip,jp->ij", half, half, precision="highest")
-        return Gaussian(mean, covariance)
+            half = half.reshape(half.shape[0], -1)
+            parts.append(jnp.einsum("ip,jp->ij", half, half, precision="highest"))
+        return sum(parts, jnp.zeros([]))
 
-    return Gaussian(*jax.lax.map(one, inputs, batch_size=chunk))
+    def one(params: PyTree, example: PyTree) -> Gaussian:
+        leaves = Leaves(params)
+
+        def outputs(values: dict[str, jax.Array]) -> jax.Array:
+            return model(leaves.replaced(values), example)[0]
+
+        values = {path: leaves[path] for path in paths}
+        jacobian = jax.jacrev(outputs)(values)
+        return Gaussian(outputs(values), on_auto_axes(covariance, jacobian, curvature, dampings))
+
+    return each_example(one, posterior.mean, inputs, chunk=chunk)
 
 
 def predict(
@@ -133,7 +141,8 @@ def predict(
 
     Raises:
       ValueError: The likelihood, method or link is not one of these, or they do not go together; a
-        key is missing; the model returns something else.
+        key is missing; the model returns something else; or on a mesh with Explicit axes it does
+        not run with one example, as ``out_sharding`` names the mesh axis of examples.
 
     Example:
       >>> import jax.numpy as jnp
@@ -163,23 +172,30 @@ def predict(
     found = output_distribution(posterior, model, inputs, chunk=chunk)
     if likelihood == "gaussian":
         return found
-    if link == "bridge":
-        return _bridge(found)
     to_probabilities = _links(likelihood)
-    if link == "probit":
-        variance = jnp.diagonal(found.covariance, axis1=-2, axis2=-1)
-        return to_probabilities(found.mean / jnp.sqrt(1 + math.pi / 8 * variance))
-    assert key is not None
-    return to_probabilities(_draws(found, key, samples)).mean(0)
+
+    def of_gaussians(found: Gaussian, key: jax.Array | None) -> jax.Array:
+        if link == "bridge":
+            return _bridge(found)
+        if link == "probit":
+            variance = jnp.diagonal(found.covariance, axis1=-2, axis2=-1)
+            return to_probabilities(found.mean / jnp.sqrt(1 + math.pi / 8 * variance))
+        assert key is not None
+        return to_probabilities(_draws(found, key, samples)).mean(0)
+
+    return on_auto_axes(of_gaussians, found, key, split=axes_of_first(found))
 
 
 def _check_model(posterior: Laplace, model: Model, inputs: PyTree) -> None:
-    shape = jax.eval_shape(model, posterior.mean, inputs).shape
+    check_examples((inputs,))
+    check_batch(model, posterior.mean, (inputs,), None, what="The model")
+    found = jax.eval_shape(model, posterior.mean, inputs)
+    shape = getattr(found, "shape", type(found).__name__)
     count = jax.tree.leaves(inputs)[0].shape[0]
-    if len(shape) != 2 or shape[0] != count:
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != count:
         raise ValueError(
-            f"The model must return outputs (examples, outputs), here ({count}, ...), got an array "
-            f"of shape {shape}. For sequences, predict one position: model=lambda params, x: "
+            f"The model must return outputs (examples, outputs), here ({count}, ...), got shape "
+            f"{shape}. For sequences, predict one position: model=lambda params, x: "
             "model.apply(params, x)[:, -1]."
         )
 
@@ -204,11 +220,15 @@ def _sampled(
         return outputs if likelihood == "gaussian" else _links(likelihood)(outputs)
 
     found = jax.lax.map(one, jax.random.split(key, samples), batch_size=chunk)
-    mean = found.mean(0)
-    if likelihood != "gaussian":
-        return mean
-    off = found - mean
-    return Gaussian(mean, jnp.einsum("sni,snj->nij", off, off, precision="highest") / samples)
+
+    def moments(found: jax.Array) -> jax.Array | Gaussian:
+        mean = found.mean(0)
+        if likelihood != "gaussian":
+            return mean
+        off = found - mean
+        return Gaussian(mean, jnp.einsum("sni,snj->nij", off, off, precision="highest") / samples)
+
+    return on_auto_axes(moments, found, split=axes_of_first(found[0]))
 
 
 def _draws(found: Gaussian, key: jax.Array, samples: int) -> jax.Array:

@@ -12,6 +12,7 @@ from singd_optax._validate import check_choice, check_number
 from singd_optax.curvature._curvature import Curvature, Damping
 from singd_optax.curvature._views import arrays_of
 from singd_optax.layers._tree import Leaves
+from singd_optax.placement import laid_out_like, on_auto_axes, partitions_of
 
 Group = Literal["inputs", "outputs", "entries"]
 GROUPS: tuple[Group, ...] = ("inputs", "outputs", "entries")
@@ -52,20 +53,23 @@ def quadratic_penalty(
       2.0
     """
     check_number("strength", strength, schedule=False)
-    curvature.matrices(params, "params")
+    curvature.check(params, "params")
     anchor = Leaves(params)
+    paths = [path for view in curvature.views for path in view.shapes]
 
-    def penalty(params: PyTree) -> jax.Array:
-        now = Leaves(params)
-        paths = [path for view in curvature.views for path in view.shapes]
-        off = {path: now[path] - anchor[path] for path in paths}
+    def of_distances(off: dict[str, jax.Array], curvature: Curvature) -> jax.Array:
         parts = [
             curvature.blocks[view.path].quadratic(
                 view.to_matrix(*(off[path] for path in view.shapes))
             )
             for view in curvature.views
         ]
-        return 0.5 * jnp.asarray(strength) * sum(parts, jnp.zeros([]))
+        return sum(parts, jnp.zeros([]))
+
+    def penalty(params: PyTree) -> jax.Array:
+        now = Leaves(params)
+        off = {path: now[path] - anchor[path] for path in paths}
+        return 0.5 * jnp.asarray(strength) * on_auto_axes(of_distances, off, curvature)
 
     return penalty
 
@@ -178,7 +182,10 @@ def remove(
     moved = jnp.where(gone[:, None] if group == "inputs" else gone, 0, moved)
     leaves = Leaves(params)
     views = tuple(view for view in curvature.views if view.path == path)
-    arrays = arrays_of(views, {path: moved})
+    before = {p: leaves[p] for view in views for p in view.shapes}
+    arrays = laid_out_like(
+        lambda moved: arrays_of(views, {path: moved}), partitions_of(before), moved
+    )
     return leaves.replaced({p: a.astype(leaves[p].dtype) for p, a in arrays.items()})
 
 

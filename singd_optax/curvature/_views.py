@@ -10,6 +10,7 @@ import jax
 from singd_optax._types import PyTree
 from singd_optax.layers._check import check_params
 from singd_optax.layers._tree import Leaves
+from singd_optax.placement import check_mesh_is_set
 
 
 class View(Protocol):
@@ -51,15 +52,19 @@ class Single:
         return (matrix.reshape(self.shape),)
 
 
-def matrices_of(views: Iterable[View], tree: PyTree, what: str) -> dict[str, jax.Array]:
-    """Path of a block -> its part of a tree like the parameters.
+def check_tree(views: Iterable[View], tree: PyTree, what: str) -> None:
+    """Raise unless a tree is like the parameters.
 
     Raises:
-      ValueError: A part is missing, or has another shape.
+      ValueError: A part is missing, or has another shape; or it is on a mesh that is not set.
     """
-    views = tuple(views)
+    check_params(tuple(views), Leaves(tree), what)  # type: ignore[arg-type]
+    check_mesh_is_set(tree, what)
+
+
+def matrices_of(views: Iterable[View], tree: PyTree) -> dict[str, jax.Array]:
+    """Path of a block -> its part of a tree like the parameters."""
     leaves = Leaves(tree)
-    check_params(views, leaves, what)  # type: ignore[arg-type]
     return {view.path: view.to_matrix(*(leaves[path] for path in view.shapes)) for view in views}
 
 

@@ -24,7 +24,17 @@ It knows structured matrices, and neither layers, optax nor Flax.
 """
 
 from singd_optax.placement._axis_names import Rules, partition_of_names
-from singd_optax.placement._explicit_axes import gathered, laid_out_like, partitions_of
+from singd_optax.placement._explicit_axes import (
+    axes_of_first,
+    check_mesh_is_set,
+    explicit_axes,
+    first_split,
+    gathered,
+    gathered_over,
+    laid_out_like,
+    on_auto_axes,
+    partitions_of,
+)
 from singd_optax.placement._placement import OneDevice, Placement
 from singd_optax.placement._sides import Side, Sides
 from singd_optax.placement._strategies import ParameterAxes, Strategy, placement_on_mesh
@@ -37,8 +47,14 @@ __all__ = [
     "Side",
     "Sides",
     "Strategy",
+    "axes_of_first",
+    "check_mesh_is_set",
+    "explicit_axes",
+    "first_split",
     "gathered",
+    "gathered_over",
     "laid_out_like",
+    "on_auto_axes",
     "partition_of_names",
     "partitions_of",
     "placement_on_mesh",

@@ -54,6 +54,7 @@ from singd_optax.optimizers._inverse_free_shampoo import InverseFreeShampoo as I
 from singd_optax.optimizers._jorge import Jorge as Jorge
 from singd_optax.optimizers._kl_shampoo import KLShampoo as KLShampoo
 from singd_optax.optimizers._locoprop import LocoProp as LocoProp
+from singd_optax.optimizers._mini_block_fisher import MiniBlockFisher as MiniBlockFisher
 from singd_optax.optimizers._normuon import NorMuon as NorMuon
 from singd_optax.optimizers._psgd_kron import PSGDKron as PSGDKron
 from singd_optax.optimizers._splus import SPlus as SPlus
@@ -1640,6 +1641,105 @@ def locoprop(
 
     Returns:
       An optax transformation; ``update`` takes ``curvature`` from ``value_and_grad``.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+    """
+    ...
+
+def mini_block_fisher(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.95,
+    damping: Hyperparameter = 0.1,
+    damping_mode: DampingMode = 'relative',
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.9,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    stagger: bool = False,
+    update_rms: float | None = 0.2,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Mini-block Fisher as a drop-in for AdamW, from gradients alone.
+
+    Matrix-shaped parameters: ``scale_by_mini_block_fisher`` of the momentum, scaled to a root mean
+    square as AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+
+    Args:
+      learning_rate: A number >= 0 or a schedule.
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of S, in [0, 1), or a schedule.
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the paper's), or "relative" to the mean of the diagonal of all of a
+        layer's blocks, which is the mean square of its gradients' entries.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
+      mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
+        params.
+      fallback: For parameters that are no matrices of this optimizer; None for
+        ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
 
     Raises:
       ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
@@ -3638,6 +3738,111 @@ def scale_by_locoprop(
     References:
       Amid et al., LocoProp: Enhancing BackProp via Local Loss Optimization, AISTATS 2022,
       arXiv 2106.06199.
+    """
+    ...
+
+def scale_by_mini_block_fisher(
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.95,
+    damping: Hyperparameter = 0.1,
+    damping_mode: DampingMode = 'relative',
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by the inverse of small blocks of the Fisher matrix, from gradients alone.
+
+    The equations, and which arrays are convolutions, are in
+    ``singd_optax.optimizers.MiniBlockFisher``. Structures are those of a dense layer's block, dense,
+    block-diagonal or diagonal; those of columns and of convolutions are not used. Scalars and
+    vectors pass through. ``singd_optax.mini_block_fisher`` is a complete optimizer.
+
+    Args:
+      layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
+        ``find_matrices``; None for all arrays of two axes or more.
+      **options: Of the rule, and common ones, by name:
+      b2: Decay of S, in [0, 1), or a schedule.
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the paper's), or "relative" to the mean of the diagonal of all of a
+        layer's blocks, which is the mean square of its gradients' entries.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What becomes of a momentum M by the factors: "natural", the rule's own, K Kᵀ M C
+        Cᵀ; or "polar", K polar(Kᵀ M C) Cᵀ: whitened, with all singular values made equal, and
+        unwhitened (Muon, where K and C are I). For rules that whiten: SINGD, IKFAC, KFAC, EKFAC,
+        TKFAC, ... For more options make the rule a ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is none. The buffer is
+        kept like the parameters. For most rules it is the heavy ball of gradients, which is
+        preconditioned; for those that say so (``Rule.momentum_of``) it is the average of gradients,
+        which is preconditioned too, or that of updates. The rule sees raw gradients beside it.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed;
+        later on matrix number j on steps with ``(count - j) % refresh_every == 0``, which all have
+        their shares of each stack of equal matrices. This is for rules that need gradients only. A
+        stack that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; with
+        0.8 AdamW's learning rates carry over. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
+
+    Returns:
+      An optax transformation, used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two set the size of updates. From ``init``: the rule
+        cannot have a structure.
+      TypeError: An option is unknown or of another type.
+
+    References:
+      Bahamou, Goldfarb and Ren, A Mini-Block Fisher Method for Deep Neural Networks, AISTATS 2023,
+      arXiv 2202.04124.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_mini_block_fisher(damping=1.0, damping_mode="absolute")
+      >>> grads = {"conv": jnp.ones((3, 3, 4, 8)), "dense": jnp.ones((4, 8))}
+      >>> updates, _ = tx.update(grads, tx.init(grads))
+      >>> (1 / updates["conv"]).round(2)[0, 0, 0, :2]  # 1 + 9, a block has the 9 positions
+      Array([10., 10.], dtype=float32)
+      >>> (1 / updates["dense"]).round(2)[0, :2]  # 1 + 4, the block has the 4 inputs
+      Array([5., 5.], dtype=float32)
     """
     ...
 

@@ -96,5 +96,7 @@ def _half_of_blocks(blocks: jax.Array) -> jax.Array:
 
 
 def _inverse_of_blocks(blocks: jax.Array) -> jax.Array:
+    if blocks.shape[-1] == 1:
+        return jnp.where(blocks > 0, 1 / blocks, jnp.nan)
     half = _half_of_blocks(blocks)
     return jnp.einsum("...ki,...kj->...ij", half, half, precision="highest")

@@ -1,4 +1,6 @@
-"""Twenty-two things that go wrong in training, for every optimizer with layers: is all finite?
+"""Twenty-two things that go wrong in training, for optimizers with layers and mini-block Fisher.
+
+Is all finite? One by one:
 
     python benchmarks/soak.py                          # twenty minutes on one core
     python benchmarks/soak.py --optimizers kfac mkor   # some of them
@@ -59,7 +61,8 @@ def _levenberg_marquardt(rate: Any, layers: Any, **options: Any) -> Any:
 MAKERS: dict[str, Callable[..., Any]] = {
     name: one.make
     for name, one in OPTIMIZERS.items()
-    if one.structures == "dense" and one.factor_dtype is None and "bfloat16" not in name
+    if (one.structures == "dense" and one.factor_dtype is None and "bfloat16" not in name)
+    or name == "mini_block_fisher"
 } | {"mkor_hybrid": _hybrid, "levenberg_marquardt": _levenberg_marquardt}
 
 

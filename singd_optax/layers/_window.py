@@ -33,7 +33,8 @@ class Window:
           matrix: Kernels, or kernels with biases as their last rows.
 
         Returns:
-          The vectors of the kernels, (*stack, outputs, inputs, positions); and where there are
+          The vectors of the kernels, (*stack, outputs, inputs, positions), with outputs for all
+          that is among the columns, and inputs for all that is among the rows; and where there are
           biases, each as a vector of one entry, (*stack, outputs, 1, 1).
         """
         count, stack = math.prod(self.rows), matrix.shape[:-2]

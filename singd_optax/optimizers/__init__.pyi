@@ -1662,12 +1662,12 @@ def mini_block_fisher(
     fallback: optax.GradientTransformation | None = None,
     direction: DirectionName = 'natural',
     softness: Hyperparameter = 0.0,
-    momentum: Hyperparameter = 0.9,
-    nesterov: bool = False,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
     accumulator_dtype: DTypeLike | None = None,
     refresh_every: Interval = ...,
     stagger: bool = False,
-    update_rms: float | None = 0.2,
+    update_rms: float | None = 0.8,
     kl_clip: Hyperparameter | KLClip | None = None,
     grafting: GraftedStep | None = None,
     structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
@@ -3766,9 +3766,10 @@ def scale_by_mini_block_fisher(
     """Scale gradients by the inverse of small blocks of the Fisher matrix, from gradients alone.
 
     The equations, and which arrays are convolutions, are in
-    ``singd_optax.optimizers.MiniBlockFisher``. Structures are those of a dense layer's block, dense,
-    block-diagonal or diagonal; those of columns and of convolutions are not used. Scalars and
-    vectors pass through. ``singd_optax.mini_block_fisher`` is a complete optimizer.
+    ``singd_optax.optimizers.MiniBlockFisher``. The structure of rows is that of a dense layer's
+    block: dense, block-diagonal or diagonal; that of columns, and those of convolutions, are not
+    used. Scalars and vectors pass through. ``singd_optax.mini_block_fisher`` is a complete
+    optimizer.
 
     Args:
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from

@@ -23,7 +23,6 @@ from singd_optax.rules import (
     MatrixView,
     NoColumnFactor,
     Number,
-    Recipe,
     RowFactor,
     RowMoment,
     Rule,
@@ -113,9 +112,6 @@ class MiniBlockFisher(Rule):
 
     State: ClassVar[type] = MiniBlockFisherState
     is_of_whole: ClassVar[bool] = True
-    recipe: ClassVar[Recipe] = Recipe(
-        momentum=0.9, nesterov=False, update_rms=0.2, refresh_every=None
-    )
 
     def __post_init__(self) -> None:
         check_number("b2", self.b2, maximum=1, strict_maximum=True)

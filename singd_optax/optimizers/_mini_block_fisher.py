@@ -91,8 +91,9 @@ class MiniBlockFisher(Rule):
     four axes or more, taken for (positions ..., inputs, outputs) as Flax has it, with 64 positions
     at most; all others are dense, as the cut of ``scale_by_rule`` has them, those of a
     one-dimensional convolution among them, which attention's look like. ``matrix_axes`` says it
-    otherwise: ``{"conv1d": Tiles((0, 1), (2,), positions=(0,))}``, with ``Tiles`` of
-    ``singd_optax.layers``, or ``{"experts": ((2,), (3,))}`` for four axes that are no convolution.
+    otherwise, with ``Tiles`` of ``singd_optax.layers``: ``{"conv1d": Tiles((0, 1), (2,),
+    positions=(0,))}``, ``{"scanned": Tiles((1, 2, 3), (4,), positions=(1, 2))}`` for a stack of
+    convolutions, or ``{"experts": ((2,), (3,))}`` for four axes that are none.
 
     A bias that comes with its kernel is a dense layer's last input, and for a convolution a block
     of one entry for each output.

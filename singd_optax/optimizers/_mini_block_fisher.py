@@ -29,7 +29,7 @@ from singd_optax.rules import (
     choose,
     hyperparameter_at,
 )
-from singd_optax.rules._inverse import check_invertible, inverse
+from singd_optax.rules._inverse import check_invertible, inverse_in_turn, inverse_of_small
 from singd_optax.structures import DenseMatrix, Identity, Precision, StructuredMatrix, contract
 
 #: Blocks of a convolution, (*stack, outputs, inputs, positions, positions), and those of its bias.
@@ -176,12 +176,12 @@ class MiniBlockFisher(Rule):
         is_relative = self.damping_mode == "relative"
         unit = jnp.where(size > 0, size, 1) if is_relative else jnp.ones_like(size)
         damped = [(moment * (1 / unit)).add_identity(damping) for moment in moments]
-        inverses = [inverse(one) * (1 / unit) for one in damped]
         new: Kept
         if isinstance(state, MiniBlockFisherPairsState):
-            new = state._replace(blocks=tuple(one.to_dense() for one in inverses))
+            inverses = (DenseMatrix(inverse_of_small(one.to_dense())) for one in damped)
+            new = state._replace(blocks=tuple((one * (1 / unit)).entries for one in inverses))
         else:
-            new = state._replace(K=inverses[0])
+            new = state._replace(K=inverse_in_turn(damped[0]) * (1 / unit))
         return choose(size > 0, new, state), True
 
     def direction(

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
+from jax import lax
 
+from singd_optax.rules._dealing import one_by_one
 from singd_optax.rules._roots import eigh
 from singd_optax.structures import (
     BlockDiagonal,
@@ -58,6 +60,57 @@ def inverse(matrix: StructuredMatrix) -> StructuredMatrix:
     return jax.tree.map(_inverse_of_blocks, matrix)
 
 
+def inverse_in_turn(matrix: StructuredMatrix) -> StructuredMatrix:
+    """As ``inverse``; on CPUs of one block after the other.
+
+    There XLA hands a batch of Cholesky decompositions to the threads on which it runs the program
+    itself, and waits for them: with two batches on two threads, seen with jaxlib 0.10.2, for ever.
+    """
+    if isinstance(matrix, DiagonalMatrix):
+        return inverse(matrix)
+    _check_blocks(matrix)
+
+    def each(blocks: jax.Array) -> jax.Array:
+        flat = blocks.reshape(-1, *blocks.shape[-2:])
+        found: jax.Array = lax.map(one_by_one(_inverse_of_blocks), flat)
+        return found.reshape(blocks.shape)
+
+    def of(blocks: jax.Array) -> jax.Array:
+        inverted: jax.Array = lax.platform_dependent(blocks, cpu=each, default=_inverse_of_blocks)
+        return inverted
+
+    return jax.tree.map(of, matrix)
+
+
+def inverse_of_small(blocks: jax.Array) -> jax.Array:
+    """Inverses of many small symmetric positive definite matrices (..., k, k), all at once.
+
+    By Gauss-Jordan elimination, which needs no pivoting for these: k steps, each of operations on
+    all entries of all matrices. So it has no call of a library, which would take them one by one.
+    A matrix that is not positive definite has an inverse of NaN.
+
+    >>> inverse_of_small(jnp.array([[[2.0, 1.0], [1.0, 1.0]], [[1.0, 2.0], [2.0, 1.0]]]))
+    Array([[[ 1., -1.],
+            [-1.,  2.]],
+    <BLANKLINE>
+           [[nan, nan],
+            [nan, nan]]], dtype=float32)
+    """
+    indices = jnp.arange(blocks.shape[-1])
+
+    def eliminate(index: jax.Array, matrix: jax.Array) -> jax.Array:
+        at = lambda array, axis: lax.dynamic_index_in_dim(array, index, axis)
+        row, column = at(matrix, -2), at(matrix, -1)
+        pivot = at(row, -1)
+        here = indices == index
+        row = jnp.where(here, 1, row) / jnp.where(pivot > 0, pivot, jnp.nan)
+        rest = jnp.where(here, 0, matrix) - column * row
+        return jnp.where(here[:, None], row, rest)
+
+    inverted: jax.Array = lax.fori_loop(0, blocks.shape[-1], eliminate, blocks)
+    return inverted
+
+
 def inverse_factor(matrix: StructuredMatrix) -> StructuredMatrix:
     """F with F Fᵀ = M^-1, upper triangular in each block; likewise.
 
@@ -96,7 +149,5 @@ def _half_of_blocks(blocks: jax.Array) -> jax.Array:
 
 
 def _inverse_of_blocks(blocks: jax.Array) -> jax.Array:
-    if blocks.shape[-1] == 1:
-        return jnp.where(blocks > 0, 1 / blocks, jnp.nan)
     half = _half_of_blocks(blocks)
     return jnp.einsum("...ki,...kj->...ij", half, half, precision="highest")

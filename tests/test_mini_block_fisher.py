@@ -216,6 +216,17 @@ def test_equal_kernels_share_a_stack_and_are_apart():
     assert paths == (("a", "b"), ("dense",))
 
 
+def test_decompositions_are_no_batches_on_cpus():
+    """Two of them on two threads can wait for ever: of a group of three, one is taken at a time."""
+    tree = {name: jnp.ones((5, 7)) for name in "abc"} | {"conv": jnp.ones((3, 3, 2, 4))}
+    tx = scale_by()
+    text = jit(tx.update).lower(tree, tx.init(tree)).compile().as_text()
+    calls = [line for line in text.splitlines() if "potrf" in line and "custom-call" in line]
+    assert len(calls) == 1
+    assert "f32[5,5]" in calls[0]
+    assert "f32[3,5,5]" not in calls[0]
+
+
 def test_narrow_blocks_follow_wide_ones():
     trees = jax.tree.map(np.float32, gradients(4))
     wide, _ = run(scale_by(damping=1.0), trees)

@@ -1,4 +1,6 @@
-"""Twenty-two things that go wrong in training, for every optimizer with layers: is all finite?
+"""Twenty-two things that go wrong in training, for optimizers with layers and mini-block Fisher.
+
+Is all finite?
 
     python benchmarks/soak.py                          # twenty minutes on one core
     python benchmarks/soak.py --optimizers kfac mkor   # some of them
@@ -33,6 +35,8 @@ from singd_optax.transforms import hybrid, levenberg_marquardt
 STEPS, BATCH, RATE = 40, 32, 4e-3
 PLACE = Path(__file__).parent / "published"
 DTYPES = ("float32", "bfloat16")
+#: Those that need no layers.
+ALONE = ("mini_block_fisher",)
 
 
 class Net(nn.Module):
@@ -59,7 +63,8 @@ def _levenberg_marquardt(rate: Any, layers: Any, **options: Any) -> Any:
 MAKERS: dict[str, Callable[..., Any]] = {
     name: one.make
     for name, one in OPTIMIZERS.items()
-    if one.structures == "dense" and one.factor_dtype is None and "bfloat16" not in name
+    if (one.structures == "dense" and one.factor_dtype is None and "bfloat16" not in name)
+    or name in ALONE
 } | {"mkor_hybrid": _hybrid, "levenberg_marquardt": _levenberg_marquardt}
 
 
@@ -138,16 +143,19 @@ def run(name: str, dtype: str) -> dict[str, Any]:
     def train(one: dict[str, jax.Array]) -> Any:
         rates = one.pop("rate")
         schedule = lambda count: RATE * rates[jnp.minimum(count, STEPS - 1)]
-        tx = MAKERS[name](schedule, layers, refresh_every=1)
+        own = {"factor_dtype": dtype} if name in ALONE else {}
+        tx = MAKERS[name](schedule, layers, refresh_every=1, **own)
         tx = optax.apply_if_finite(optax.with_extra_args_support(tx), STEPS)
 
         def step(carry: Any, now: dict[str, jax.Array]) -> tuple[Any, jax.Array]:
             params, opt_state = carry
             x = images[now["index"]] * now["inputs"] + now["shift"]
             y = jnp.where(now["labels"] > 0, wrong[now["index"]], labels[now["index"]])
-            value, grads, curvature = grad_fn(
-                params, x, y, now["alive"], now["loss"], opt_state=opt_state
-            )
+            arguments = params, x, y, now["alive"], now["loss"]
+            if name in ALONE:
+                (value, grads), curvature = jax.value_and_grad(loss_fn)(*arguments), None
+            else:
+                value, grads, curvature = grad_fn(*arguments, opt_state=opt_state)
             updates, opt_state = tx.update(
                 grads, opt_state, params, curvature=curvature, value=value
             )

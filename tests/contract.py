@@ -130,6 +130,7 @@ TRANSFORMATIONS = {
     "jorge": lambda layers: singd_optax.jorge(0.05, initial_moment=1e-2),
     "tnt": lambda layers: singd_optax.tnt(0.05, eps=0.03),
     "eva_s": lambda layers: singd_optax.eva_s(0.05),
+    "mini_block_fisher": lambda layers: singd_optax.mini_block_fisher(0.05),
     "scale_by_inverse_free_kl_shampoo": _scaled(
         lambda layers: singd_optax.scale_by_inverse_free_kl_shampoo(structures="dense")
     ),
@@ -139,6 +140,9 @@ TRANSFORMATIONS = {
     "scale_by_jorge": _scaled(lambda layers: singd_optax.scale_by_jorge(grafting="sgd")),
     "scale_by_tnt": _scaled(lambda layers: singd_optax.scale_by_tnt(eps=0.1, update_rms=0.2)),
     "scale_by_eva_s": _scaled(lambda layers: singd_optax.scale_by_eva_s(grafting="sgd")),
+    "scale_by_mini_block_fisher": _scaled(
+        lambda layers: singd_optax.scale_by_mini_block_fisher(grafting="sgd")
+    ),
     "shampoo that whitens": lambda layers: singd_optax.shampoo(
         0.05, eps=0.03, root=2, trace_scaled=True, grafting=None
     ),
@@ -204,7 +208,7 @@ GRADIENT_ALIASES = (
     *("shampoo", "caspr", "inverse_free_shampoo"),
     *("soap", "kl_shampoo", "kl_soap", "psgd_kron", "normuon"),
     *("inverse_free_kl_shampoo", "splus", "sm3"),
-    *("sketchy", "jorge", "tnt", "eva_s"),
+    *("sketchy", "jorge", "tnt", "eva_s", "mini_block_fisher"),
 )
 
 

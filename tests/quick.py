@@ -65,6 +65,8 @@ ROOMS = {
         "test_inverse_free_kl_shampoo::test_trajectory",
         "test_splus::test_trajectory",
         "test_sm3::test_trajectory",
+        "test_mini_block_fisher::test_one_position_is_the_diagonal",
+        "test_mini_block_fisher::test_errors",
         "test_shampoo_relatives::test_a_sketch_has_no_square",
         "test_shampoo_relatives::test_errors",
         "test_golden::test_trajectory[mlp_dense]",

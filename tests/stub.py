@@ -112,6 +112,7 @@ RULES = {
     _OPTIMIZERS.Jorge: ("jorge",),
     _OPTIMIZERS.Sketchy: ("sketchy",),
     _OPTIMIZERS.TNT: ("tnt",),
+    _OPTIMIZERS.MiniBlockFisher: ("mini_block_fisher",),
     _OPTIMIZERS.SOAP: ("soap",),
     _OPTIMIZERS.KLShampoo: ("kl_shampoo",),
     _OPTIMIZERS.KLSOAP: ("kl_soap",),

@@ -23,6 +23,7 @@ from singd_optax.optimizers import (
     InverseFreeShampoo,
     Jorge,
     KLShampoo,
+    MiniBlockFisher,
     NorMuon,
     PSGDKron,
     Shampoo,
@@ -151,6 +152,14 @@ def jorge_root(A, G):
     Y, b = X / norm, norm / (norm + 1)
     moved = b ** (-1 / 4) * A @ (np.eye(Y.shape[-1]) - Y / 4 + 5 / 32 * Y @ Y)
     return (moved + np.swapaxes(moved, -1, -2)) / 2
+
+
+def mini_block_fisher(steps, b2=0.8, damping=0.3):
+    S, weight = 0, 0
+    for G, _, _ in steps:
+        S = b2 * S + (1 - b2) * gram(np.swapaxes(G, -1, -2)) / G.shape[-1]
+        weight = b2 * weight + 1 - b2
+        yield np.linalg.solve(S / weight + damping * trace(S / weight) * np.eye(G.shape[-2]), G)
 
 
 def eva_s(steps, damping=0.5, rate=0.3):
@@ -359,6 +368,15 @@ RULES = {
         symmetries=("transpose", "permutation"),
     ),
     "relative EvaS": Entry(EvaS(), symmetries=("scale",)),
+    "MiniBlockFisher": Entry(
+        MiniBlockFisher(b2=0.8, damping=0.3),
+        lambda steps: list(mini_block_fisher(steps)),
+        symmetries=("scale", *ALL),
+        structures=("dense", "diagonal", ("block_diagonal:2", "dense")),
+    ),
+    "absolute MiniBlockFisher": Entry(
+        MiniBlockFisher(damping_mode="absolute"), symmetries=ALL, structures=("dense",)
+    ),
     "polar InverseFreeShampoo": Entry(
         Polar(InverseFreeShampoo()), symmetries=("scale", "transpose")
     ),

@@ -154,6 +154,7 @@ BESIDE = {
     "jorge": {"norm_K"},
     "tnt": {"norm_L", "norm_R"},
     "eva_s": {"norm_mean_K", "norm_mean_C"},
+    "mini_block_fisher": {"norm_K", "norm_S_K"},
 }
 
 

@@ -31,6 +31,7 @@ SCALES = {
     "jorge": singd_optax.scale_by_jorge,
     "tnt": singd_optax.scale_by_tnt,
     "eva_s": singd_optax.scale_by_eva_s,
+    "mini_block_fisher": singd_optax.scale_by_mini_block_fisher,
 }
 ALIASES = {name: getattr(singd_optax, name) for name in SCALES}
 TRANSFORMS = {name: lambda make=make: make(0.03) for name, make in ALIASES.items()} | {

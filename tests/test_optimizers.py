@@ -54,6 +54,7 @@ from singd_optax.optimizers import (
     Jorge,
     KLShampoo,
     LocoProp,
+    MiniBlockFisher,
     NorMuon,
     PSGDKron,
     Shampoo,
@@ -99,6 +100,7 @@ RULES = {
     "jorge": Jorge,
     "sketchy": Sketchy,
     "tnt": TNT,
+    "mini_block_fisher": MiniBlockFisher,
 }
 SCALES = [name for name in singd_optax.__all__ if name.startswith("scale_by_")]
 FUNCTIONS = [*RULES, *SCALES, "optimizer"]

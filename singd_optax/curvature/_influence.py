@@ -24,6 +24,7 @@ from singd_optax.curvature._examples import each_example
 from singd_optax.curvature._views import arrays_of
 from singd_optax.layers._tree import Leaves
 from singd_optax.placement import axes_of_first, laid_out_like, on_auto_axes, partitions_of
+from singd_optax.rules._dealing import decomposed
 
 Mode = Literal["forward", "reverse"]
 MODES: tuple[Mode, ...] = ("forward", "reverse")
@@ -315,6 +316,11 @@ class _LowRank(NamedTuple):
     right: jax.Array
 
 
+def _svd(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
+    return left, values, right
+
+
 def _compressed(found: dict[str, jax.Array], rank: int | None) -> dict[str, PyTree]:
     """Singular vectors of each query's direction, where that is smaller."""
 
@@ -322,7 +328,7 @@ def _compressed(found: dict[str, jax.Array], rank: int | None) -> dict[str, PyTr
         rows, columns = matrix.shape[-2:]
         if rank is None or rank * (rows + columns) >= rows * columns:
             return matrix
-        left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
+        left, values, right = decomposed(_svd, matrix)
         return _LowRank(left[..., :rank] * values[..., None, :rank], right[..., :rank, :])
 
     return {path: one(matrix) for path, matrix in found.items()}

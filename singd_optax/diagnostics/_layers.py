@@ -179,7 +179,12 @@ def _other_norms(state: PyTree, spec: LayerSpec) -> dict[str, jax.Array]:
         if isinstance(part, StructuredMatrix):
             found[f"norm_{name}"] = part.frobenius_norm()
         else:
-            squares = jnp.square(part.astype(spec.statistics_dtype))
-            own = tuple(range(len(spec.stack_shape), part.ndim))
-            found[f"norm_{name}"] = jnp.sqrt(jnp.sum(squares, axis=own))
+            squares = [_sum_of_squares(leaf, spec) for leaf in jax.tree.leaves(part)]
+            found[f"norm_{name}"] = jnp.sqrt(sum(squares))
     return found
+
+
+def _sum_of_squares(array: jax.Array, spec: LayerSpec) -> jax.Array:
+    """For each matrix of the stack."""
+    own = tuple(range(len(spec.stack_shape), array.ndim))
+    return jnp.sum(jnp.square(array.astype(spec.statistics_dtype)), axis=own)

@@ -23,6 +23,7 @@ from singd_optax.layers._states import (
     rule_states,
 )
 from singd_optax.layers._view import MatrixView
+from singd_optax.layers._window import Window
 
 __all__ = [
     "Factors",
@@ -41,6 +42,7 @@ __all__ = [
     "Stacking",
     "Tiles",
     "UpTo",
+    "Window",
     "factors",
     "find_matrices",
     "measured_states",

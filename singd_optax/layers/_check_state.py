@@ -37,7 +37,8 @@ def check_factors(view: MatrixView, state: PyTree) -> None:
     """
     for name, role in roles_of(type(state)).items():
         factor = getattr(state, name)
-        if not role.has_factor_dtype or role.side is None or factor is None:
+        is_matrix = role.has_factor_dtype and role.kind != "blocks"
+        if not is_matrix or role.side is None or factor is None:
             continue
         structure, dim = view.structures[role.side], view.dims[role.side]
         dtype = view.factor_dtype[role.side]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from singd_optax.layers._by_path import Groups
 from singd_optax.layers._view import MatrixView
+from singd_optax.layers._window import Window
 from singd_optax.placement import Placement
 from singd_optax.structures import Structure
 
@@ -42,6 +43,11 @@ class Group:
     def dims(self) -> tuple[int, int]:
         """Of each."""
         return self.members[0].dims
+
+    @property
+    def window(self) -> Window | None:
+        """Of each."""
+        return self.members[0].window
 
     @property
     def structures(self) -> tuple[Structure, Structure]:
@@ -121,7 +127,7 @@ def groups_of(views: Mapping[str, MatrixView]) -> Groups:
 def _kind(view: MatrixView) -> tuple[object, ...]:
     """What is equal in a group."""
     sizes = view.stack_shape, view.dims, view.structures, view.factor_dtype
-    return (*sizes, view.statistics_dtype, type(view))
+    return (*sizes, view.statistics_dtype, view.window, type(view))
 
 
 def grouped(views: Mapping[str, MatrixView], groups: Groups) -> dict[tuple[str, ...], MatrixView]:

@@ -11,6 +11,7 @@ from singd_optax._types import PyTree
 from singd_optax.layers._matrix_axes import MatrixAxes, axes_of
 from singd_optax.layers._spec import accumulation_dtype_of, parse_options
 from singd_optax.layers._tree import Leaves, check_not_flat
+from singd_optax.layers._window import Window
 from singd_optax.placement import OneDevice, ParameterAxes, Placement
 from singd_optax.structures import Identity, Structure
 
@@ -28,6 +29,7 @@ class MatrixSpec:
       rows: The axes that are merged to rows.
       columns: The axes that are merged to columns. Axes in neither run over separate matrices.
       tiles: (Axis, count) pairs: axes that are cut into so many parts, which are separate matrices.
+      positions: Those of the rows and columns that are positions of a convolution's window.
       structures: The structures of the factors (the matrices that multiply gradients) of (rows,
         columns), choices (``Auto``) resolved.
       factor_dtype: The dtypes, by name, in which these factors are kept.
@@ -48,6 +50,7 @@ class MatrixSpec:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     tiles: tuple[tuple[int, int], ...] = ()
+    positions: tuple[int, ...] = ()
     structures: tuple[Structure, Structure]
     factor_dtype: tuple[str, str]
     placement: Placement = dataclasses.field(default_factory=OneDevice)
@@ -65,6 +68,16 @@ class MatrixSpec:
             tuple(axis for axis in side if axis not in tiled) for side in (self.rows, self.columns)
         )
         return ParameterAxes((*self._whole_stack, *(None for _ in self.tiles)), rows, columns)
+
+    @property
+    def window(self) -> Window | None:
+        """Where positions of a convolution are in the matrix; None if it is no convolution's."""
+        if not self.positions:
+            return None
+        tiled, own = dict(self.tiles), (*self.rows, *self.columns)
+        sizes = tuple(self.shape[axis] // tiled.get(axis, 1) for axis in own)
+        rank = len(self.rows)
+        return Window(sizes[:rank], sizes[rank:], tuple(map(own.index, self.positions)))
 
     @property
     def stacks_with_others(self) -> bool:
@@ -212,6 +225,7 @@ def matrix_specs(
                 rows=axes.rows,
                 columns=axes.columns,
                 tiles=tuple(sorted(axes.tiles.items())),
+                positions=axes.positions,
                 **options,
             )
             if is_one_sided:

@@ -22,14 +22,18 @@ class Tiles:
       columns: The axes that are merged to its columns. Axes in neither run over separate matrices.
       tiles: A dict from an axis of the rows or columns to the number of equal parts that it is cut
         into, each a separate matrix; empty for none.
+      positions: Those of the rows and columns that are positions of a convolution's window, for
+        rules that treat each pair of channels by itself (``mini_block_fisher``); others do not
+        look. Empty for a kernel that is no convolution's.
 
     >>> Tiles((0,), (1,), {1: 3})  # a fused kernel of queries, keys and values
-    Tiles(rows=(0,), columns=(1,), tiles={1: 3})
+    Tiles(rows=(0,), columns=(1,), tiles={1: 3}, positions=())
     """
 
     rows: Axes
     columns: Axes
     tiles: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    positions: Axes = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +79,18 @@ MatrixAxes = (
 )
 
 
+#: The largest window that is taken for one, by shape: 8 x 8, or 4 x 4 x 4.
+_LARGEST_WINDOW = 64
+
+
 def cut(shape: tuple[int, ...]) -> Tiles | None:
     """Leading axes as rows, trailing ones as columns, cut where the larger side is smallest.
 
     So a convolution's kernel (height, width, in, out) is (height width in, out), and attention's
     (in, heads, size) and (heads, size, out) are in x heads size and heads size x out.
+
+    Arrays of four axes or more are taken for kernels of convolutions, as Flax has them: all axes
+    but the last two are positions, if that makes 64 positions at most.
 
     Args:
       shape: The shape of a parameter.
@@ -88,7 +99,7 @@ def cut(shape: tuple[int, ...]) -> Tiles | None:
       The axes, or None for a scalar or a vector (or what is one but for axes of length 1).
 
     >>> cut((3, 3, 64, 128))
-    Tiles(rows=(0, 1, 2), columns=(3,), tiles={})
+    Tiles(rows=(0, 1, 2), columns=(3,), tiles={}, positions=(0, 1))
     >>> cut((768, 12, 64)).rows
     (0,)
     >>> cut((1, 768)) is None
@@ -98,7 +109,9 @@ def cut(shape: tuple[int, ...]) -> Tiles | None:
         return None
     sides = [(math.prod(shape[:place]), math.prod(shape[place:])) for place in range(1, len(shape))]
     place = 1 + min(range(len(sides)), key=lambda index: max(sides[index]))
-    return Tiles(tuple(range(place)), tuple(range(place, len(shape))))
+    is_window = len(shape) > 3 and math.prod(shape[:-2]) <= _LARGEST_WINDOW
+    positions = tuple(range(len(shape) - 2)) if is_window else ()
+    return Tiles(tuple(range(place)), tuple(range(place, len(shape))), positions=positions)
 
 
 def axes_of(
@@ -160,7 +173,7 @@ def _fitting(path: str, shape: tuple[int, ...], axes: Tiles, pattern: str) -> Ti
     """The axes counted from the front, if they fit."""
     rank = len(shape)
     flat = [*axes.rows, *axes.columns]
-    legal = all(-rank <= axis < rank for axis in (*flat, *axes.tiles))
+    legal = all(-rank <= axis < rank for axis in (*flat, *axes.tiles, *axes.positions))
     if not legal or len({axis % rank for axis in flat}) < len(flat):
         raise ValueError(
             f"`matrix_axes` of {pattern!r} are {axes.rows, axes.columns!r}, which do not fit "
@@ -175,7 +188,15 @@ def _fitting(path: str, shape: tuple[int, ...], axes: Tiles, pattern: str) -> Ti
                 f"{count} tiles: it must be one of the rows or columns, and of a size that is a "
                 f"multiple of {count}."
             )
-    return Tiles(rows, columns, tiles)
+    positions = tuple(axis % rank for axis in axes.positions)
+    usable = [axis for axis in (*rows, *columns) if axis not in tiles]
+    if len(set(positions)) < len(positions) or not set(positions) <= set(usable):
+        raise ValueError(
+            f"`matrix_axes` of {pattern!r} have the positions {axes.positions!r} for {path!r}, of "
+            f"shape {shape}: name each axis once, of the rows and columns that are not tiled, "
+            f"which are {tuple(sorted(usable))!r}."
+        )
+    return Tiles(rows, columns, tiles, positions)
 
 
 def check_matrix_axes(matrix_axes: object) -> None:
@@ -210,6 +231,11 @@ def check_matrix_axes(matrix_axes: object) -> None:
             )
         for count in axes.tiles.values() if isinstance(axes, Tiles) else ():
             check_size("Tiles.tiles", count)
+        if isinstance(axes, Tiles) and axes.positions != () and not _is_side(axes.positions):
+            raise ValueError(
+                f"`Tiles.positions` must be a tuple of axes, as (0, 1), got {axes.positions!r} for "
+                f"{pattern!r}."
+            )
 
 
 def _is_side(side: object) -> bool:

@@ -11,17 +11,27 @@ import jax
 
 from singd_optax.structures import IdentityMatrix, StructuredMatrix
 
-#: "factor": multiplies gradients. "basis": likewise, and is orthogonal. "product": made of factors,
+#: "factor": multiplies gradients. "basis": likewise, and is orthogonal. "blocks": arrays that
+#: multiply parts of gradients, with the entries of their side first. "product": made of factors,
 #: multiplies gradients in their place. "factor_momentum": of steps on factors. "moment": of
 #: gradients, or of rows. "values": one number for each row or column. "number", "counter": one for
 #: each matrix of the stack. "none": the identity, on a side that the rule has no factor of.
 Kind = Literal[
-    "factor", "basis", "product", "factor_momentum", "moment", "values", "number", "counter", "none"
+    "factor",
+    "basis",
+    "blocks",
+    "product",
+    "factor_momentum",
+    "moment",
+    "values",
+    "number",
+    "counter",
+    "none",
 ]
 
 #: Kinds that are kept in the factors' dtypes; all others are in that of statistics, or int32.
-_IN_FACTOR_DTYPE: tuple[Kind, ...] = ("factor", "basis", "product", "factor_momentum")
-#: Kinds that multiply gradients.
+_IN_FACTOR_DTYPE: tuple[Kind, ...] = ("factor", "basis", "blocks", "product", "factor_momentum")
+#: Kinds that multiply gradients as a whole, by structured matrices.
 _MULTIPLIES: tuple[Kind, ...] = ("factor", "basis", "product")
 
 
@@ -30,6 +40,7 @@ class Role(NamedTuple):
 
     Attributes:
       kind: What the field is: "factor" (multiplies gradients), "basis" (so does an orthogonal one),
+        "blocks" (arrays, with the entries of their side first, that multiply parts of gradients),
         "product" (made of factors, multiplies in their place), "factor_momentum" (the momentum of
         steps on factors), "moment" (of gradients or rows), "values" (one number for each row or
         column), "number" or "counter" (one for each matrix), or "none" (the identity, on a side

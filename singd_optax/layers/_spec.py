@@ -11,6 +11,7 @@ from singd_optax._types import PyTree
 from singd_optax._validate import check_choice, check_number, concrete_number
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._stacking import Stacking
+from singd_optax.layers._window import Window
 from singd_optax.placement import OneDevice, ParameterAxes, Placement
 from singd_optax.structures import Diagonal, Structure, parse_structures
 
@@ -23,6 +24,9 @@ LOSS_AVERAGES: tuple[LossAverage, ...] = ("batch", "batch+sequence", None)
 
 #: The kind of a layer whose inputs are indices.
 EMBED = "embed"
+
+#: The kinds of layers whose inputs are (channels, window).
+_CONVOLUTIONS = ("conv", "conv_transpose")
 
 #: What ``curvature_fraction="auto"`` keeps: rows, rows for each dim of the larger factor, and
 #: examples where whole examples are left out. Chosen by ``benchmarks/positions.py``.
@@ -181,6 +185,17 @@ class LayerSpec:
     def dims(self) -> tuple[int, int]:
         """The sizes of K and C: (``fan_in``, ``fan_out``)."""
         return self.fan_in, self.fan_out
+
+    @property
+    def window(self) -> Window | None:
+        """Where positions of a convolution are in the matrix; None if it is no convolution's."""
+        if self.kind not in _CONVOLUTIONS:
+            return None
+        rows, columns = (
+            tuple(self.own_shape[axis] for axis in axes)
+            for axes in (self.layout.inputs, self.layout.outputs)
+        )
+        return Window(rows, columns, tuple(range(1, len(rows))))
 
     @property
     def statistics_dtype(self) -> jnp.dtype:

@@ -5,6 +5,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from singd_optax.layers._window import Window
 from singd_optax.placement import Placement
 from singd_optax.structures import Structure
 
@@ -33,6 +34,10 @@ class MatrixView(Protocol):
     @property
     def dims(self) -> tuple[int, int]:
         """The numbers of rows (inputs) and of columns (outputs)."""
+
+    @property
+    def window(self) -> Window | None:
+        """Where positions of a convolution are in the matrix; None if it is no convolution's."""
 
     @property
     def structures(self) -> tuple[Structure, Structure]:

@@ -30,6 +30,11 @@ from singd_optax.optimizers._kl_shampoo import KLShampoo, kl_shampoo, scale_by_k
 from singd_optax.optimizers._kl_soap import KLSOAP, kl_soap, scale_by_kl_soap
 from singd_optax.optimizers._kpsvd import KPSVD, kpsvd, scale_by_kpsvd
 from singd_optax.optimizers._locoprop import LocoProp, locoprop, scale_by_locoprop
+from singd_optax.optimizers._mini_block_fisher import (
+    MiniBlockFisher,
+    mini_block_fisher,
+    scale_by_mini_block_fisher,
+)
 from singd_optax.optimizers._mkor import MKOR, mkor, scale_by_mkor
 from singd_optax.optimizers._normuon import NorMuon, normuon, scale_by_normuon
 from singd_optax.optimizers._psgd_kron import PSGDKron, psgd_kron, scale_by_psgd_kron
@@ -78,6 +83,7 @@ __all__ = [
     "Jorge",
     "KLShampoo",
     "LocoProp",
+    "MiniBlockFisher",
     "NorMuon",
     "PSGDKron",
     "SPlus",
@@ -100,6 +106,7 @@ __all__ = [
     "kl_soap",
     "kpsvd",
     "locoprop",
+    "mini_block_fisher",
     "mkor",
     "normuon",
     "optimizer",
@@ -121,6 +128,7 @@ __all__ = [
     "scale_by_kl_soap",
     "scale_by_kpsvd",
     "scale_by_locoprop",
+    "scale_by_mini_block_fisher",
     "scale_by_mkor",
     "scale_by_normuon",
     "scale_by_psgd_kron",

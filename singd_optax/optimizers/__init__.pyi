@@ -54,6 +54,7 @@ from singd_optax.optimizers._inverse_free_shampoo import InverseFreeShampoo as I
 from singd_optax.optimizers._jorge import Jorge as Jorge
 from singd_optax.optimizers._kl_shampoo import KLShampoo as KLShampoo
 from singd_optax.optimizers._locoprop import LocoProp as LocoProp
+from singd_optax.optimizers._mini_block_fisher import MiniBlockFisher as MiniBlockFisher
 from singd_optax.optimizers._normuon import NorMuon as NorMuon
 from singd_optax.optimizers._psgd_kron import PSGDKron as PSGDKron
 from singd_optax.optimizers._splus import SPlus as SPlus
@@ -2074,6 +2075,122 @@ def locoprop(
       ...   updates, opt_state = tx.update(grads, opt_state, params, curvature=curvature)
       ...   return optax.apply_updates(params, updates), opt_state, value
       >>> result = jax.eval_shape(step, params, opt_state, x)  # jax.jit(step) trains
+    """
+    ...
+
+def mini_block_fisher(
+    learning_rate: Hyperparameter,
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.95,
+    damping: Hyperparameter = 0.1,
+    damping_mode: DampingMode = 'relative',
+    precision: Precision = 'highest',
+    weight_decay: Hyperparameter = 0.0001,
+    mask: Mask = None,
+    fallback: optax.GradientTransformation | None = None,
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.85,
+    nesterov: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = ...,
+    stagger: bool = False,
+    update_rms: float | None = 0.8,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Mini-block Fisher as a drop-in for AdamW, from gradients alone.
+
+    Matrix-shaped parameters: ``scale_by_mini_block_fisher`` of the momentum, scaled to a root mean
+    square as AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+
+    All other parameters, such as biases and scales, go to ``fallback``. The equations are in
+    ``singd_optax.optimizers.MiniBlockFisher``; ``scale_by_rule`` says which arrays are matrices, and how.
+
+    Args:
+      learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: Decay of S, in [0, 1), or a schedule.
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the paper's), or "relative" to the mean of the diagonal of all of a
+        layer's blocks, which is the mean square of its gradients' entries.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
+        parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
+      mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
+        or a prefix of one, or a function from parameters to one. None for all.
+      fallback: The optax optimizer of all parameters that are in no matrix, such as biases and
+        scales; None for ``optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)``.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
+
+    Returns:
+      An optax transformation, which is used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, singd_optax
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> loss_fn = lambda params, x: jnp.mean((x @ params["kernel"] + params["bias"]) ** 2)
+      >>> tx = singd_optax.mini_block_fisher(1e-3)
+      >>> opt_state = tx.init(params)
+      >>> def step(params, opt_state, x):
+      ...   updates, opt_state = tx.update(jax.grad(loss_fn)(params, x), opt_state, params)
+      ...   return optax.apply_updates(params, updates), opt_state
+      >>> result = jax.eval_shape(step, params, opt_state, jnp.ones((8, 3)))  # jax.jit(step) trains
     """
     ...
 
@@ -4363,6 +4480,118 @@ def scale_by_locoprop(
       >>> scale = singd_optax.scale_by_locoprop(layers)
       >>> tx = optax.chain(scale, optax.scale_by_learning_rate(1e-3))
       >>> opt_state = tx.init(params)
+    """
+    ...
+
+def scale_by_mini_block_fisher(
+    layers: Layers | None = None,
+    *,
+    b2: Hyperparameter = 0.95,
+    damping: Hyperparameter = 0.1,
+    damping_mode: DampingMode = 'relative',
+    precision: Precision = 'highest',
+    direction: DirectionName = 'natural',
+    softness: Hyperparameter = 0.0,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+    refresh_every: Interval = 1,
+    stagger: bool = False,
+    update_rms: float | None = None,
+    kl_clip: Hyperparameter | KLClip | None = None,
+    grafting: GraftedStep | None = None,
+    structures: str | Structure | tuple[str | Structure, str | Structure] | None = None,
+    factor_dtype: DTypeLike | tuple[DTypeLike, DTypeLike] | None = None,
+    matrix_axes: Mapping[str, MatrixAxes] | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients by the inverse of small blocks of the Fisher matrix, from gradients alone.
+
+    The equations, and which arrays are convolutions, are in
+    ``singd_optax.optimizers.MiniBlockFisher``. The structure of rows is that of a dense layer's
+    block: dense, block-diagonal or diagonal; that of columns, and those of convolutions, are not
+    used. Scalars and vectors pass through. ``singd_optax.mini_block_fisher`` is a complete
+    optimizer.
+
+    Scalars and vectors pass through unchanged; ``scale_by_rule`` says how other arrays make matrices.
+    The equations are in ``singd_optax.optimizers.MiniBlockFisher``; ``singd_optax.mini_block_fisher`` is a complete
+    optimizer.
+
+    Args:
+      layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+      **options: The options of the rule, and those that all optimizers have, by name:
+      b2: Decay of S, in [0, 1), or a schedule.
+      damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
+      damping_mode: "absolute" (the paper's), or "relative" to the mean of the diagonal of all of a
+        layer's blocks, which is the mean square of its gradients' entries.
+      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
+        it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
+        singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:
+        SINGD, IKFAC, KFAC, EKFAC, TKFAC, ... For more options, wrap the rule in
+        ``singd_optax.rules.Polar``.
+      softness: How far to go from a polar direction (0) towards the natural one (without bound), a
+        number >= 0 or a schedule: singular values σ become σ / √(σ² + e²), with e the softness
+        times their root mean square.
+      momentum: The decay of the momentum buffer, in [0, 1), where 0 is no momentum. The buffer has
+        the shapes of the parameters. For most rules it is the heavy ball of gradients, and is
+        preconditioned. For others (``Rule.momentum_of``) it is the average of gradients, and is
+        preconditioned, too, or it is the average of preconditioned gradients. Factors are made of
+        raw gradients.
+      nesterov: Whether the momentum looks one step ahead, as in ``optax.sgd``.
+      accumulator_dtype: The dtype of the momentum buffer; None for the parameter's dtype.
+      refresh_every: The interval in steps from one refresh of the factors to the next, an int >= 1
+        or a schedule step -> int, such as ``singd_optax.refresh_schedule``.
+      stagger: Whether each step refreshes a share of the matrices, in place of all of them on every
+        ``refresh_every``-th: no step then takes longer than others. On step 0 all are refreshed.
+        Later, number j of all matrices is refreshed on steps with
+        ``(count - j) % refresh_every == 0``. This is for rules that need gradients only. A stack
+        that is spread over a mesh is refreshed as one matrix.
+      update_rms: The root mean square of each matrix's update before the learning rate, > 0; at 0.8
+        the learning rates that suit AdamW suit this, too. None keeps the rule's own size.
+      kl_clip: A bound δ on the change of the predictions in a step (arXiv 1708.05144):
+        natural gradients are scaled by min(1, √(δ / (η² Σ ∇ᵀ P ∇))), over all matrices, with η the
+        learning rate. A number > 0 or a schedule, or ``KLClip(δ, learning_rate)``; None for no
+        bound.
+      grafting: The optimizer whose step's norm each matrix's update gets: "sgd", "rmsprop" or
+        "adam"; None for no grafting.
+      structures: The structures in which the factors of (rows, columns) are kept, or one for both,
+        as ``parse_structure`` takes. None for what suits the rule, mostly "auto". This is for
+        optimizers without ``layers``, which have their own.
+      factor_dtype: The dtype of the factors, or a pair for (rows, columns); None is float32, or
+        float64 for float64 parameters. This is for optimizers without ``layers``.
+      matrix_axes: A dict from regular expressions, each of which must match the whole path of a
+        parameter, to (axes of rows, axes of columns), as
+        ``{"blocks/.*kernel": ((1,), (2,))}``, axes in neither running over separate matrices;
+        ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
+        separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
+        is made by default; "each" for every axis by itself, one after the other; or None for a
+        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
+        knows by its longest side. This is for optimizers without ``layers``.
+      seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
+
+    Returns:
+      An optax transformation, which is used as ``optax.adamw`` is.
+
+    Raises:
+      ValueError: An option is out of range, or two of them set the size of updates. From ``init``: the
+        rule cannot keep its matrices in the structures that were asked for.
+      TypeError: An option is unknown, or of another type.
+
+    References:
+      Bahamou, Goldfarb and Ren, A Mini-Block Fisher Method for Deep Neural Networks, AISTATS 2023,
+      arXiv 2202.04124.
+
+    Example:
+      >>> import jax.numpy as jnp, singd_optax
+      >>> tx = singd_optax.scale_by_mini_block_fisher(damping=1.0, damping_mode="absolute")
+      >>> grads = {"conv": jnp.ones((3, 3, 4, 8)), "dense": jnp.ones((4, 8))}
+      >>> updates, _ = tx.update(grads, tx.init(grads))
+      >>> (1 / updates["conv"]).round(2)[0, 0, 0, :2]  # 1 + 9, a block has the 9 positions
+      Array([10., 10.], dtype=float32)
+      >>> (1 / updates["dense"]).round(2)[0, :2]  # 1 + 4, the block has the 4 inputs
+      Array([5., 5.], dtype=float32)
     """
     ...
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
+from jax import lax
 
 from singd_optax.rules._dealing import decomposed
 from singd_optax.rules._roots import eigh
@@ -70,6 +71,35 @@ def inverse(matrix: StructuredMatrix) -> StructuredMatrix:
         return DiagonalMatrix(1 / matrix.diagonal)
     _check_blocks(matrix)
     return jax.tree.map(_inverse_of_blocks, matrix)
+
+
+def inverse_of_small(blocks: jax.Array) -> jax.Array:
+    """Inverses of many small symmetric positive definite matrices (..., k, k), all at once.
+
+    By Gauss-Jordan elimination, which needs no pivoting for these: k steps, each of operations on
+    all entries of all matrices. So it has no call of a library, which would take them one by one.
+    A matrix that is not positive definite has an inverse of NaN.
+
+    >>> inverse_of_small(jnp.array([[[2.0, 1.0], [1.0, 1.0]], [[1.0, 2.0], [2.0, 1.0]]]))
+    Array([[[ 1., -1.],
+            [-1.,  2.]],
+    <BLANKLINE>
+           [[nan, nan],
+            [nan, nan]]], dtype=float32)
+    """
+    indices = jnp.arange(blocks.shape[-1])
+
+    def eliminate(index: jax.Array, matrix: jax.Array) -> jax.Array:
+        at = lambda array, axis: lax.dynamic_index_in_dim(array, index, axis)
+        row, column = at(matrix, -2), at(matrix, -1)
+        pivot = at(row, -1)
+        here = indices == index
+        row = jnp.where(here, 1, row) / jnp.where(pivot > 0, pivot, jnp.nan)
+        rest = jnp.where(here, 0, matrix) - column * row
+        return jnp.where(here[:, None], row, rest)
+
+    inverted: jax.Array = lax.fori_loop(0, blocks.shape[-1], eliminate, blocks)
+    return inverted
 
 
 def inverse_factor(matrix: StructuredMatrix) -> StructuredMatrix:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import jax
 import jax.numpy as jnp
 
-from singd_optax.layers import MatrixView
+from singd_optax.layers import MatrixView, Window
 from singd_optax.placement import OneDevice, Placement
 from singd_optax.rules import Interval, Rule
 from singd_optax.structures import Structure
@@ -48,6 +48,11 @@ class Share:
     def dims(self) -> tuple[int, int]:
         """Of each."""
         return self.of.dims
+
+    @property
+    def window(self) -> Window | None:
+        """Of each."""
+        return self.of.window
 
     @property
     def structures(self) -> tuple[Structure, Structure]:

@@ -46,10 +46,14 @@ class Deal(NamedTuple):
         return tuple(x.reshape(-1, *x.shape[2:])[:count] for x in results)
 
 
-def in_turn(function: Callable[[jax.Array], Result], matrices: jax.Array) -> Result:
+def in_turn(
+    function: Callable[[jax.Array], Result],
+    matrices: jax.Array,
+    on_tpu: Callable[[jax.Array], Result] | None = None,
+) -> Result:
     """A function of matrices (devices, share, k, k), on CPUs of one after the other.
 
-    So it is under ``jax.vmap``, too. There XLA hands a batch to the threads on which it runs the
+    ``on_tpu`` is what TPUs compute instead. One after the other it is under ``jax.vmap``, too. There XLA hands a batch to the threads on which it runs the
     program itself and waits for them, which, seen with jaxlib 0.10.2, can wait forever.
     """
 
@@ -58,7 +62,8 @@ def in_turn(function: Callable[[jax.Array], Result], matrices: jax.Array) -> Res
         moved: Result = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), found)
         return moved
 
-    result: Result = lax.platform_dependent(matrices, cpu=each, default=function)
+    on_tpus = {} if on_tpu is None else {"tpu": on_tpu}
+    result: Result = lax.platform_dependent(matrices, cpu=each, default=function, **on_tpus)
     return result
 
 

@@ -53,8 +53,9 @@ def in_turn(
 ) -> Result:
     """A function of matrices (devices, share, k, k), on CPUs of one after the other.
 
-    ``on_tpu`` is what TPUs compute instead. One after the other it is under ``jax.vmap``, too. There XLA hands a batch to the threads on which it runs the
-    program itself and waits for them, which, seen with jaxlib 0.10.2, can wait forever.
+    So it is under ``jax.vmap``, too. There XLA hands a batch to the threads on which it runs the
+    program itself and waits for them, which, seen with jaxlib 0.10.2, can wait forever. TPUs
+    compute ``on_tpu`` instead, if there is one.
     """
 
     def each(batch: jax.Array) -> Result:

@@ -16,7 +16,7 @@ def orthonormal_by_panels(matrices: jax.Array, width: int = _WIDTH) -> jax.Array
     TPUs have no routine for it: there the compiler writes out one of ``jnp.linalg.qr`` for the
     size, and takes minutes for thousands of rows. Here all panels are one loop. With unit vectors v
     for the reflections I - 2 v vᵀ of a panel as columns of V, their product is I - V T Vᵀ, with T
-    upper triangular. A column of zeros is not reflected, so that Q is orthonormal whatever the rank.
+    upper triangular. A column of zeros is not reflected, and Q is orthonormal whatever the rank.
 
     Args:
       matrices: (..., dim, dim).
@@ -25,7 +25,7 @@ def orthonormal_by_panels(matrices: jax.Array, width: int = _WIDTH) -> jax.Array
     Returns:
       Q, (..., dim, dim), as LAPACK's but for the sign of the last column.
 
-    >>> Q = orthonormal_by_panels(jnp.array([[3.0, 1.0], [4.0, 2.0]]))
+    >>> Q = orthonormal_by_panels(jnp.array([[3.0, 1.0], [4.0, 2.0]]), width=2)
     >>> (Q[:, 0] * 5).round(4)
     Array([-3., -4.], dtype=float32)
     """

@@ -101,7 +101,7 @@ def _dealt_root(
 def _by_eigenvalues(
     matrix: jax.Array, root: int, ridge: jax.Array, precision: Precision
 ) -> tuple[jax.Array, jax.Array]:
-    values, vectors = in_turn(_eigh, matrix)
+    values, vectors = dealt_eigh(matrix)
     values = jnp.maximum(values, 0)
     values = values + ridge * values[..., -1:]
     powers = values ** (-1 / root)
@@ -111,8 +111,13 @@ def _by_eigenvalues(
 
 def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Eigenvalues, ascending, and eigenvectors of symmetric matrices; see ``in_turn``."""
-    values, vectors = in_turn(_eigh, matrix.reshape(1, -1, *matrix.shape[-2:]))
+    values, vectors = dealt_eigh(matrix.reshape(1, -1, *matrix.shape[-2:]))
     return values.reshape(matrix.shape[:-1]), vectors.reshape(matrix.shape)
+
+
+def dealt_eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``eigh`` of (devices, share, k, k)."""
+    return in_turn(_eigh, matrix)
 
 
 def _eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -10,7 +10,7 @@ from singd_optax.layers._find_matrices import find_matrices
 from singd_optax.layers._layers import Layers, OtherParameter
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._matrices import MatrixSpec
-from singd_optax.layers._matrix_axes import MatrixAxes, Merged, Tiles, UpTo
+from singd_optax.layers._matrix_axes import EMBEDDINGS, MatrixAxes, Merged, Tiles, UpTo
 from singd_optax.layers._roles import Role
 from singd_optax.layers._spec import KFACApprox, LayerSpec, LossAverage
 from singd_optax.layers._stacking import Stacking
@@ -25,6 +25,7 @@ from singd_optax.layers._states import (
 from singd_optax.layers._view import MatrixView
 
 __all__ = [
+    "EMBEDDINGS",
     "Factors",
     "KFACApprox",
     "LayerSpec",

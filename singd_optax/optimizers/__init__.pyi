@@ -170,7 +170,8 @@ def caspr(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
       eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
@@ -226,8 +227,10 @@ def caspr(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -508,7 +511,8 @@ def eva_s(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
       damping_mode: "absolute" (the authors'), or "relative" to m n s², with s the average of the
@@ -560,8 +564,10 @@ def eva_s(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -880,7 +886,8 @@ def inverse_free_kl_shampoo(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       factor_learning_rate: b, a number >= 0 or a schedule: the weight of one gradient.
       damping: λ, a number >= 0 or a schedule, relative to mean(G²).
@@ -933,8 +940,10 @@ def inverse_free_kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -994,7 +1003,8 @@ def inverse_free_shampoo(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
       factor_step_norm: What bounds the factors' steps m to max(1, ‖m‖): None (the papers'),
@@ -1059,8 +1069,10 @@ def inverse_free_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1112,7 +1124,8 @@ def jorge(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       initial_moment: L and R to begin with, times I: a number > 0.
       precision: Of all products, as ``jax.numpy.einsum`` takes it.
@@ -1160,8 +1173,10 @@ def jorge(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1298,7 +1313,8 @@ def kl_shampoo(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       b2: Decay of factors and values, in [0, 1), or a schedule.
       eps: ε >= 0, or a schedule.
@@ -1350,8 +1366,10 @@ def kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1403,7 +1421,8 @@ def kl_soap(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       b2: Decay of factors, values and V, in [0, 1), or a schedule.
       eps: Of the values, >= 0 and relative to the largest, or a schedule.
@@ -1456,8 +1475,10 @@ def kl_soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1761,7 +1782,8 @@ def normuon(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       b2: Decay of v, in [0, 1), or a schedule.
       eps: ε >= 0, or a schedule.
@@ -1814,8 +1836,10 @@ def normuon(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1869,7 +1893,7 @@ def optimizer(
       rule: What to do for each matrix, for example ``SINGD()``. It brings defaults for the common
         options (``Rule.recipe``).
       layers: From ``find_layers``; needed by rules that measure layers. None for all arrays of two
-        axes or more.
+        axes or more but embeddings, see ``matrix_axes``.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
         params.
@@ -1915,8 +1939,10 @@ def optimizer(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1972,7 +1998,8 @@ def psgd_kron(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       factor_learning_rate: μ, the step on K and C, a number >= 0 or a schedule.
       geometry: "Q0.5EQ1.5", "QUAD" or "QEQ".
@@ -2026,8 +2053,10 @@ def psgd_kron(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -2296,8 +2325,10 @@ def scale_by_caspr(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -2642,8 +2673,10 @@ def scale_by_eva_s(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -2914,8 +2947,10 @@ def scale_by_inverse_free_kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3044,8 +3079,10 @@ def scale_by_inverse_free_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3144,8 +3181,10 @@ def scale_by_jorge(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3337,8 +3376,10 @@ def scale_by_kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3442,8 +3483,10 @@ def scale_by_kl_soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3798,8 +3841,10 @@ def scale_by_normuon(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3905,8 +3950,10 @@ def scale_by_psgd_kron(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4106,8 +4153,10 @@ def scale_by_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4334,8 +4383,10 @@ def scale_by_sketchy(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4522,8 +4573,10 @@ def scale_by_sm3(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4628,8 +4681,10 @@ def scale_by_soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4726,8 +4781,10 @@ def scale_by_splus(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5008,8 +5065,10 @@ def scale_by_tnt(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5071,7 +5130,8 @@ def shampoo(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
       eps: ε >= 0: ε λ_max I is added before a root is taken; or a schedule.
@@ -5127,8 +5187,10 @@ def shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5317,7 +5379,8 @@ def sketchy(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       rank: k >= 1.
       b2: Decay of the moments, a refresh, in [0, 1), or a schedule.
@@ -5368,8 +5431,10 @@ def sketchy(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5556,8 +5621,10 @@ def sm3(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5606,7 +5673,8 @@ def soap(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       b2: Decay of V, in [0, 1), or a schedule.
       basis_decay: s, the decay of L and R, in [0, 1), or a schedule; None for ``b2``.
@@ -5659,8 +5727,10 @@ def soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5723,7 +5793,8 @@ def splus(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       b2: Decay of L and R, in [0, 1), or a schedule.
       basis_method: "eigh", eigenvectors, or "qr", one step of orthogonal iteration a refresh.
@@ -5772,8 +5843,10 @@ def splus(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5999,7 +6072,8 @@ def tnt(
     Args:
       learning_rate: A number >= 0 or a schedule.
       layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-        ``find_matrices``; None for all arrays of two axes or more.
+        ``find_matrices``; None for all arrays of two axes or more but
+        embeddings, see ``matrix_axes``.
       **options: Of the rule, and common ones, by name:
       b2: Decay of L and R, in [0, 1), or a schedule; None for the plain sums of the first paper.
       eps: ε >= 0: ε λ_max I is added before an inverse is taken; or a schedule.
@@ -6055,8 +6129,10 @@ def tnt(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:

@@ -9,6 +9,7 @@ from singd_optax._validate import check_fallback, check_mask, check_number
 from singd_optax.layers import Layers, MatrixAxes
 from singd_optax.layers._check import check_layers, whole_layers
 from singd_optax.layers._matrices import matrix_specs
+from singd_optax.layers._matrix_axes import check_matrix_axes, with_embeddings_left
 from singd_optax.layers._tree import Leaves, check_not_flat
 from singd_optax.optimizers._options import (
     Function,
@@ -69,7 +70,7 @@ def optimizer(
       rule: What to do for each matrix, for example ``SINGD()``. It brings defaults for the common
         options (``Rule.recipe``).
       layers: From ``find_layers``; needed by rules that measure layers. None for all arrays of two
-        axes or more.
+        axes or more but embeddings, see ``matrix_axes``.
       weight_decay: Times the learning rate, a number >= 0 or a schedule, as in ``optax.adamw``.
       mask: Which parameters decay, as in ``optax.adamw``: a tree of bools, or a function of
         params.
@@ -102,6 +103,9 @@ def optimizer(
     if any(options.get(name) is not None for name in _SIZES):
         common |= {name: None for name in _SIZES if name not in options}
     options = common | options
+    if layers is None and rule.leaves_embeddings:
+        check_matrix_axes(options.get("matrix_axes"))
+        options["matrix_axes"] = with_embeddings_left(options.get("matrix_axes"))  # type: ignore[arg-type]
     check_number("learning_rate", learning_rate)
     check_number("weight_decay", weight_decay)
     check_mask("mask", mask)
@@ -146,7 +150,7 @@ _LAYERS = """
   layers: From ``find_layers``."""
 _ANY_LAYERS = """
   layers: From ``find_layers``, to have kernel and bias of each in one matrix, or from
-    ``find_matrices``; None for all arrays of two axes or more."""
+    ``find_matrices``; None for all arrays of two axes or more{rest}."""
 _RATE = """
   learning_rate: A number >= 0 or a schedule."""
 _REST = """
@@ -166,7 +170,8 @@ _PLAIN = "An optax transformation, used as ``optax.adamw`` is."
 def _sections(rule: type[Rule], first: str) -> str:
     is_measured = bool(rule().measures)
     rest = _REST.format(returns=_MEASURED if is_measured else _PLAIN)
-    return "Args:" + first + (_LAYERS if is_measured else _ANY_LAYERS) + rest
+    left = " but\n    embeddings, see ``matrix_axes``" if first and rule.leaves_embeddings else ""
+    return "Args:" + first + (_LAYERS if is_measured else _ANY_LAYERS.format(rest=left)) + rest
 
 
 def shows_recipe_of(rule: type[Rule]) -> Callable[[Function], Function]:

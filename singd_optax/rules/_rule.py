@@ -66,6 +66,8 @@ class Rule(abc.ABC):
     #: Whether a direction is one of all of a matrix: what has a size, as Adam's steps have, cannot
     #: be preconditioned along one axis after the other (``matrix_axes="each"``).
     is_of_whole: ClassVar[bool] = False
+    #: Whether complete optimizers leave tables of embeddings to the fallback by default.
+    leaves_embeddings: ClassVar[bool] = True
     #: The structures of factors where neither layers nor the user say any.
     structures: ClassVar[str | Structure] = "auto"
     #: The recipe's options that suit the rule.

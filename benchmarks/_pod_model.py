@@ -187,15 +187,19 @@ def is_state(node):
 
 def compiled(step, params, state, tokens, shardings, of_state, of_tokens, options=None):
     """The compiled step, for devices that need not be there."""
-    mesh = of_tokens.mesh
+    trees, places = (params, state, tokens), (shardings, of_state, of_tokens)
+    outputs = (shardings, of_state, NamedSharding(of_tokens.mesh, P()))
+    return compiled_with(step, trees, places, outputs, options)
+
+
+def compiled_with(function, trees, places, outputs, options=None):
+    """The compiled function of these arguments, of which the first two are donated."""
 
     def with_sharding(leaf, sharding):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     arguments = [
-        jax.tree.map(with_sharding, tree, split)
-        for tree, split in ((params, shardings), (state, of_state), (tokens, of_tokens))
+        jax.tree.map(with_sharding, tree, split) for tree, split in zip(trees, places, strict=True)
     ]
-    outputs = (shardings, of_state, NamedSharding(mesh, P()))
-    jitted = jax.jit(step, out_shardings=outputs, donate_argnums=(0, 1))
+    jitted = jax.jit(function, out_shardings=outputs, donate_argnums=(0, 1))
     return jitted.lower(*arguments).compile(options)

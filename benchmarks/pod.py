@@ -3,6 +3,7 @@
     pip install libtpu
     python benchmarks/pod.py                            # one small program, about five minutes
     python benchmarks/pod.py --size 1.3B --layout fsdp tensor --topology v5e:4x4 v5e:8x8
+    python benchmarks/pod.py --size 1.3B --gradients soap --update-alone      # without a model
 
 For each model and layout: AdamW's step, and SINGD's without and with a refresh, compiled apart,
 since only one side of a branch runs; and with --gradients the like of optimizers that need
@@ -109,6 +110,9 @@ def programs(size, layout, topology, options):
             model.compiled, step, params, state, tokens, shardings, of_state, of_tokens
         )
 
+    if options.update_alone:
+        yield from updates(size, layout, mesh, options)
+        return
     tx = optax.adamw(1e-3)
     yield "adamw", one(tx, layers, model.plain_step(loss_fn, tx))
     for name in options.gradients:
@@ -126,6 +130,25 @@ def programs(size, layout, topology, options):
         for name, refresh in (("", 0), (" refresh", 1)):
             step = model.singd_step(loss_fn, own, placed, refresh)
             yield f"singd {strategy}{name}", one(own, placed, step)
+
+
+def updates(size, layout, mesh, options):
+    """The programs of the updates of the blocks, without a model: they compile sooner."""
+    params = {"blocks": model.abstract(size, 1)[0]["blocks"]}
+    shardings = model.parameter_shardings(params, mesh, layout)
+    for name in options.gradients:
+        matrices = model.matrices(params, model.RULES[name].structures)
+        placed = singd_optax.sharding.spread(matrices, shardings)
+        own = getattr(singd_optax, name)(1e-3, placed)
+        of_state = singd_optax.sharding.state_shardings(own.init, params, shardings, placed)
+        state = jax.eval_shape(own.init, params)
+        for ending, refresh in (("", False), (" refresh", True)):
+            update = functools.partial(own.update, refresh=refresh)
+            trees, places = (params, state, params), (shardings, of_state, shardings)
+            yield (
+                f"{name} update{ending}",
+                functools.partial(model.compiled_with, update, trees, places, places[:2]),
+            )
 
 
 def row(label, name, entry, base):
@@ -156,6 +179,7 @@ def main():
     parser.add_argument("--topology", nargs="+", default=["v5e:4x4"])
     parser.add_argument("--strategy", nargs="+", default=["rows"])
     parser.add_argument("--gradients", nargs="+", default=[], choices=list(model.RULES))
+    parser.add_argument("--update-alone", action="store_true", help="with --gradients: no model")
     parser.add_argument("--structures", default="auto")
     parser.add_argument("--factor-dtype", default=None)
     parser.add_argument("--cache-products", action=argparse.BooleanOptionalAction, default=True)
@@ -182,6 +206,7 @@ def main():
                 size = model.SIZES[name]
                 label = f"{name} {layout} {topology}"
                 label += " gradients only" if options.gradients else f" {options.structures}"
+                label += " update alone" if options.update_alone else ""
                 label += f" {options.factor_dtype}" if options.factor_dtype else ""
                 label += "" if options.cache_products else " without cached products"
                 print(f"\n{HEAD}")
@@ -202,6 +227,8 @@ def main():
 
 
 def summary(entries, options):
+    if "adamw" not in entries:  # updates alone
+        return
     base = entries["adamw"]
     for name in options.gradients or [f"singd {strategy}" for strategy in options.strategy]:
         plain, refresh = (entries.get(f"{name}{end}") for end in ("", " refresh"))

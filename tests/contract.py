@@ -80,7 +80,7 @@ CURVATURE = (
 #: Those that keep vectors in the place of factors, and in which fields.
 VECTORS = {"eva": "mean_K", "eva_f": "mean_K", "adafisher": "values_K"}
 VECTORS |= {"rs_kfac": "vectors_K", "skfac": "vectors_K"}
-VECTORS |= {"eva_s": "mean_K", "sketchy": "vectors_K"}
+VECTORS |= {"eva_s": "mean_K", "sketchy": "vectors_K", "sm3": "values_K", "normuon": "values_C"}
 
 #: One gradient of the small problem has less rank than rows: which eigenvectors its null space gets
 #: is up to roundings, and is not the same in two programs. Its columns leave nothing open.

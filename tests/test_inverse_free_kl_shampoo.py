@@ -1,13 +1,20 @@
 """Inverse-free KL-Shampoo against a short restatement, and against KL-Shampoo."""
 
+import functools
+
+import _hlo
 import jax
 import jax.numpy as jnp
+import meshes
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from test_kl_shampoo import after_many, flip_flop, inverse_root, run, whitened
 from test_soap import random_gradients
 
 import singd_optax
+from singd_optax import sharding
 from singd_optax.optimizers import InverseFreeKLShampoo, KLShampoo
 from singd_optax.structures import BlockDiagonal
 from singd_optax.testing._compile import quick_jit
@@ -159,3 +166,22 @@ def test_errors():
     tx = singd_optax.scale_by_inverse_free_kl_shampoo(structures="hierarchical:1,1")
     with pytest.raises(ValueError, match=r"InverseFreeKLShampoo.*takes no root"):
         tx.init(jnp.ones((3, 2)))
+
+
+def test_a_step_without_a_refresh_is_split_over_devices():
+    """As that of a refresh: of the steps on K and C each device does a part."""
+    params = {"kernel": jax.ShapeDtypeStruct((16, 16), jnp.float32)}
+    found, flops = singd_optax.find_matrices(params, structures="dense"), {}
+    for devices in (1, 4):
+        mesh = meshes.make_mesh({"data": devices}, "Auto")
+        shardings = {"kernel": NamedSharding(mesh, P("data", None))}
+        layers = sharding.spread(found, shardings)
+        tx = singd_optax.scale_by_inverse_free_kl_shampoo(layers)
+        of_state = sharding.state_shardings(tx.init, params, shardings, layers)
+        both = (shardings, of_state)
+        update = functools.partial(tx.update, refresh=False)
+        step = jax.jit(update, in_shardings=both, out_shardings=both)
+        compiled = step.lower(params, jax.eval_shape(tx.init, params)).compile(meshes.QUICK)
+        flops[devices] = _hlo.read(compiled.as_text()).flops
+    assert flops[1] > 10 * 2 * 16**3
+    assert flops[4] < 0.3 * flops[1]

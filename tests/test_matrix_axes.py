@@ -21,6 +21,13 @@ def gradients():
     }
 
 
+def leaves_of(tree):
+    return [
+        ("/".join(key.key for key in path), leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    ]
+
+
 def updated(tx, tree):
     return jax.jit(tx.update)(tree, tx.init(tree), tree)[0]
 
@@ -159,3 +166,44 @@ def test_errors():
     assert (
         found.replace("qkv", structures=("dense", "identity"))["qkv"].structures[1].eye(2).dim == 2
     )
+
+
+def test_embeddings_are_left_to_the_fallback():
+    """Of complete optimizers, by name, unless a pattern says how; the table shows it."""
+    tree = {
+        "embed": {"embedding": jnp.ones((7, 4))},
+        "pos_embed": jnp.ones((5, 4)),
+        "position": jnp.ones((5, 4)),
+        "patch_embedding": {"kernel": jnp.ones((6, 4))},
+        "head": {"kernel": jnp.ones((4, 7)), "bias": jnp.ones(7)},
+    }
+    kernels = ["head/kernel", "patch_embedding/kernel"]
+    found = singd_optax.find_matrices(tree)
+    assert sorted(found) == kernels
+    assert {other.path: other.reason for other in found.others} == {
+        "embed/embedding": "an embedding, by its name",
+        "pos_embed": "an embedding, by its name",
+        "position": "an embedding, by its name",
+        "head/bias": "no matrix",
+    }
+    assert "an embedding, by its name" in str(found)
+
+    def preconditioned(name="shampoo", **options):
+        tx = getattr(singd_optax, name)(0.1, fallback=optax.sgd(1.0), **options)
+        (state,) = singd_optax.layers.rule_states(tx.init(tree))
+        updates, _ = tx.update(tree, tx.init(tree), tree)
+        by_fallback = [path for path, x in leaves_of(updates) if np.all(np.asarray(x) == -1)]
+        assert not set(by_fallback) & set(state.rule_states)
+        return sorted(state.rule_states)
+
+    everything = sorted([*kernels, "embed/embedding", "pos_embed", "position"])
+    assert preconditioned() == kernels
+    assert preconditioned(matrix_axes={"pos.*": "cut"}) == sorted(
+        [*kernels, "pos_embed", "position"]
+    )
+    assert preconditioned(matrix_axes={".*": "cut"}) == everything
+    assert preconditioned("sm3") == everything
+    bare = singd_optax.scale_by_shampoo()
+    assert sorted(bare.init(tree).rule_states) == everything
+    with pytest.raises(ValueError, match=r"nothing to precondition, as embeddings are left"):
+        singd_optax.find_matrices({"embedding": jnp.ones((3, 2))})

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_check_rule import jorge_root, power
+from test_soap import assert_dealt, on_four_devices
 
 import singd_optax
 from singd_optax.optimizers import EvaS, Jorge, Shampoo, Sketchy
@@ -65,6 +66,11 @@ def test_a_sketch_has_no_square():
     text = jax.jit(functools.partial(tx.update, refresh=True)).lower(params, state).as_text()
     assert "300x5xf32" in text
     assert "300x300xf32" not in text
+
+
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_no_sketch_is_made_on_two_devices(kind):
+    assert_dealt(*on_four_devices(singd_optax.scale_by_sketchy, kind, rank=2))
 
 
 @pytest.mark.usefixtures("x64")

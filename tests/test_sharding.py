@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -223,6 +224,28 @@ def test_what_is_smaller_travels(structures, moves):
     shardings = jax.tree.map(lambda _: NamedSharding(mesh, split), params)
     text = compiled_update(spread(layers, shardings), params, shardings, 0).as_text()
     assert text.count(" all-to-all(") == moves
+
+
+@pytest.mark.parametrize("name", ["soap", "sketchy", "sm3"])
+def test_no_device_has_all_of_a_stack(name):
+    """Where gradients are observed, too: each layer of the stack is on two of eight devices."""
+    params = {"kernel": jax.ShapeDtypeStruct((4, 64, 64), jnp.float32)}
+    mesh = meshes.make_mesh({"data": 4, "model": 2}, "Auto")
+    shardings = {"kernel": NamedSharding(mesh, P(None, None, ("model", "data")))}
+    axes = {".*": ((1,), (2,))}
+    matrices = singd_optax.find_matrices(params, structures="dense", matrix_axes=axes)
+    layers = spread(matrices, shardings)
+    tx = getattr(singd_optax, name)(1e-3, layers)
+    of_state = state_shardings(tx.init, params, shardings, layers)
+    step = jax.jit(
+        functools.partial(tx.update, refresh=False),
+        in_shardings=(shardings, of_state, shardings),
+        out_shardings=(shardings, of_state),
+    )
+    state = jax.eval_shape(tx.init, params)
+    text = step.lower(params, state, params).compile(meshes.QUICK).as_text()
+    assert "all-to-all" in text
+    assert not re.findall(r"f32\[4,64,64\]\S* all-(?:gather|reduce)\(", text)
 
 
 def test_boxes_and_rules():

@@ -1,5 +1,6 @@
 """SOAP against a short restatement, AdamW, and what follows from its definition."""
 
+import contextlib
 import functools
 import re
 
@@ -14,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 import singd_optax
 from singd_optax.optimizers import SOAP
 from singd_optax.rules._eigenbasis import grouped_bases, values_in
+from singd_optax.rules._panels import orthonormal_by_panels
 from singd_optax.sharding import spread, state_shardings
 from singd_optax.structures import BlockDiagonal, Dense
 from singd_optax.testing._compile import quick_jit
@@ -204,9 +206,10 @@ def test_bases_become_eigenvectors_and_keep_their_places(structure, method):
     assert np.abs(np.diag(moved.T @ Q)).min() > 0.9
 
 
-def on_four_devices(scale, **options):
+def on_four_devices(scale, kind="Auto", **options):
     """The program of a refresh of six matrices; and a second step, on one device and on four."""
-    mesh = jax.make_mesh((2, 2), ("data", "model"), (AxisType.Auto,) * 2, devices=jax.devices()[:4])
+    types = (getattr(AxisType, kind),) * 2
+    mesh = jax.make_mesh((2, 2), ("data", "model"), types, devices=jax.devices()[:4])
     everywhere = NamedSharding(mesh, P())
     params = {name: jnp.zeros((6, 6)) for name in "abc"}
     shardings = jax.tree.map(lambda _: everywhere, params)
@@ -221,24 +224,63 @@ def on_four_devices(scale, **options):
     first, second = ({n: g[i] for n, g in gradients.items()} for i in (0, 1))
     step = jax.jit(functools.partial(tx.update, refresh=True), out_shardings=(shardings, of_state))
     state = jax.device_put(tx.init(params), of_state)
-    text = step.lower(first, state).compile().as_text()
-    _, state = step(jax.device_put(first, everywhere), state)
-    got, _ = step(jax.device_put(second, everywhere), state)
+    first, second = jax.device_put((first, second), everywhere)
+    with jax.set_mesh(mesh) if kind == "Explicit" else contextlib.nullcontext():
+        text = step.lower(first, state).compile().as_text()
+        _, state = step(first, state)
+        got, _ = step(second, state)
+    first, second = jax.device_get((first, second))
     _, own = quick_jit(alone.update)(first, alone.init(params))
     want, _ = quick_jit(alone.update)(second, own)
     return text, got, want
 
 
-@pytest.mark.parametrize("method", ["qr", "eigh"])
-def test_no_decomposition_is_made_on_two_devices(method):
+def assert_dealt(text, got, want):
     """Of six matrices on four devices: two on each, of which two are idle work."""
-    text, got, want = on_four_devices(singd_optax.scale_by_soap, basis_method=method)
     calls = re.findall(r"= \(?f32\[([\d,]+)\][^=]*custom-call\(.*lapack_s(?:syevd|geqrf)", text)
     assert calls
     assert {int(np.prod([int(n) for n in call.split(",")])) for call in calls} == {36}
     trips = re.findall(r'known_trip_count":{"n":"(\d+)"', text)
     assert set(trips) <= {"2"}  # of six
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), got, want)
+
+
+@pytest.mark.parametrize("method", ["qr", "eigh"])
+def test_no_decomposition_is_made_on_two_devices(method):
+    assert_dealt(*on_four_devices(singd_optax.scale_by_soap, basis_method=method))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("dim", "rank", "width"), [(9, 9, 4), (8, 3, 4), (5, 5, 128)])
+def test_bases_of_tpus(dim, rank, width):
+    """Panels against LAPACK, the last of other width; of low rank, and of very small numbers."""
+    rng = np.random.default_rng(0)
+    matrices = rng.normal(size=(2, 2, dim, rank)) @ rng.normal(size=(2, 2, rank, dim))
+    make = quick_jit(functools.partial(orthonormal_by_panels, width=width))
+    for scale in (1, 1e-200):
+        Q = np.asarray(make(scale * matrices))
+        gram = Q.swapaxes(-1, -2) @ Q
+        np.testing.assert_allclose(gram, np.broadcast_to(np.eye(dim), gram.shape), atol=1e-12)
+        known = min(rank, dim - 1)
+        want = np.linalg.qr(matrices)[0]
+        np.testing.assert_allclose(Q[..., :known], want[..., :known], atol=1e-11)
+    zeros = np.asarray(make(0 * matrices))
+    np.testing.assert_array_equal(zeros, np.broadcast_to(np.eye(dim), zeros.shape))
+
+
+def test_on_tpus_large_bases_are_loops():
+    """Nothing of the program for a TPU grows with the matrix, and the first basis is Jacobi's."""
+    sizes = {}
+    for dim in (257, 512):
+        tx = singd_optax.scale_by_soap(structures=("dense", "identity"))
+        params = jax.ShapeDtypeStruct((dim, 2), jnp.float32)
+        state = jax.eval_shape(tx.init, params)
+        step = jax.jit(functools.partial(tx.update, refresh=True))
+        text = step.trace(params, state).lower(lowering_platforms=("tpu",)).as_text()
+        assert "Eigh" in text
+        assert "Qr" not in text
+        sizes[dim] = len(text.splitlines())
+    assert abs(sizes[512] - sizes[257]) < 20
 
 
 def test_zeros_keep_the_basis():

@@ -10,7 +10,7 @@ from singd_optax.layers._find_matrices import find_matrices
 from singd_optax.layers._layers import Layers, OtherParameter
 from singd_optax.layers._layout import Layout
 from singd_optax.layers._matrices import MatrixSpec
-from singd_optax.layers._matrix_axes import MatrixAxes, Merged, Tiles, UpTo
+from singd_optax.layers._matrix_axes import EMBEDDINGS, MatrixAxes, Merged, Tiles, UpTo
 from singd_optax.layers._roles import Role
 from singd_optax.layers._spec import KFACApprox, LayerSpec, LossAverage
 from singd_optax.layers._stacking import Stacking
@@ -26,6 +26,7 @@ from singd_optax.layers._view import MatrixView
 from singd_optax.layers._window import Window
 
 __all__ = [
+    "EMBEDDINGS",
     "Factors",
     "KFACApprox",
     "LayerSpec",

@@ -81,6 +81,24 @@ MatrixAxes = (
 
 #: The largest window that is taken for one, by shape: 8 x 8, or 4 x 4 x 4.
 _LARGEST_WINDOW = 64
+#: What is left to the fallback by default: tables of embeddings and of positions, by the last key.
+EMBEDDINGS = r"(.*/)?[^/]*(embed|embedding|position)s?"
+
+
+def with_embeddings_left(matrix_axes: Mapping[str, MatrixAxes] | None) -> dict[str, MatrixAxes]:
+    """What the user said, and after it that embeddings are left to the fallback.
+
+    >>> axes = with_embeddings_left({"position": "cut"})
+    >>> for path in ("Embed_0/embedding", "position", "patch_embedding/kernel"):
+    ...     print(path, len(list(axes_of(path, (4, 3), axes))))
+    Embed_0/embedding 0
+    position 1
+    patch_embedding/kernel 1
+    """
+    return {
+        **(matrix_axes or {}),
+        **({} if EMBEDDINGS in (matrix_axes or {}) else {EMBEDDINGS: None}),
+    }
 
 
 def cut(shape: tuple[int, ...]) -> Tiles | None:

@@ -206,7 +206,9 @@ def caspr(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
         first paper.
@@ -266,8 +268,10 @@ def caspr(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -656,7 +660,9 @@ def eva_s(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       damping: λ, what is added to the term of rank one, in the units of ``damping_mode``: a number
         > 0 or a schedule.
@@ -712,8 +718,10 @@ def eva_s(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1141,7 +1149,9 @@ def inverse_free_kl_shampoo(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: b, the weight of one gradient, a number >= 0 or a schedule.
       damping: λ, what is added to the second moment, relative to mean(G²): a number >= 0 or a
@@ -1199,8 +1209,10 @@ def inverse_free_kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1268,7 +1280,9 @@ def inverse_free_shampoo(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
       factor_step_norm: The norm ‖m‖ of a factor's step m, which is divided by max(1, ‖m‖): None for
@@ -1339,8 +1353,10 @@ def inverse_free_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1400,7 +1416,9 @@ def jorge(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       initial_moment: The multiple of I that L and R are at first, a number > 0.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
@@ -1451,8 +1469,10 @@ def jorge(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1636,7 +1656,9 @@ def kl_shampoo(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of factors and values, a number in [0, 1) or a schedule.
       eps: ε, what is added to the values, relative to the largest of them, a number >= 0 or a
@@ -1693,8 +1715,10 @@ def kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -1757,7 +1781,9 @@ def kl_soap(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of factors, values and V, a number in [0, 1) or a schedule.
       eps: What is added to the values, relative to the largest of them, a number >= 0 or a
@@ -1815,8 +1841,10 @@ def kl_soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -2115,7 +2143,9 @@ def mini_block_fisher(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: Decay of S, in [0, 1), or a schedule.
       damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
@@ -2169,8 +2199,10 @@ def mini_block_fisher(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -2340,7 +2372,9 @@ def normuon(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of v, a number in [0, 1) or a schedule.
       eps: ε, a number >= 0 or a schedule.
@@ -2397,8 +2431,10 @@ def normuon(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -2458,7 +2494,8 @@ def optimizer(
       rule: What to do for each matrix, for example ``SINGD()``. It brings its own defaults for the
         options below (``Rule.recipe``).
       layers: The layers that ``find_layers`` found, which rules that measure layers need, or the
-        matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix, but
+        for embeddings, see ``matrix_axes``.
       weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
         parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
       mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
@@ -2507,8 +2544,10 @@ def optimizer(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -2569,7 +2608,9 @@ def psgd_kron(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: μ, the step on K and C, a number >= 0 or a schedule.
       geometry: How K and C move: "Q0.5EQ1.5", "QUAD" or "QEQ", as above.
@@ -2626,8 +2667,10 @@ def psgd_kron(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -2902,7 +2945,8 @@ def scale_by_caspr(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
         first paper.
@@ -2956,8 +3000,10 @@ def scale_by_caspr(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3305,7 +3351,8 @@ def scale_by_eva_s(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       damping: λ, what is added to the term of rank one, in the units of ``damping_mode``: a number
         > 0 or a schedule.
@@ -3355,8 +3402,10 @@ def scale_by_eva_s(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3622,7 +3671,8 @@ def scale_by_inverse_free_kl_shampoo(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: b, the weight of one gradient, a number >= 0 or a schedule.
       damping: λ, what is added to the second moment, relative to mean(G²): a number >= 0 or a
@@ -3674,8 +3724,10 @@ def scale_by_inverse_free_kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3745,7 +3797,8 @@ def scale_by_inverse_free_shampoo(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: b1, the step on K and C, a number >= 0 or a schedule.
       factor_step_norm: The norm ‖m‖ of a factor's step m, which is divided by max(1, ‖m‖): None for
@@ -3810,8 +3863,10 @@ def scale_by_inverse_free_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -3870,7 +3925,8 @@ def scale_by_jorge(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       initial_moment: The multiple of I that L and R are at first, a number > 0.
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
@@ -3915,8 +3971,10 @@ def scale_by_jorge(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4082,7 +4140,8 @@ def scale_by_kl_shampoo(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of factors and values, a number in [0, 1) or a schedule.
       eps: ε, what is added to the values, relative to the largest of them, a number >= 0 or a
@@ -4133,8 +4192,10 @@ def scale_by_kl_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4193,7 +4254,8 @@ def scale_by_kl_soap(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of factors, values and V, a number in [0, 1) or a schedule.
       eps: What is added to the values, relative to the largest of them, a number >= 0 or a
@@ -4245,8 +4307,10 @@ def scale_by_kl_soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4519,7 +4583,8 @@ def scale_by_mini_block_fisher(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: Decay of S, in [0, 1), or a schedule.
       damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
@@ -4567,8 +4632,10 @@ def scale_by_mini_block_fisher(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4725,7 +4792,8 @@ def scale_by_normuon(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of v, a number in [0, 1) or a schedule.
       eps: ε, a number >= 0 or a schedule.
@@ -4776,8 +4844,10 @@ def scale_by_normuon(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -4837,7 +4907,8 @@ def scale_by_psgd_kron(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       factor_learning_rate: μ, the step on K and C, a number >= 0 or a schedule.
       geometry: How K and C move: "Q0.5EQ1.5", "QUAD" or "QEQ", as above.
@@ -4888,8 +4959,10 @@ def scale_by_psgd_kron(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5062,7 +5135,8 @@ def scale_by_shampoo(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
         first paper.
@@ -5116,8 +5190,10 @@ def scale_by_shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5312,7 +5388,8 @@ def scale_by_sketchy(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       rank: k, the number of eigenvectors of a side, an int >= 1.
       b2: The decay of the moments in a refresh, a number in [0, 1) or a schedule.
@@ -5360,8 +5437,10 @@ def scale_by_sketchy(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5528,7 +5607,8 @@ def scale_by_sm3(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of ν, a number in [0, 1) or a schedule; None for the plain sums of the paper,
         with which steps get smaller and smaller.
@@ -5575,8 +5655,10 @@ def scale_by_sm3(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5637,7 +5719,8 @@ def scale_by_soap(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of V, a number in [0, 1) or a schedule.
       basis_decay: s, the decay of L and R, a number in [0, 1) or a schedule; None for ``b2``.
@@ -5688,8 +5771,10 @@ def scale_by_soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -5745,7 +5830,8 @@ def scale_by_splus(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of L and R, a number in [0, 1) or a schedule.
       basis_method: What a refresh makes the bases of: "eigh", the eigenvectors, or "qr", one step
@@ -5792,8 +5878,10 @@ def scale_by_splus(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -6066,7 +6154,8 @@ def scale_by_tnt(
 
     Args:
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
         first paper.
@@ -6120,8 +6209,10 @@ def scale_by_tnt(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -6186,7 +6277,9 @@ def shampoo(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
         first paper.
@@ -6246,8 +6339,10 @@ def shampoo(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -6457,7 +6552,9 @@ def sketchy(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       rank: k, the number of eigenvectors of a side, an int >= 1.
       b2: The decay of the moments in a refresh, a number in [0, 1) or a schedule.
@@ -6511,8 +6608,10 @@ def sketchy(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -6693,7 +6792,8 @@ def sm3(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of ν, a number in [0, 1) or a schedule; None for the plain sums of the paper,
         with which steps get smaller and smaller.
@@ -6746,8 +6846,10 @@ def sm3(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -6811,7 +6913,9 @@ def soap(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of V, a number in [0, 1) or a schedule.
       basis_decay: s, the decay of L and R, a number in [0, 1) or a schedule; None for ``b2``.
@@ -6868,8 +6972,10 @@ def soap(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -6936,7 +7042,9 @@ def splus(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of L and R, a number in [0, 1) or a schedule.
       basis_method: What a refresh makes the bases of: "eigh", the eigenvectors, or "qr", one step
@@ -6989,8 +7097,10 @@ def splus(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:
@@ -7291,7 +7401,9 @@ def tnt(
     Args:
       learning_rate: The step on the parameters, a number >= 0 or an optax schedule.
       layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-        the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+        matrix, but
+        for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
       b2: The decay of L and R, a number in [0, 1) or a schedule; None for the plain sums of the
         first paper.
@@ -7351,8 +7463,10 @@ def tnt(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:

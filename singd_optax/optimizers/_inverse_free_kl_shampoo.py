@@ -158,13 +158,15 @@ class InverseFreeKLShampoo(Rule):
         turned = C.transpose_matmul(jnp.swapaxes(left, -1, -2), precision=precision)
 
         def moved(
-            factor: StructuredMatrix, other: StructuredMatrix, rows: jax.Array
+            side: int, factor: StructuredMatrix, other: StructuredMatrix, rows: jax.Array
         ) -> StructuredMatrix:
             if isinstance(factor, IdentityMatrix):
                 return factor
             curvature = factor.structure.project_gram(rows, precision=precision) * (1 / other.dim)
             size = other.frobenius_norm() ** 2 / other.dim
             damped = curvature + factor.gram(precision=precision) * (damping * size)
+            # Nothing else says that each device has a part: the next product is with all of it.
+            damped = view.placement.constrained(damped, side)
             m = damped.add_identity(-1.0) * 0.5
             norm = rate * m.spectral_norm_bound(precision=precision)
             # A norm that is not finite must not make the step 0: then it is refused.
@@ -173,8 +175,8 @@ class InverseFreeKLShampoo(Rule):
             return factor - factor.multiply(m, precision=precision) * step
 
         new = InverseFreeKLShampooState(
-            moved(K, C, turned),
-            moved(C, K, jnp.swapaxes(turned, -1, -2)),
+            moved(0, K, C, turned),
+            moved(1, C, K, jnp.swapaxes(turned, -1, -2)),
             jnp.ones_like(state.started),
         )
         return choose(good, new, state)

@@ -9,6 +9,7 @@ from singd_optax._validate import check_fallback, check_mask, check_number
 from singd_optax.layers import Layers, MatrixAxes
 from singd_optax.layers._check import check_layers, whole_layers
 from singd_optax.layers._matrices import matrix_specs
+from singd_optax.layers._matrix_axes import check_matrix_axes, with_embeddings_left
 from singd_optax.layers._tree import Leaves, check_not_flat
 from singd_optax.optimizers._options import (
     Function,
@@ -70,7 +71,8 @@ def optimizer(
       rule: What to do for each matrix, for example ``SINGD()``. It brings its own defaults for the
         options below (``Rule.recipe``).
       layers: The layers that ``find_layers`` found, which rules that measure layers need, or the
-        matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix.
+        matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix, but
+        for embeddings, see ``matrix_axes``.
       weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
         parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
       mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
@@ -104,6 +106,9 @@ def optimizer(
     if any(options.get(name) is not None for name in _SIZES):
         common |= {name: None for name in _SIZES if name not in options}
     options = common | options
+    if layers is None and rule.leaves_embeddings:
+        check_matrix_axes(options.get("matrix_axes"))
+        options["matrix_axes"] = with_embeddings_left(options.get("matrix_axes"))  # type: ignore[arg-type]
     check_number("learning_rate", learning_rate)
     check_number("weight_decay", weight_decay)
     check_mask("mask", mask)
@@ -170,7 +175,8 @@ _LAYERS = """
   layers: The layers that ``find_layers`` found."""
 _ANY_LAYERS = """
   layers: The layers that ``find_layers`` found, to have kernel and bias of each in one matrix, or
-    the matrices that ``find_matrices`` did. None: every array of two axes or more is a matrix."""
+    the matrices that ``find_matrices`` did. None: every array of two axes or more is a
+    matrix{rest}."""
 _RATE = """
   learning_rate: The step on the parameters, a number >= 0 or an optax schedule."""
 _REST = """
@@ -227,10 +233,12 @@ def _shown(rule: type[Rule], is_complete: bool) -> tuple[str, str]:
     is_measured = bool(rule().measures)
     of_both = is_complete, is_measured
     last = _LAST[of_both].format(rule=rule.__name__).strip()
-    layers = _LAYERS if is_measured else _ANY_LAYERS
+    left = ", but\n    for embeddings, see ``matrix_axes``"
+    rest = left if is_complete and rule.leaves_embeddings else ""
+    layers = _LAYERS if is_measured else _ANY_LAYERS.format(rest=rest)
     arguments = (_RATE if is_complete else "") + layers
-    rest = _REST.format(returns=_MEASURED if is_measured else _PLAIN)
-    return f"{last}\n\nArgs:{arguments}{rest}", _EXAMPLES[of_both]
+    others = _REST.format(returns=_MEASURED if is_measured else _PLAIN)
+    return f"{last}\n\nArgs:{arguments}{others}", _EXAMPLES[of_both]
 
 
 def shows_recipe_of(rule: type[Rule]) -> Callable[[Function], Function]:

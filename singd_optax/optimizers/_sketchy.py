@@ -1,6 +1,8 @@
 """Sketchy: Shampoo that keeps the leading eigenvectors of its moments."""
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, NamedTuple
 
 import jax
@@ -20,16 +22,17 @@ from singd_optax.optimizers._recipe import (
 from singd_optax.rules import (
     ColumnValues,
     Hyperparameter,
+    JointRule,
     MatrixView,
     MomentumOf,
     Number,
     Recipe,
     Role,
     RowValues,
-    Rule,
     hyperparameter_at,
 )
-from singd_optax.rules._roots import eigh
+from singd_optax.rules._dealing import Deal
+from singd_optax.rules._roots import dealt_eigh
 from singd_optax.structures import Dense, Identity, Precision, Structure, contract
 
 
@@ -64,7 +67,7 @@ class _Side(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sketchy(Rule):
+class Sketchy(JointRule):
     """Sketchy: Shampoo from the leading eigenvectors of its moments (arXiv 2302.03764).
 
     The moment of the rows is kept as L ≈ U diag(s) Uᵀ + ρ I, with k = ``rank`` columns in U (and no
@@ -79,7 +82,8 @@ class Sketchy(Rule):
     eigenvalue. ρ I covers all that was dropped, so that L is never less than the moment that it
     stands for. At full rank it is this moment, and the method is ``Shampoo``. Only the gradients of
     refresh steps are seen. Where there are more rows than rank and columns together, no matrix of
-    rows x rows is formed.
+    rows x rows is formed. On a mesh, sides of equal size are dealt to the devices, so that no
+    decomposition is made on two of them.
 
     Sides are dense, or ``Identity()`` for a side without a factor. The authors' code decays ρ by
     √b2.
@@ -132,35 +136,62 @@ class Sketchy(Rule):
         new: list[PyTree] = [*flat, jnp.zeros(stack, dtype)]
         return SketchyState(*new)
 
-    def refresh(
+    def refresh_all(
         self,
-        view: MatrixView,
-        state: SketchyState,
-        statistics: Statistics | None,
-        gradient: jax.Array,
+        views: Mapping[str, MatrixView],
+        states: Mapping[str, SketchyState],
+        statistics: Mapping[str, Statistics | None],
+        gradients: Mapping[str, jax.Array],
         count: jax.Array,
         key: jax.Array,
-    ) -> tuple[SketchyState, bool]:
-        """Put one more gradient into both sketches."""
-        b2 = hyperparameter_at(self.b2, count, view.statistics_dtype)
-        matrices = gradient, jnp.swapaxes(gradient, -1, -2)
-        sides = [
-            None if side is None else self._with(side, matrix, b2)
-            for side, matrix in zip(_sides(state), matrices, strict=True)
-        ]
-        flat = [None if side is None else side[part] for part in range(3) for side in sides]
-        new: list[PyTree] = [*flat, state.moment_weight * b2 + (1 - b2)]
-        return SketchyState(*new), True
+    ) -> dict[str, tuple[SketchyState, jax.Array | bool]]:
+        """The sketches with one more gradient, those of equal sides in one batch."""
+        groups: dict[tuple[object, ...], list[tuple[str, int]]] = {}
+        parts: dict[tuple[str, int], tuple[jax.Array, ...]] = {}
+        for path, gradient in gradients.items():
+            matrices = gradient, jnp.swapaxes(gradient, -1, -2)
+            for place, (side, matrix) in enumerate(
+                zip(_sides(states[path]), matrices, strict=True)
+            ):
+                if side is None:
+                    continue
+                stack = views[path].stack_shape
+                parts[path, place] = own = tuple(
+                    array.reshape(-1, *array.shape[len(stack) :]) for array in (*side, matrix)
+                )
+                alike = tuple((array.shape[1:], array.dtype.name) for array in own)
+                groups.setdefault(alike, []).append((path, place))
+        b2 = hyperparameter_at(self.b2, count, next(iter(views.values())).statistics_dtype)
+        new: dict[tuple[str, int], _Side] = {}
+        for members in groups.values():
+            batch = [jnp.concatenate(each) for each in zip(*map(parts.get, members), strict=True)]
+            found = Deal.of(views).apply(
+                lambda *own: self._with(_Side(*own[:3]), own[3], b2), *batch
+            )
+            start = 0
+            for path, place in members:
+                stack = views[path].stack_shape
+                part = slice(start, start + math.prod(stack))
+                start = part.stop
+                new[path, place] = _Side(*(x[part].reshape(*stack, *x.shape[1:]) for x in found))
+        result: dict[str, tuple[SketchyState, jax.Array | bool]] = {}
+        for path, state in states.items():
+            sides = [new.get((path, place)) for place in (0, 1)]
+            flat = [None if side is None else side[part] for part in range(3) for side in sides]
+            weight = state.moment_weight * b2 + (1 - b2)
+            both: list[PyTree] = [*flat, weight]
+            result[path] = SketchyState(*both), True
+        return result
 
     def _with(self, side: _Side, matrix: jax.Array, b2: jax.Array) -> _Side:
-        """One side after one more gradient, (*stack, dim, n)."""
+        """Sides (devices, share, ...) with gradients (devices, share, dim, n) more."""
         dim, rank = side.vectors.shape[-2:]
         kept = side.vectors * jnp.sqrt(b2 * side.values)[..., None, :]
         columns = jnp.concatenate([kept, jnp.sqrt(1 - b2) * matrix], -1)
         is_wide = columns.shape[-1] >= dim
         equation = "...ik,...jk->...ij" if is_wide else "...ki,...kj->...ij"
         gram = contract(equation, columns, columns, precision=self.precision)
-        values, vectors = eigh((gram + jnp.swapaxes(gram, -1, -2)) / 2)
+        values, vectors = dealt_eigh((gram + jnp.swapaxes(gram, -1, -2)) / 2)
         values = jnp.maximum(values[..., ::-1][..., : rank + 1], 0)
         vectors = vectors[..., ::-1][..., :rank]
         escaped = values[..., rank] if rank < dim else jnp.zeros_like(side.escaped)

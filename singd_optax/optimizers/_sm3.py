@@ -51,6 +51,7 @@ class SM3(Rule):
         r_i <- max_j ν_ij,    c_j <- max_i ν_ij
 
     ν is at least Adagrad's sum of squares. There are no factors, and structures are not used.
+    Embeddings are covered, too, as it is their memory that the method saves.
 
     Attributes:
       b2: The decay of ν, a number in [0, 1) or a schedule; None for the plain sums of the paper,
@@ -63,6 +64,7 @@ class SM3(Rule):
 
     State: ClassVar[type] = SM3State
     is_of_whole: ClassVar[bool] = True
+    leaves_embeddings: ClassVar[bool] = False
     momentum_of: ClassVar[MomentumOf] = "update"
     recipe: ClassVar[Recipe] = Recipe(
         momentum=0.9, nesterov=False, update_rms=None, refresh_every=1

@@ -100,6 +100,10 @@ class MeshPlacement(MeshPartitions, Placement):
         away = self._away(gradient, placed, sides, 1)
         return gradient if self.home is None else self.moved(gradient, away, self.home)
 
+    def at_parameters(self, gradient: jax.Array) -> jax.Array:
+        """As ``Placement`` says."""
+        return gradient if self.home is None else self.constrain(gradient, partition_of(self.home))
+
     def divided(self, matrix: jax.Array, axis: int) -> jax.Array:
         """As ``Placement`` says: what does not divide the axis splits the other."""
         taken = {name for axes in self.stack for name in axes}

@@ -63,6 +63,10 @@ class Placement:
         del placed, sides
         return gradient
 
+    def at_parameters(self, gradient: jax.Array) -> jax.Array:
+        """The gradient matrix, (*stack, rows, columns), which is to be where its parameter is."""
+        return gradient
+
     def divided(self, matrix: jax.Array, axis: int) -> jax.Array:
         """A matrix (*stack, m, n) that all devices work on, each with a part of one axis.
 

@@ -56,12 +56,16 @@ class Deal(NamedTuple):
         return tuple(x.reshape(-1, *x.shape[2:])[:count] for x in results)
 
 
-def in_turn(function: Callable[[jax.Array], Result], matrices: jax.Array) -> Result:
+def in_turn(
+    function: Callable[[jax.Array], Result],
+    matrices: jax.Array,
+    on_tpu: Callable[[jax.Array], Result] | None = None,
+) -> Result:
     """Call a function with matrices (devices, share, k, k); on CPUs, with one after the other.
 
     This holds under ``jax.vmap``, too. On a CPU, XLA would hand a batch of decompositions to the
     threads on which it runs the program itself, and wait for them; as was seen with jaxlib 0.10.2,
-    it can wait forever.
+    two batches on two threads can wait forever. TPUs compute ``on_tpu`` instead, if it is given.
     """
 
     def each(batch: jax.Array) -> Result:
@@ -69,7 +73,8 @@ def in_turn(function: Callable[[jax.Array], Result], matrices: jax.Array) -> Res
         moved: Result = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), found)
         return moved
 
-    result: Result = lax.platform_dependent(matrices, cpu=each, default=function)
+    on_tpus = {} if on_tpu is None else {"tpu": on_tpu}
+    result: Result = lax.platform_dependent(matrices, cpu=each, default=function, **on_tpus)
     return result
 
 

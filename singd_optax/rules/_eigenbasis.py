@@ -11,6 +11,7 @@ from jax import lax
 
 from singd_optax.layers import MatrixView
 from singd_optax.rules._dealing import Deal, in_turn
+from singd_optax.rules._panels import orthonormal_by_panels
 from singd_optax.structures import (
     BlockDiagonal,
     Dense,
@@ -28,6 +29,9 @@ from singd_optax.structures import (
 #: How a basis follows its moment: by a step of orthogonal iteration, or as its eigenvectors.
 BasisMethod = Literal["qr", "eigh"]
 BASIS_METHODS: tuple[BasisMethod, ...] = ("qr", "eigh")
+
+#: Rows up to which decompositions are the default ones of TPUs.
+_LARGEST_BY_DEFAULT = 256
 
 #: Matrices of rows and of columns.
 Pair = tuple[StructuredMatrix, StructuredMatrix]
@@ -220,13 +224,18 @@ def _new_bases(
     values = _values(M, basis, precision)
     order = jnp.argsort(-values, axis=-1)
 
+    # What TPUs have by default runs faster, and compiles for minutes or hours.
+    is_large = moment.shape[-1] > _LARGEST_BY_DEFAULT
+    first = _eigenvectors_by_rotations if is_large and method == "qr" else None
+    others = orthonormal_by_panels if is_large else None
+
     def by_eigh(M: jax.Array, Q: jax.Array) -> jax.Array:
-        return in_turn(_eigenvectors, (M + jnp.swapaxes(M, -1, -2)) / 2)
+        return in_turn(_eigenvectors, (M + jnp.swapaxes(M, -1, -2)) / 2, on_tpu=first)
 
     def by_qr(M: jax.Array, Q: jax.Array) -> jax.Array:
         sorted_basis = jnp.take_along_axis(Q, order[..., None, :], -1)
         image = contract("...ij,...jk->...ik", M, sorted_basis, precision=precision)
-        return in_turn(_orthonormal, image)
+        return in_turn(_orthonormal, image, on_tpu=others)
 
     if method == "eigh":
         new = by_eigh(M, basis)
@@ -240,6 +249,16 @@ def _new_bases(
 def _eigenvectors(symmetric: jax.Array) -> jax.Array:
     """The eigenvectors, that of the largest eigenvalue first."""
     return jnp.linalg.eigh(symmetric, symmetrize_input=False)[1][..., ::-1]
+
+
+def _eigenvectors_by_rotations(symmetric: jax.Array) -> jax.Array:
+    """By Jacobi's method, which TPUs have for all sizes, and JAX takes there up to 256 rows."""
+    vectors: jax.Array = lax.linalg.eigh(
+        symmetric,
+        symmetrize_input=False,
+        implementation=lax.linalg.EighImplementation.JACOBI,
+    )[0]
+    return vectors[..., ::-1]
 
 
 def _orthonormal(matrix: jax.Array) -> jax.Array:

@@ -103,7 +103,7 @@ def _dealt_root(
 def _by_eigenvalues(
     matrix: jax.Array, root: int, ridge: jax.Array, precision: Precision
 ) -> tuple[jax.Array, jax.Array]:
-    values, vectors = in_turn(_eigh, matrix)
+    values, vectors = dealt_eigh(matrix)
     values = jnp.maximum(values, 0)
     values = values + ridge * values[..., -1:]
     powers = values ** (-1 / root)
@@ -114,6 +114,11 @@ def _by_eigenvalues(
 def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Eigenvalues, ascending, and eigenvectors; on a CPU one by one, see ``in_turn``."""
     return decomposed(_eigh, matrix)
+
+
+def dealt_eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Decompose matrices (devices, share, k, k) as ``eigh`` does."""
+    return in_turn(_eigh, matrix)
 
 
 def _eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -70,6 +70,8 @@ class Rule(abc.ABC):
     #: Whether a direction must be made of a whole matrix at once. One with a size of its own, as
     #: Adam's step has, cannot be made along one axis after the other (``matrix_axes="each"``).
     is_of_whole: ClassVar[bool] = False
+    #: Whether complete optimizers leave tables of embeddings to the fallback by default.
+    leaves_embeddings: ClassVar[bool] = True
     #: The structures of factors where neither layers nor the user choose any.
     structures: ClassVar[str | Structure] = "auto"
     #: The recipe's options that suit the rule.

@@ -90,6 +90,12 @@ def _parts(
     return view.from_matrix(matrix, tuple(places[one.path] for one in view.members))
 
 
+def at_factors(view: MatrixView, state: PyTree, gradient: jax.Array) -> jax.Array:
+    """The gradient where K is applied; the same on one device."""
+    sides = multiplying_sides(type(state))
+    return view.placement.gradient_to_factors(gradient, view.placement.placed(state, sides), sides)
+
+
 def direction(
     rule: Rule,
     view: MatrixView,

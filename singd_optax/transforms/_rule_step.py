@@ -19,6 +19,7 @@ from singd_optax.transforms._directions import (
     Arrays,
     as_matrix,
     as_parameters,
+    at_factors,
     chains_of,
     directions_of,
 )
@@ -143,14 +144,22 @@ class RuleStep:
                 moved, buffer = self.momentum.of_gradients(buffer, updates)
             else:
                 moved, buffer = self.momentum.average(buffer, updates, count)
-            vectors = {path: as_matrix(view, moved) for path, view in leading.items()}
-        states = self._observed(views, stacks(kept), gradients, finite, count, key)
+            vectors = {
+                path: view.placement.at_parameters(as_matrix(view, moved))
+                for path, view in leading.items()
+            }
+        states = stacks(kept)
+        # A compiler that finds the way by itself has all of a gradient on each device.
+        near = {
+            path: at_factors(view, states[path], gradients[path]) for path, view in views.items()
+        }
+        states = self._observed(views, states, near, finite, count, key)
 
         def refresh(carry: Carry) -> Carry:
             if self.stagger:
                 interval = self.refresh_every
-                return staggered(rule, views, carry, gradients, finite, interval, count, key)
-            return refreshed(rule, views, carry, statistics, gradients, finite, count, key)
+                return staggered(rule, views, carry, near, finite, interval, count, key)
+            return refreshed(rule, views, carry, statistics, near, finite, count, key)
 
         def due_refresh(carry: Carry) -> Carry:
             if is_refresh is not None:
@@ -161,7 +170,7 @@ class RuleStep:
 
         carry = Carry(states, stacks(state.skipped_refreshes), stacks(state.skipped_in_a_row))
         carry = due_refresh(carry) if rule.refresh_first else carry
-        arguments = rule, views, chains, carry.states, vectors, gradients, count
+        arguments = rule, views, chains, carry.states, vectors, near, count
         directions, states = directions_of(*arguments)
         carry = carry._replace(states=states)
         carry = carry if rule.refresh_first else due_refresh(carry)

@@ -126,8 +126,10 @@ def scale_by_rule(
         ``Tiles(rows, columns, {axis: parts})`` for heads, experts or fused kernels, whose parts are
         separate; ``Merged(size)`` to merge neighbouring axes up to a size; "cut" for the cut that
         is made by default; "each" for every axis by itself, one after the other; or None for a
-        parameter that passes through, as one would an embedding, which ``{".*": UpTo(size)}``
-        knows by its longest side. This is for optimizers without ``layers``.
+        parameter that passes through; ``{".*": UpTo(size)}`` leaves what has a longer side. The
+        first pattern that matches counts. In complete optimizers and ``find_matrices`` the last is
+        ``{layers.EMBEDDINGS: None}``: tables whose name ends in embedding or position go to the
+        fallback, and ``{".*": "cut"}`` takes them. This is for optimizers without ``layers``.
       seed: The seed of the random bits with which bfloat16 factors are rounded, an int.
 
     Returns:

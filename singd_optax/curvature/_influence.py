@@ -24,7 +24,7 @@ from singd_optax.curvature._examples import each_example
 from singd_optax.curvature._views import arrays_of
 from singd_optax.layers._tree import Leaves
 from singd_optax.placement import axes_of_first, laid_out_like, on_auto_axes, partitions_of
-from singd_optax.rules._dealing import decomposed
+from singd_optax.structures._in_turn import decomposed
 
 Mode = Literal["forward", "reverse"]
 MODES: tuple[Mode, ...] = ("forward", "reverse")

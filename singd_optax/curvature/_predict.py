@@ -16,6 +16,7 @@ from singd_optax.curvature._examples import each_example
 from singd_optax.curvature._laplace import Laplace
 from singd_optax.layers._tree import Leaves
 from singd_optax.placement import axes_of_first, on_auto_axes
+from singd_optax.structures._in_turn import decomposed
 
 Likelihood = Literal["categorical", "bernoulli", "gaussian"]
 LIKELIHOODS: tuple[Likelihood, ...] = ("categorical", "bernoulli", "gaussian")
@@ -231,9 +232,14 @@ def _sampled(
     return on_auto_axes(moments, found, split=axes_of_first(found[0]))
 
 
+def _eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    values, vectors = jnp.linalg.eigh(matrix)
+    return values, vectors
+
+
 def _draws(found: Gaussian, key: jax.Array, samples: int) -> jax.Array:
     """(samples, examples, outputs); the root is symmetric, as a covariance may be singular."""
-    values, vectors = jnp.linalg.eigh(found.covariance)
+    values, vectors = decomposed(_eigh, found.covariance)
     half = vectors * jnp.sqrt(jnp.maximum(values, 0))[:, None, :]
     normal = jax.random.normal(key, (samples, *found.mean.shape), half.dtype)
     return found.mean + jnp.einsum("nij,snj->sni", half, normal, precision="highest")

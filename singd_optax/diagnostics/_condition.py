@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from singd_optax._validate import check_size
 from singd_optax.structures import StructuredMatrix
+from singd_optax.structures._in_turn import decomposed
 
 _ITERATIONS = 30
 _COLUMNS = 4
@@ -39,7 +40,9 @@ def condition_number(matrix: StructuredMatrix, *, exact_dim: int = 256) -> jax.A
     check_size("exact_dim", exact_dim)
     matrix = matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32))
     if matrix.dim <= exact_dim:
-        values = jnp.linalg.svd(matrix.to_dense(), compute_uv=False)
+        values = decomposed(
+            lambda dense: jnp.linalg.svd(dense, compute_uv=False), matrix.to_dense()
+        )
         return values[..., 0] / values[..., -1]
 
     def product(x: jax.Array) -> jax.Array:

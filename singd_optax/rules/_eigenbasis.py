@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from singd_optax.layers import MatrixView
-from singd_optax.rules._dealing import Deal, in_turn
+from singd_optax.rules._dealing import Deal
 from singd_optax.rules._panels import orthonormal_by_panels
 from singd_optax.structures import (
     BlockDiagonal,
@@ -25,6 +25,7 @@ from singd_optax.structures import (
     StructuredMatrix,
     contract,
 )
+from singd_optax.structures._in_turn import in_turn
 
 #: How a basis follows its moment: by a step of orthogonal iteration, or as its eigenvectors.
 BasisMethod = Literal["qr", "eigh"]

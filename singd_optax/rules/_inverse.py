@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 from jax import lax
 
-from singd_optax.rules._dealing import decomposed
 from singd_optax.rules._roots import eigh
 from singd_optax.structures import (
     BlockDiagonal,
@@ -19,6 +18,7 @@ from singd_optax.structures import (
     Structure,
     StructuredMatrix,
 )
+from singd_optax.structures._in_turn import decomposed
 
 #: The structures whose inverses are symmetric, and in the same structure.
 INVERTIBLE = (Dense, Diagonal, BlockDiagonal)

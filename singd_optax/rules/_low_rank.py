@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from singd_optax.rules._dealing import decomposed
 from singd_optax.rules._roots import eigh
 from singd_optax.structures import Precision, contract
+from singd_optax.structures._in_turn import decomposed
 
 
 class Leading(NamedTuple):

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from singd_optax._types import PyTree
 from singd_optax._validate import check_choice, check_size
 from singd_optax.layers import MatrixView
-from singd_optax.rules._dealing import Deal, decomposed, in_turn
+from singd_optax.rules._dealing import Deal
 from singd_optax.structures import (
     BlockDiagonal,
     Dense,
@@ -22,6 +22,7 @@ from singd_optax.structures import (
     Structure,
     contract,
 )
+from singd_optax.structures._in_turn import decomposed, in_turn
 
 Tree = TypeVar("Tree", bound=PyTree)
 

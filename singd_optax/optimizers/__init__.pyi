@@ -749,7 +749,7 @@ def foof(
     learning_rate: Hyperparameter,
     layers: Layers,
     *,
-    damping: Hyperparameter = ...,
+    damping: Hyperparameter = 0.03,
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
     cross_moments: bool = False,
@@ -785,7 +785,7 @@ def foof(
       layers: The layers that ``find_layers`` found.
       **options: The options of the rule, and those that all optimizers have, by name:
       damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
-        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+        a schedule.
       damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by Tr S_K / d_i,
         so that the scale of activations drops out.
       factor_learning_rate: b1, the weight of a new statistic in the average, a number in (0, 1] or
@@ -3432,7 +3432,7 @@ def scale_by_eva_s(
 def scale_by_foof(
     layers: Layers,
     *,
-    damping: Hyperparameter = ...,
+    damping: Hyperparameter = 0.03,
     damping_mode: DampingMode = 'relative',
     factor_learning_rate: Hyperparameter = 0.05,
     cross_moments: bool = False,
@@ -3464,7 +3464,7 @@ def scale_by_foof(
       layers: The layers that ``find_layers`` found.
       **options: The options of the rule, and those that all optimizers have, by name:
       damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
-        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+        a schedule.
       damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by Tr S_K / d_i,
         so that the scale of activations drops out.
       factor_learning_rate: b1, the weight of a new statistic in the average, a number in (0, 1] or

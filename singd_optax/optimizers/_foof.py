@@ -36,7 +36,6 @@ from singd_optax.rules import (
 )
 from singd_optax.rules._inverse import check_invertible, inverse
 from singd_optax.structures import Identity, Precision
-from singd_optax.transforms import damping_schedule
 
 CROSS = Cross(sides=(True, False))
 
@@ -73,7 +72,7 @@ class FOOF(Rule):
 
     Attributes:
       damping: λ, what is added to the curvature, in the units of ``damping_mode``: a number > 0 or
-        a schedule. The default ``damping_schedule()`` falls from 1 to 0.03.
+        a schedule.
       damping_mode: "absolute" (the paper's), or "relative", where λ is multiplied by Tr S_K / d_i,
         so that the scale of activations drops out.
       factor_learning_rate: b1, the weight of a new statistic in the average, a number in (0, 1] or
@@ -87,7 +86,7 @@ class FOOF(Rule):
       precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
-    damping: Hyperparameter = damping_schedule()
+    damping: Hyperparameter = 0.03
     damping_mode: DampingMode = "relative"
     factor_learning_rate: Hyperparameter = 0.05
     cross_moments: bool = False

@@ -118,7 +118,7 @@ def table(task: str) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for (name, rate, decay, python, variant, examples, steps, options), own in sorted(
-        runs.items(), key=lambda item: (*item[0][:4], statistics.median(item[1].values()))
+        runs.items(), key=lambda item: (*map(str, item[0][:4]), statistics.median(item[1].values()))
     ):
         loss = f"{statistics.median(own.values()):.4g}"
         settings = f"{rate:g}, {decay:g}"

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 PACKAGES = ("torch", "curvlinops-for-pytorch", "laplace-torch", "kronfluence")
 DOUBLE = torch.float64
+DRAWS = 100
 
 
 class Flat(torch.nn.Module):
@@ -33,6 +34,25 @@ class Flat(torch.nn.Module):
 
     def forward(self, x):
         return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class Rows(torch.nn.Module):
+    """(N, 1, rows, columns) to (N, rows, columns): rows are positions."""
+
+    def forward(self, x):
+        return x.squeeze(1)
+
+
+class RunningSum(torch.nn.Module):
+    def forward(self, x):
+        return x.cumsum(1) / x.shape[1]
+
+
+class ClassesSecond(torch.nn.Module):
+    """(N, positions, classes) to (N, classes, positions), as torch's loss wants them."""
+
+    def forward(self, x):
+        return x.transpose(1, 2)
 
 
 class AndOne(torch.nn.Module):
@@ -61,11 +81,13 @@ def from_torch(tensor):
 
 def network(net, joined=False):
     """The layers with tanh between them; ``joined``: a bias is a column of its kernel."""
-    modules, names, flat = [], names_of(net), False
+    names = names_of(net)
+    modules, flat = ([Rows()], True) if net["positions"] else ([], False)
     for kernel, bias in zip(names[::2], names[1::2], strict=True):
         weight, bias = to_torch(net[kernel]), to_torch(net[bias])
-        if modules:
+        if kernel != "kernel0":
             modules.append(torch.nn.Tanh())
+            modules += [RunningSum()] if net["mixed"] else []
         if weight.ndim == 4:
             layer = torch.nn.Conv2d(*weight.shape[1::-1], weight.shape[2:], stride=2)
         else:
@@ -80,7 +102,7 @@ def network(net, joined=False):
             if bias is not None:
                 layer.bias.copy_(bias)
         modules.append(layer)
-    return torch.nn.Sequential(*modules)
+    return torch.nn.Sequential(*modules, *([ClassesSecond()] if net["positions"] else []))
 
 
 def products(net, x, y, damping):
@@ -105,13 +127,20 @@ def products(net, x, y, damping):
     parts = torch.split(matrix.diagonal(), sizes)
     enter("exact: diagonal", [p.reshape(v.shape) for p, v in zip(parts, vector, strict=True)])
     found["exact: trace"] = float(matrix.trace())
-    for kind, operator in (("kfac", KFACLinearOperator), ("ekfac", EKFACLinearOperator)):
+    operators = {"kfac": KFACLinearOperator}
+    if not net["positions"]:  # which its EKFAC does not take
+        operators["ekfac"] = EKFACLinearOperator
+    for kind, operator in operators.items():
         for bias, apart in (("", False), (", bias apart", True)):
             made = operator(*problem, fisher_type="type-2", separate_weight_and_bias=apart)
-            enter(f"{kind}: product{bias}", made @ vector)
-            found[f"{kind}: trace{bias}"] = float(made.trace)
+            enter(f"{kind}{bias}: product", made @ vector)
+            found[f"{kind}{bias}: trace"] = float(made.trace)
             inverse = KFACInverseLinearOperator(made, damping=damping, use_exact_damping=True)
-            enter(f"{kind}: inverse product{bias}", inverse @ vector)
+            enter(f"{kind}{bias}: inverse product", inverse @ vector)
+    drawn = KFACLinearOperator(
+        *problem, fisher_type="mc", mc_samples=DRAWS, separate_weight_and_bias=False
+    )
+    found["kfac, drawn: trace"] = float(drawn.trace)
     return found
 
 
@@ -133,18 +162,18 @@ def posteriors(net, x, y, x_test, precision, noise):
                     **gaussian,
                 )
                 posterior.fit(DataLoader(TensorDataset(x, target), batch_size=len(x) // 2))
-                name = f"{kind}:" if target is y else f"{kind}: regression"
+                name = f"{kind}{bias}:" + ("" if target is y else " regression")
                 evidence = posterior.log_marginal_likelihood()
-                found[f"{name} evidence{bias}"] = float(evidence)
+                found[f"{name} evidence"] = float(evidence)
                 log_det = posterior.log_det_posterior_precision
-                found[f"{name} log det{bias}"] = float(log_det)
+                found[f"{name} log det"] = float(log_det)
                 if likelihood == "regression":
                     _, covariance = posterior(x_test)
-                    found[f"{name} covariance{bias}"] = covariance.detach().numpy()
+                    found[f"{name} covariance"] = covariance.detach().numpy()
                     continue
                 for link in ("probit", "bridge"):
                     p = posterior(x_test, pred_type="glm", link_approx=link)
-                    found[f"{name} {link}{bias}"] = p.detach().numpy()
+                    found[f"{name} {link}"] = p.detach().numpy()
     return found
 
 
@@ -205,10 +234,12 @@ def main():
     for name in numbers["nets"]:
         start = f"{name}/"
         net = {k.removeprefix(start): v for k, v in problem.items() if k.startswith(start)}
-        found = products(net, x, y, numbers["damping"])
+        of_positions = (lambda y: y[:, None].expand(-1, 8)) if net["positions"] else (lambda y: y)
+        train, queries = (x, of_positions(y)), (x_test, of_positions(y_test))
+        found = products(net, *train, numbers["damping"])
         if name == "mlp":
             found |= posteriors(net, x, y, x_test, numbers["damping"], numbers["noise"])
-        found |= scores(net, (x, y), (x_test, y_test), numbers["damping"] / len(x))
+        found |= scores(net, train, queries, numbers["damping"] / len(x))
         result |= {start + key: value for key, value in found.items()}
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     np.savez(sys.argv[2], versions=json.dumps(versions), **result)

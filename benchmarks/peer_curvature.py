@@ -4,9 +4,10 @@
     peer/bin/pip install torch curvlinops-for-pytorch laplace-torch kronfluence
     python benchmarks/peer_curvature.py --python peer/bin/python
 
-Prints how far results are apart, relative to their norm, and saves that. A perceptron with a hidden
-layer, and a network with a convolution, are trained for a little on 200 of scikit-learn's digits.
-How definitions map:
+Prints how far results are apart, relative to their norm, and saves that. The networks: a perceptron
+with a hidden layer, one with a convolution, and two that take the rows of an image for positions,
+with a loss of each, without and with sums over positions between the layers. They are trained for a
+little on 200 of scikit-learn's digits. How definitions map:
 
 - Everything here is of the sum over examples. curvlinops: ``reduction="sum"``; laplace-torch: as it
   is; kronfluence has means: its damping is ours divided by N, and its scores are N times ours.
@@ -17,10 +18,12 @@ How definitions map:
 - The matrix of the whole network, "exact", has no function here: its product is by ``jax.jvp`` and
   ``jax.vjp``, its diagonal and trace are those of ``fit(kind="diagonal", fisher="ggn")``.
 - Damping is added to eigenvalues of the whole block. curvlinops: ``use_exact_damping=True``.
-- "ggn" here is "type-2" of curvlinops. Influence is by the labels of the data, "empirical", as
-  draws of labels differ.
-- KFAC of a convolution: curvlinops divides one factor by the positions, as we do; kronfluence
-  divides both, so that its block is smaller by the number of positions. The last row has that.
+- "ggn" here is "type-2" of curvlinops, but for "mixed": with several losses an example, its KFAC
+  sends one column of the roots of all their Hessians back at once, and what it squares has products
+  of different losses. The mean over draws of labels has none, nor has ours: see "drawn".
+- Influence is by the labels of the data, "empirical", as draws of labels differ.
+- KFAC of several positions: curvlinops divides one factor by their number, as we do; kronfluence
+  divides both, so that its block is smaller by this number. "Both factors means" has that.
 
 Optional: the tests compare with explicit matrices, without these packages.
 """
@@ -45,8 +48,8 @@ import singd_optax
 from singd_optax.curvature import fit, influence, laplace, output_distribution, predict
 
 TRAIN, QUERIES, STEPS = 200, 40, 100
-BIAS_APART, BOTH_MEANS = ", bias apart", ", both factors means"
-NUMBERS = {"nets": ["mlp", "conv"], "damping": 3.0, "noise": 0.3}
+BIAS_APART, BOTH_MEANS, DRAWN = ", bias apart", ", both factors means", ", drawn"
+NUMBERS = {"nets": ["mlp", "conv", "rows", "mixed"], "damping": 3.0, "noise": 0.3}
 
 
 class MLP(nn.Module):
@@ -63,10 +66,24 @@ class Conv(nn.Module):
         return nn.Dense(10, param_dtype=float)(x.reshape(len(x), -1))
 
 
+class Rows(nn.Module):
+    """Each row of an image is a position, with logits of its own; mixed: of all rows above it."""
+
+    mixed: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.tanh(nn.Dense(12, param_dtype=float)(x[..., 0]))
+        x = jnp.cumsum(x, 1) / x.shape[1] if self.mixed else x
+        return nn.Dense(10, param_dtype=float)(x)
+
+
 #: Of each network the layers, from inputs to outputs, and how many positions they have.
 NETS = {
     "mlp": (MLP(), {"Dense_0": 1, "Dense_1": 1}),
     "conv": (Conv(), {"Conv_0": 9, "Dense_0": 1}),
+    "rows": (Rows(mixed=False), {"Dense_0": 8, "Dense_1": 8}),
+    "mixed": (Rows(mixed=True), {"Dense_0": 8, "Dense_1": 8}),
 }
 
 
@@ -86,7 +103,8 @@ class Problem:
 
     def losses(self, params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         logits = singd_optax.tag_distribution(self.model(params, x), "categorical")
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        labels = y if logits.ndim == 2 else jnp.broadcast_to(y[:, None], logits.shape[:2])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
     def loss_fn(self, params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         return self.losses(params, x, y).mean()
@@ -95,6 +113,11 @@ class Problem:
         """Of regression on the labels as unit vectors."""
         outputs = singd_optax.tag_distribution(self.model(params, x), "gaussian")
         return 0.5 * ((outputs - jax.nn.one_hot(y, 10)) ** 2).sum(-1).mean()
+
+    @property
+    def of_positions(self) -> bool:
+        """Whether each position has a loss."""
+        return isinstance(self.net, Rows)
 
     @property
     def real_targets(self) -> int:
@@ -122,11 +145,17 @@ class Problem:
     def arrays(self) -> dict[str, np.ndarray]:
         """What the other side needs."""
         vector = self.flat(self.vector)
-        return self.flat(self.params) | {f"v_{name}": v for name, v in vector.items()}
+        mixed = self.of_positions and self.net.mixed
+        flags = {"positions": np.array(self.of_positions), "mixed": np.array(mixed)}
+        known = self.flat(self.params) | flags
+        return known | {f"v_{name}": v for name, v in vector.items()}
 
     def fitted(self, kind: Any, fisher: Any = "ggn", *, squares: bool = False) -> Any:
         loss_fn = self.squares_fn if squares else self.loss_fn
-        layers = singd_optax.find_layers(loss_fn, self.params, *self.batches[0])
+        average = "batch+sequence" if self.of_positions else "batch"
+        layers = singd_optax.find_layers(
+            loss_fn, self.params, *self.batches[0], loss_average=average
+        )
         return fit(loss_fn, layers, self.params, self.batches, kind=kind, fisher=fisher)
 
     def exact_product(self) -> Any:
@@ -176,7 +205,7 @@ def ours(problem: Problem, x_test: jax.Array, y_test: jax.Array, *, posteriors: 
         def scores(curvature: Any) -> np.ndarray:
             data = problem.batches, [(x_test, y_test)]
             table = influence(problem.losses, problem.params, curvature, *data, damping=damping)
-            return TRAIN * table
+            return TRAIN * (table.sum(-1) if problem.of_positions else table)
 
         found[f"{kind}: scores"] = scores(curvature)
         if kind == "kfac":
@@ -199,7 +228,7 @@ def apart(found: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     """Name -> |ours - theirs| / |theirs|, of what both have."""
     report = {}
     for name in dict.fromkeys([*found, *theirs]):
-        own = found.get(name, found.get(name.removesuffix(BIAS_APART)))
+        own = found.get(name, found.get(name.replace(BIAS_APART, "").replace(DRAWN, "")))
         their = theirs.get(name, theirs.get(name.replace(BOTH_MEANS, "")))
         if own is not None and their is not None:
             a, b = whole(own), whole(their)
@@ -210,8 +239,7 @@ def apart(found: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
 def evidences(found: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     """By blocks, and by the exact Gauss-Newton matrix of all weights."""
     own = {kind: found[f"{kind}: evidence"] for kind in ("diagonal", "kfac", "ekfac")}
-    names = {"exact": "exact: evidence", f"kfac{BIAS_APART}": f"kfac: evidence{BIAS_APART}"}
-    other = {kind: theirs[name] for kind, name in names.items()}
+    other = {kind: theirs[f"{kind}: evidence"] for kind in (f"kfac{BIAS_APART}", "exact")}
     return {kind: float(value) for kind, value in (own | other).items()}
 
 
@@ -237,23 +265,21 @@ SIDES = {
 
 
 def table(report: dict[str, dict[str, float]]) -> str:
-    """A row for each package and matrix, with the largest difference of its results.
-
-    What has the bias apart has columns of its own.
-    """
-    columns = [(net, end) for end in ("", BIAS_APART) for net in report]
-    heads = ["beside", "matrix", "results", *(net + end for net, end in columns)]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    names = list(report[next(iter(report))])
+    """A row for each package and matrix, with the largest difference of its results."""
+    lines = [
+        f"| beside | matrix | results | {' | '.join(report)} |",
+        "|---" * (len(report) + 3) + "|",
+    ]
+    names = list(dict.fromkeys(name for rows in report.values() for name in rows))
     for side, ends in SIDES.items():
         own = [name for name in names if name.endswith(ends)]
         for matrix in dict.fromkeys(name.partition(": ")[0] for name in own):
             rows = [name for name in own if name.startswith(f"{matrix}: ")]
-            cells = [matrix, ", ".join(name.partition(": ")[2] for name in rows)]
-            for net, end in columns:
-                found = [report[net][name + end] for name in rows if name + end in report[net]]
+            cells = [side, matrix, ", ".join(name.partition(": ")[2] for name in rows)]
+            for differences in report.values():
+                found = [differences[name] for name in rows if name in differences]
                 cells.append(f"{max(found):.0e}" if found else "")
-            lines.append(f"| {side} | {' | '.join(cells)} |")
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ import influence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import peer_curvature
 import pytest
 import uncertainty
 from _command import main
@@ -55,6 +56,23 @@ def test_spread(monkeypatch):
     _, rule, *rows = printed.splitlines()
     assert [row.split(" | ")[0] for row in rows] == ["| adamw", "| soap", "| soap, staggered"]
     assert all(row.count("|") == rule.count("|") for row in rows)
+
+
+def test_peer_curvature():
+    """The differences of a net, of results that are there under the same or another name."""
+    archive = {"mlp/kfac: product/bias0": np.ones(2), "mlp/kfac: product/kernel0": np.zeros(2)}
+    archive |= {"mlp/kfac, bias apart: trace": np.float64(4), "conv/kfac: trace": np.float64(3)}
+    theirs = peer_curvature.gathered(archive | {"mlp/kfac: scores": np.ones(3)}, "mlp")
+    assert list(theirs["kfac: product"]) == ["bias0", "kernel0"]
+    ours = {"kfac: product": {"bias0": np.ones(2), "kernel0": np.ones(2)}, "kfac: trace": 3.0}
+    ours |= {"kfac, both factors means: scores": 2 * np.ones(3)}
+    found = peer_curvature.apart(ours, theirs)
+    assert found.pop("kfac: product") == pytest.approx(1.0)
+    assert found.pop("kfac, bias apart: trace") == pytest.approx(0.25)
+    assert found == {"kfac, both factors means: scores": pytest.approx(1.0)}
+    published = (BENCHMARKS / "published" / "peer_curvature.json").read_text()
+    rows = peer_curvature.table(json.loads(published)["relative_differences"])
+    assert rows in (BENCHMARKS / "README.md").read_text()
 
 
 def test_calibration():

@@ -232,14 +232,16 @@ def _sampled(
     return on_auto_axes(moments, found, split=axes_of_first(found[0]))
 
 
-def _eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    values, vectors = jnp.linalg.eigh(matrix)
+@jax.jit  # called without jit, the loop over matrices would be compiled on each call
+def _eigh(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Eigenvalues and eigenvectors of (..., k, k)."""
+    values, vectors = decomposed(jnp.linalg.eigh, matrices)
     return values, vectors
 
 
 def _draws(found: Gaussian, key: jax.Array, samples: int) -> jax.Array:
     """(samples, examples, outputs); the root is symmetric, as a covariance may be singular."""
-    values, vectors = decomposed(_eigh, found.covariance)
+    values, vectors = _eigh(found.covariance)
     half = vectors * jnp.sqrt(jnp.maximum(values, 0))[:, None, :]
     normal = jax.random.normal(key, (samples, *found.mean.shape), half.dtype)
     return found.mean + jnp.einsum("nij,snj->sni", half, normal, precision="highest")

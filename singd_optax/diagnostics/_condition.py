@@ -40,9 +40,7 @@ def condition_number(matrix: StructuredMatrix, *, exact_dim: int = 256) -> jax.A
     check_size("exact_dim", exact_dim)
     matrix = matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32))
     if matrix.dim <= exact_dim:
-        values = decomposed(
-            lambda dense: jnp.linalg.svd(dense, compute_uv=False), matrix.to_dense()
-        )
+        values = _singular_values(matrix.to_dense())
         return values[..., 0] / values[..., -1]
 
     def product(x: jax.Array) -> jax.Array:
@@ -53,6 +51,12 @@ def condition_number(matrix: StructuredMatrix, *, exact_dim: int = 256) -> jax.A
     gap = _largest_eigenvalue(lambda x: shift * x - product(x), matrix)
     floor = largest * jnp.finfo(largest.dtype).eps
     return jnp.sqrt(largest / jnp.maximum(largest - gap, floor))
+
+
+@jax.jit  # called without jit, the loop over matrices would be compiled on each call
+def _singular_values(dense: jax.Array) -> jax.Array:
+    """The singular values of (..., rows, columns), descending."""
+    return decomposed(lambda each: jnp.linalg.svd(each, compute_uv=False), dense)
 
 
 def _largest_eigenvalue(

@@ -2132,10 +2132,11 @@ def mini_block_fisher(
     matrix_axes: Mapping[str, MatrixAxes] | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Mini-block Fisher as a drop-in for AdamW, from gradients alone.
+    """Mini-block Fisher in the place of AdamW: inverses of small blocks, from gradients alone.
 
-    Matrix-shaped parameters: ``scale_by_mini_block_fisher`` of the momentum, scaled to a root mean
-    square as AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+    It works for any model, and is meant for convolutional nets, whose kernels have one small block
+    for each pair of channels. A matrix moves by its preconditioned momentum, brought to one root
+    mean square, with decoupled weight decay. Bahamou et al., AISTATS 2023, arXiv 2202.04124.
 
     All other parameters, such as biases and scales, go to ``fallback``. The equations are in
     ``singd_optax.optimizers.MiniBlockFisher``; ``scale_by_rule`` says which arrays are matrices, and how.
@@ -2147,11 +2148,11 @@ def mini_block_fisher(
         matrix, but
         for embeddings, see ``matrix_axes``.
       **options: The options of the rule, and those that all optimizers have, by name:
-      b2: Decay of S, in [0, 1), or a schedule.
+      b2: The decay of S, a number in [0, 1) or a schedule.
       damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute" (the paper's), or "relative" to the mean of the diagonal of all of a
-        layer's blocks, which is the mean square of its gradients' entries.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      damping_mode: "absolute", or "relative", where λ is multiplied by the mean of the diagonal of
+        all of a layer's blocks, which is the mean square of its gradients' entries.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
       weight_decay: The decoupled weight decay, as in ``optax.adamw``: each step subtracts from a
         parameter the learning rate times this times the parameter. A number >= 0 or a schedule.
       mask: The parameters that decay, as in ``optax.adamw``: a tree of bools like the parameters,
@@ -4586,11 +4587,11 @@ def scale_by_mini_block_fisher(
         the matrices that ``find_matrices`` did. None: every array of two axes or more is a
         matrix.
       **options: The options of the rule, and those that all optimizers have, by name:
-      b2: Decay of S, in [0, 1), or a schedule.
+      b2: The decay of S, a number in [0, 1) or a schedule.
       damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute" (the paper's), or "relative" to the mean of the diagonal of all of a
-        layer's blocks, which is the mean square of its gradients' entries.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      damping_mode: "absolute", or "relative", where λ is multiplied by the mean of the diagonal of
+        all of a layer's blocks, which is the mean square of its gradients' entries.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
       direction: What the factors make of a momentum M: "natural" is what the rule itself makes of
         it, for many rules K Kᵀ M C Cᵀ; "polar" is K polar(Kᵀ M C) Cᵀ, where polar makes all
         singular values equal (with K = C = I this is Muon). "polar" is for rules that whiten:

@@ -74,7 +74,9 @@ Kept = MiniBlockFisherState | MiniBlockFisherPairsState
 class MiniBlockFisher(Rule):
     """Mini-block Fisher (arXiv 2202.04124), from the gradients of batches.
 
-    The empirical Fisher matrix without what is between blocks. A dense layer with the gradient G
+    It is the empirical Fisher matrix of batches, of which the blocks on the diagonal are kept. The
+    blocks and the inverse are the paper's; when statistics are taken, and what becomes of biases,
+    are choices made here. A dense layer with the gradient G
     (d_i inputs x d_o outputs) has one block of d_i x d_i, the mean over those of its outputs::
 
         S <- b2 S + (1 - b2) G Gᵀ / d_o        on every step
@@ -99,11 +101,11 @@ class MiniBlockFisher(Rule):
     of one entry for each output.
 
     Attributes:
-      b2: Decay of S, in [0, 1), or a schedule.
+      b2: The decay of S, a number in [0, 1) or a schedule.
       damping: λ, a number > 0 or a schedule, in the units of ``damping_mode``.
-      damping_mode: "absolute" (the paper's), or "relative" to the mean of the diagonal of all of a
-        layer's blocks, which is the mean square of its gradients' entries.
-      precision: Of all products, as ``jax.numpy.einsum`` takes it.
+      damping_mode: "absolute", or "relative", where λ is multiplied by the mean of the diagonal of
+        all of a layer's blocks, which is the mean square of its gradients' entries.
+      precision: The precision of all products, as ``jax.numpy.einsum`` takes it.
     """
 
     b2: Hyperparameter = 0.95
@@ -260,9 +262,10 @@ def scale_by_mini_block_fisher(
 def mini_block_fisher(
     learning_rate: Hyperparameter, layers: Layers | None = None, **options: object
 ) -> optax.GradientTransformationExtraArgs:
-    """Mini-block Fisher as a drop-in for AdamW, from gradients alone.
+    """Mini-block Fisher in the place of AdamW: inverses of small blocks, from gradients alone.
 
-    Matrix-shaped parameters: ``scale_by_mini_block_fisher`` of the momentum, scaled to a root mean
-    square as AdamW's updates have it, decoupled weight decay. All others go to ``fallback``.
+    It works for any model, and is meant for convolutional nets, whose kernels have one small block
+    for each pair of channels. A matrix moves by its preconditioned momentum, brought to one root
+    mean square, with decoupled weight decay. Bahamou et al., AISTATS 2023, arXiv 2202.04124.
     """
     return optimizer_of(mini_block_fisher, MiniBlockFisher, learning_rate, layers, options)

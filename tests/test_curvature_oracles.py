@@ -29,6 +29,7 @@ from singd_optax.rules import ConjugateGradients, inverse
 from singd_optax.rules._low_rank import leading_of, leading_of_sketch, orthonormal
 from singd_optax.rules._roots import eigh
 from singd_optax.structures import DenseMatrix
+from singd_optax.structures._in_turn import decomposed
 from singd_optax.testing._rule_problem import (
     Setup,
     Step,
@@ -342,6 +343,14 @@ def test_decompositions_of_a_vmap_are_one_by_one_on_a_cpu(decompose):
     move = 1e-6 * (move + jnp.swapaxes(move, -1, -2))
     want = [(total(m + d) - total(m - d)) / 2 for m, d in zip(moments, move, strict=True)]
     np.testing.assert_allclose(jnp.sum(slope * move, (1, 2, 3)), want, rtol=1e-5, atol=1e-9)
+
+
+def test_functions_with_defaults_are_made_in_turn():
+    """Their defaults are not traced: those of ``eigh`` have to be known."""
+    moments = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4, 4)))
+    moments = moments + jnp.swapaxes(moments, -1, -2)
+    values, _ = jax.jit(lambda m: decomposed(jnp.linalg.eigh, m))(moments)
+    np.testing.assert_allclose(values, np.linalg.eigvalsh(moments), rtol=1e-5, atol=1e-6)
 
 
 def test_the_rest_of_a_spectrum():

@@ -47,6 +47,10 @@ def one_by_one(function: Callable[[jax.Array], Result]) -> Callable[[jax.Array],
 
     Where it is differentiated, the function is called as it is: such loops have no gradient.
     """
-    called = jax.custom_jvp(jax.custom_batching.sequential_vmap(function))
+
+    def of_one(matrix: jax.Array) -> Result:  # what has defaults would have them traced
+        return function(matrix)
+
+    called = jax.custom_jvp(jax.custom_batching.sequential_vmap(of_one))
     called.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
     return called

@@ -30,6 +30,7 @@ class Optimizer:
       structures: Of Kronecker layers; None for an optimizer that needs no layers.
       factor_dtype: Of factors, whatever that of the run.
       needs_objective: Whether ``update`` wants the loss of this batch as ``obj_fn`` (Sophia).
+      fisher: Whose output gradients the statistics are made of, for ``value_and_grad``.
     """
 
     make: Callable[..., Any]
@@ -37,6 +38,7 @@ class Optimizer:
     structures: Any = None
     factor_dtype: str | None = None
     needs_objective: bool = False
+    fisher: str = "empirical"
 
 
 def _ranges(low: float, high: float) -> Ranges:
@@ -188,7 +190,7 @@ def compiled(task: Task, name: str, steps: int, factor_dtype: str | None = None)
             loss_average=task.loss_average,
             factor_dtype=optimizer.factor_dtype or factor_dtype,
         )
-        grad_fn = singd_optax.value_and_grad(task.loss_fn, layers)
+        grad_fn = singd_optax.value_and_grad(task.loss_fn, layers, fisher=optimizer.fisher)
     shape = optax.warmup_cosine_decay_schedule(0, 1.0, max(steps // 20, 1), steps)
 
     def transformation(settings: dict[str, Any]) -> Any:

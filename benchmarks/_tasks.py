@@ -17,6 +17,8 @@ from _gpt import GPT
 from _networks import CNN, GCN, MLP, Autoencoder, Recurrent, ViT
 from _text import VOCABULARY, batches, standard_library_source
 
+import singd_optax
+
 
 class Task(NamedTuple):
     """What to train, on what.
@@ -74,6 +76,7 @@ def language_model(
 
     def loss_fn(params: Any, tokens: jax.Array) -> jax.Array:
         logits = model.apply({"params": params}, tokens[:, :-1]).astype(jnp.float32)
+        logits = singd_optax.tag_distribution(logits)
         return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
 
     return Task(
@@ -97,6 +100,7 @@ def autoencoder(size: str = "small", batch: int = 512) -> Task:
 
     def loss_fn(params: Any, x: jax.Array) -> jax.Array:
         logits = model.apply({"params": params}, _like(params, x)).astype(jnp.float32)
+        logits = singd_optax.tag_distribution(logits, "bernoulli")
         return optax.sigmoid_binary_cross_entropy(logits, x).sum(-1).mean()
 
     return Task(
@@ -126,7 +130,7 @@ def classifier(
         return model.apply({"params": params}, _like(params, x)).astype(jnp.float32)
 
     def loss_fn(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-        logits = logits_of(params, batch[0])
+        logits = singd_optax.tag_distribution(logits_of(params, batch[0]))
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
 
     judged = {"training": (x, y), "held-out": (x_held_out, y_held_out)}[judge]

@@ -4,6 +4,7 @@
     python benchmarks/directions.py vit --variants natural "soft 0.5@0.03" --seeds 0 1 2
     python benchmarks/directions.py lm --variants muon soap --rate 1.6e-2   # peers without layers
     python benchmarks/directions.py lm --variants ekfac --options '{"damping": 0.1}'
+    python benchmarks/directions.py lm --variants natural --fisher mc   # labels of the model's own
     python benchmarks/directions.py gcn --carry-over    # at the setting that AdamW's search found
     python benchmarks/directions.py all --table         # from published/directions.jsonl alone
 
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, help="N, if not those of the loss")
     parser.add_argument("--options", type=json.loads, default={}, help="of the optimizer, as JSON")
     parser.add_argument("--rule", type=json.loads, default={}, help="of SINGD's rule, as JSON")
+    parser.add_argument("--fisher", default="empirical", choices=["empirical", "mc", "ggn"])
     parser.add_argument("--carry-over", action="store_true", help="AdamW's setting, as published")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
@@ -71,7 +73,8 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     for name in options.variants:
         label = f"directions {name}"
-        OPTIMIZERS[label] = _entry(name, examples, structures, options.options, options.rule)
+        entry = _entry(name, examples, structures, options.options, options.rule)
+        OPTIMIZERS[label] = dataclasses.replace(entry, fisher=options.fisher)
         runner = Runner(task, label)
         rates = options.rate or [setting["learning_rate"]]
         for rate, seed in itertools.product(rates, options.seeds):
@@ -86,6 +89,7 @@ def main() -> None:
                 "weight_decay": setting["weight_decay"],
                 "examples": examples,
                 "seed": seed,
+                "fisher": options.fisher,
                 "final": record["final"],
                 "accuracy": record["accuracy"],
                 "seconds": record["seconds"][-1],
@@ -99,7 +103,7 @@ def table(task: str) -> str:
     """Median of the last loss over the seeds, of all that was run with dense factors."""
     runs: dict[tuple[Any, ...], dict[int, float]] = {}
     for line in PUBLISHED.read_text().splitlines():
-        row = json.loads(line)
+        row = {"fisher": "empirical"} | json.loads(line)
         names = (
             "task",
             "rate",
@@ -109,6 +113,7 @@ def table(task: str) -> str:
             "examples",
             "steps",
             "options",
+            "fisher",
         )
         if row["structures"] == "dense" and task in (row["task"], "all"):
             key = tuple(_hashable(row.get(name)) for name in names)
@@ -117,12 +122,13 @@ def table(task: str) -> str:
         "| task | rate, decay | Python | direction@damping | N | steps | last loss | seeds |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for (name, rate, decay, python, variant, examples, steps, options), own in sorted(
+    for (name, rate, decay, python, variant, examples, steps, options, fisher), own in sorted(
         runs.items(), key=lambda item: (*map(str, item[0][:4]), statistics.median(item[1].values()))
     ):
         loss = f"{statistics.median(own.values()):.4g}"
         settings = f"{rate:g}, {decay:g}"
-        what = " ".join(filter(None, (variant, options)))
+        sampled = "" if fisher == "empirical" else f"fisher={fisher}"
+        what = " ".join(filter(None, (variant, options, sampled)))
         cells = (name, settings, python, what, examples or "", steps or "", loss, len(own))
         text.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(text)

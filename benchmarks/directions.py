@@ -135,7 +135,7 @@ def table(task: str) -> str:
 
 
 def _hashable(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, dict) else value
+    return (json.dumps(value) if value else None) if isinstance(value, dict) else value
 
 
 def _entry(

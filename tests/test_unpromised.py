@@ -70,6 +70,7 @@ def test_names_of_primitives(name):
         (lambda k: k[1], (1, 2), ((0, 1),)),
         (lambda k: k[:, 2], (0, 2), ((1, 2),)),
         (lambda k: jnp.unstack(k)[1], (1, 2), ((0, 1),)),
+        (lambda k: jnp.split(k, 3, axis=1)[2][:, 0], (0, 2), ((1, 2),)),
         (lambda k: jnp.squeeze(k[None], 0), (0, 1, 2), ()),
         (lambda k: jnp.moveaxis(k, 0, -1).T.T, (1, 2, 0), ()),
         (lambda k: k.reshape(-1).reshape(2, 3, 4), (0, 1, 2), ()),

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from singd_optax._types import PyTree
 from singd_optax.capture._distribution import Prediction
@@ -154,10 +155,8 @@ def _statistics(
             }
             return jax.tree.map(jnp.add, summed, formed), None
 
-        places = jnp.repeat(
-            jnp.arange(len(columns)), jnp.asarray(columns), total_repeat_length=total
-        )
-        indices = jnp.concatenate([jnp.arange(count) for count in columns])
+        places = jnp.asarray(np.repeat(np.arange(len(columns)), columns))
+        indices = jnp.asarray(np.concatenate([np.arange(count) for count in columns]))
         zeros = jax.tree.map(jnp.zeros_like, slots)
         return jax.lax.scan(add, zeros, (places, indices))[0]
 

@@ -181,9 +181,16 @@ def _concatenate(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
 
 
 def _split(equation: JaxprEqn, origins: list[Source]) -> list[Source]:
-    sizes = [array_type(var).shape[0] if array_type(var).shape else 0 for var in equation.outvars]
-    ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
-    return [_cut(origins[0], end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    old, axis = array_type(equation.invars[0]).shape, equation.params.get("axis")
+    if axis is None:
+        return [None] * len(equation.outvars)
+    parts, start = [], 0
+    for var in equation.outvars:
+        sizes = array_type(var).shape
+        starts = [start if place == axis else 0 for place in range(len(old))]
+        parts.append(_part(origins[0], starts, sizes, old))
+        start += sizes[axis]
+    return parts
 
 
 def _cut(vector: Source, start: int, end: int) -> Source:

@@ -39,7 +39,7 @@ ROOMS = {
         "test_paths::test_fields_called_value",
         "test_matrix_axes::test_matrices[*]",
         "test_matrix_axes::test_errors",
-        "test_measures::test_another_measure",
+        "test_measures::test_means_of_drawn_gradients_are_refused",
         "test_measure_kinds::test_every_kind[dense]",
         "test_curvature_models::test_of_the_exact_fisher",
     ],

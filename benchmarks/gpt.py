@@ -223,7 +223,7 @@ def run(
     }
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--output", type=Path, default=FOLDER / "results", help="a folder")
-    options = parser.parse_args()
+    options = parser.parse_args(given)
     file = options.output / f"gpt_{options.size}.jsonl"
     if not options.table:
         train(options, file)

@@ -228,7 +228,7 @@ def search(names: list[str], grid: list[float], steps: int, seed: int) -> None:
         print(f"  best: {min(results, key=results.__getitem__):g}", flush=True)
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--optimizers",
@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results", help="a folder"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(given)
     if options.search:
         search(options.optimizers, options.grid, options.steps, options.seed)
         return

@@ -131,7 +131,7 @@ def measure(dims: Sequence[int], repeats: int, max_dense_dim: int) -> list[Timin
 def slope(timings: Sequence[Timing], field: str, smallest_dim: int) -> float:
     """The slope of a straight line through (log dim, log value), over the larger dims."""
     points = [(t.dim, getattr(t, field)) for t in timings if t.dim >= smallest_dim]
-    if len(points) < 2:
+    if len(points) < 2 or not all(value > 0 for _, value in points):
         return float("nan")
     return float(np.polyfit(*np.log(np.array(points, float).T), 1)[0])
 
@@ -196,7 +196,7 @@ def plot(results: Sequence[Timing], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="small dims, few repeats")
     parser.add_argument("--repeats", type=int, help="runs of each (default 11, small 5)")
@@ -204,8 +204,8 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results", help="a folder"
     )
-    arguments = parser.parse_args()
-    dims = [256, 512, 1024] if arguments.small else [256, 512, 1024, 2048, 4096, 8192]
+    arguments = parser.parse_args(given)
+    dims = [128, 256] if arguments.small else [256, 512, 1024, 2048, 4096, 8192]
     repeats = arguments.repeats or (5 if arguments.small else 11)
     smallest_dim = dims[len(dims) // 2]
     results = measure(dims, repeats, arguments.max_dense_dim)

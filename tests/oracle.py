@@ -3,6 +3,8 @@
 Every model of the capture tests computes this function; they differ only in how Flax holds it.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,11 @@ def moments(a, g, *, bias, kfac_approx="expand", loss_average="batch"):
 
 def randomized(opt_state, seed=0):
     """The state with random factors, so that whitening shows."""
+    return _randomized(opt_state, seed)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _randomized(opt_state, seed):
     keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(opt_state))))
 
     def randomize(node):
@@ -91,7 +98,7 @@ def check(loss_fn, params, args, weights, data, locate, rtol=1e-9, has_aux=False
     layers = singd_optax.find_layers(loss_fn, params, *args, **options)
     assert set(layers) == {path for path, _ in locate}
     tx = singd_optax.scale_by_singd(layers, refresh_every=2)
-    state = randomized(tx.init(params))
+    state = jax.jit(lambda params: randomized(tx.init(params)))(params)
     factors = singd_optax.factors(state)
     grad_fn = singd_optax.value_and_grad(loss_fn, layers, has_aux=has_aux)
 

@@ -1,5 +1,7 @@
 """The main job and the benchmarks, at a small size."""
 
+import dataclasses
+import functools
 import io
 import json
 import subprocess
@@ -9,12 +11,17 @@ from pathlib import Path
 
 import _public
 import _report
+import gpt
 import influence
 import jax
 import jax.numpy as jnp
 import numpy as np
 import peer_curvature
+import price
 import pytest
+import quickstart
+import spread
+import structures
 import uncertainty
 from _command import main
 from _corpus import corpus
@@ -27,15 +34,31 @@ from _tasks import TASKS
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def run_script(script, *options):
-    command = [sys.executable, str(BENCHMARKS / script), *options]
+@pytest.fixture
+def run_script(capsys):
+    """Run a script as its command line would, but in this process; gives what it prints."""
+    cached = jax.config.jax_enable_compilation_cache
+
+    def run(script, *options):
+        capsys.readouterr()
+        script.main([*options])
+        return capsys.readouterr().out
+
+    yield run
+    jax.config.update("jax_enable_compilation_cache", cached)
+
+
+def test_a_script_starts_in_a_process_of_its_own():
+    command = [sys.executable, str(BENCHMARKS / "quickstart.py"), "--help"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    return result.stdout
+    assert "--optimizers" in result.stdout
 
 
-def test_quickstart(tmp_path):
-    printed = run_script("quickstart.py", "--steps", "20", "--output", str(tmp_path))
+def test_quickstart(tmp_path, run_script, monkeypatch):
+    monkeypatch.setattr(quickstart, "GPT", functools.partial(quickstart.GPT, blocks=1))
+    monkeypatch.setattr(quickstart, "BATCH", 4)
+    printed = run_script(quickstart, "--steps", "20", "--output", str(tmp_path))
     assert "validation loss, 20 steps" in printed
     assert (tmp_path / "quickstart.png").stat().st_size > 10_000
     runs = json.loads((tmp_path / "quickstart.json").read_text())["runs"]
@@ -43,16 +66,15 @@ def test_quickstart(tmp_path):
         assert run["validation"][-1] < run["validation"][0] - 1
 
 
-def test_structures(tmp_path):
-    printed = run_script("structures.py", "--small", "--output", str(tmp_path))
+def test_structures(tmp_path, run_script):
+    printed = run_script(structures, "--small", "--output", str(tmp_path))
     assert "block_diagonal:32" in printed
     assert (tmp_path / "structures_small.png").stat().st_size > 10_000
 
 
-def test_spread(monkeypatch):
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    small = ("--blocks", "1", "--width", "8", "--batch", "1", "--steps", "3")
-    printed = run_script("spread.py", "--optimizers", "soap", *small)
+def test_spread(run_script):
+    small = ("--blocks", "0", "--width", "8", "--batch", "1", "--steps", "3")
+    printed = run_script(spread, "--optimizers", "soap", *small)
     _, rule, *rows = printed.splitlines()
     assert [row.split(" | ")[0] for row in rows] == ["| adamw", "| soap", "| soap, staggered"]
     assert all(row.count("|") == rule.count("|") for row in rows)
@@ -99,36 +121,48 @@ def test_published_tables():
     assert all(table in text for table in tables)
 
 
-def test_price(tmp_path, monkeypatch):
+def test_price(tmp_path, run_script, monkeypatch):
     """Each part, at a small size; tables and the plot come from the file alone."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    # What else has run in this process stays compiled; each program here is new.
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
     here = ("--output", str(tmp_path))
-    optimizers = ("singd diagonal", "singd dense, refresh=False")
-    printed = run_script("price.py", "--quick", "--optimizers", *optimizers, *here)
+    optimizers = {
+        "steps": ("singd diagonal", "singd dense, refresh=False"),
+        "width": ("adamw",),
+        "depth": ("adamw", "singd dense, refresh=False"),
+    }
+    printed = ""
+    for part, names in optimizers.items():
+        options = ("--quick", "--parts", part, "--optimizers", *names, *here)
+        printed += run_script(price, *options)
     assert all(f"\n{title} " in printed for title in ("wine", "width 8", "1 blocks"))
     ((device, parts),) = json.loads((tmp_path / "price.json").read_text()).items()
-    cases = [case for part in parts.values() for case in part["cases"].values()]
-    assert len(cases) == 3
-    for rows in cases:
-        assert list(rows) == ["adamw", *optimizers]
-        adamw, singd, without = rows.values()
-        assert singd["conditionals"] > adamw["conditionals"] == without["conditionals"] == 0
-        assert singd["hlo_lines"] > without["hlo_lines"] > adamw["hlo_lines"] > 0
-        assert singd["stablehlo_lines"] > without["stablehlo_lines"] > adamw["stablehlo_lines"] > 0
+    assert list(parts) == list(optimizers)
+    for part, names in optimizers.items():
+        (rows,) = parts[part]["cases"].values()
+        assert list(rows) == list(dict.fromkeys(("adamw", *names)))
+        shortest_first = ("adamw", "singd dense, refresh=False", "singd diagonal")
+        programs = [rows[name] for name in shortest_first if name in rows]
+        for lines in ("hlo_lines", "stablehlo_lines"):
+            counts = [row[lines] for row in programs]
+            assert counts[0] > 0
+            assert counts == sorted(set(counts))
+        for name, row in rows.items():
+            assert (row["conditionals"] > 0) == (name == "singd diagonal")
         for row in rows.values():
             assert row["compile_seconds"] > 0
             assert row["params"] + row["state"] <= row["arguments"] < row["peak"]
-    assert "ratio" not in adamw  # the last part is depth, where nothing is run
+    assert "ratio" not in parts["depth"]["cases"]["1"]["adamw"]  # where nothing is run
     assert parts["width"]["cases"]["8"]["adamw"]["ratio"] == 1
     (tmp_path / "price.png").unlink()
-    run_script("price.py", "--plot", *here)
+    run_script(price, "--plot", *here)
     assert (tmp_path / "price.png").stat().st_size > 10_000
     document = tmp_path / "README.md"
     document.write_text(
         "a\n<!-- price.py --table: begin -->\nold\n<!-- price.py --table: end -->\nb"
     )
-    table = run_script("price.py", "--table", *here).strip()
-    run_script("price.py", "--table", str(document), *here)
+    table = run_script(price, "--table", *here).strip()
+    run_script(price, "--table", str(document), *here)
     assert document.read_text() == (
         f"a\n<!-- price.py --table: begin -->\n\n{table}\n\n<!-- price.py --table: end -->\nb"
     )
@@ -139,13 +173,13 @@ def test_price(tmp_path, monkeypatch):
         write_between_markers(document, table)
 
 
-def test_gpt(tmp_path, monkeypatch):
+def test_gpt(tmp_path, run_script, monkeypatch):
     """The command of the larger language models, at its smallest size."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.setitem(gpt.SIZES, "tiny", dataclasses.replace(gpt.SIZES["tiny"], blocks=1))
     optimizers = ("adamw", "muon", "singd diagonal polar@0.03 refresh=0")
     here = ("--output", str(tmp_path))
     options = ("--steps", "4", "--rates", "4e-3", "--optimizers", *optimizers)
-    printed = run_script("gpt.py", "tiny", *options, *here)
+    printed = run_script(gpt, "tiny", *options, *here)
     rows = [json.loads(line) for line in (tmp_path / "gpt_tiny.jsonl").read_text().splitlines()]
     assert [row["optimizer"] for row in rows] == list(optimizers)
     assert len({row["text"] for row in rows}) == 1
@@ -157,7 +191,7 @@ def test_gpt(tmp_path, monkeypatch):
         assert row["conditionals"] == 0
         assert row["state_bytes"] + row["params_bytes"] < row["peak_bytes"]
     assert all(f"| {name} | 0.004 |" in printed for name in optimizers)
-    assert run_script("gpt.py", "tiny", "--table", *here) in printed
+    assert run_script(gpt, "tiny", "--table", *here) in printed
 
 
 def test_corpus(tmp_path):
@@ -276,12 +310,18 @@ def test_draws_are_equal_where_ranges_are():
             assert all(low <= setting[k] <= high for k, (low, high) in optimizer.ranges.items())
 
 
+@functools.cache
+def wine():
+    """The task, the shapes of its parameters and a batch."""
+    task = TASKS["wine"]()
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    return task, params, next(iter(task.batches(1, 0)))
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_takes_a_step(name):
     """As far as tracing goes; the shapes of parameters and state stay."""
-    task = TASKS["wine"]()
-    params = jax.eval_shape(task.init, jax.random.key(0))
-    batch = next(iter(task.batches(1, 0)))
+    task, params, batch = wine()
     built = compiled(task, name, 100)
     state = jax.eval_shape(built.init, params)
     settings = {key: jnp.float32(low) for key, (low, _) in OPTIMIZERS[name].ranges.items()}

@@ -86,9 +86,14 @@ def supervised(model):
 
 
 def init(model, x, seed=1):
-    params = model.init(jax.random.key(seed), x)["params"]
-    keys = iter(jax.random.split(jax.random.key(2), 100))
-    return jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape, p.dtype), params)
+    @jax.jit
+    def initial(x):
+        params = model.init(jax.random.key(seed), x)["params"]
+        keys = iter(jax.random.split(jax.random.key(2), 100))
+        noisy = lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape, p.dtype)
+        return jax.tree.map(noisy, params)
+
+    return initial(x)
 
 
 def pair(layer):

@@ -1,5 +1,6 @@
 """Equal layers are kept in one stack: the same numbers, in a program that does not grow."""
 
+import functools
 import pickle
 
 import flax.linen as nn
@@ -35,7 +36,7 @@ def problem(depth=3, width=6):
     net = Net(depth, width)
     keys = jax.random.split(jax.random.key(0), 3)
     x, y = jax.random.normal(keys[0], (32, width)), jax.random.normal(keys[1], (32, 3))
-    params = net.init(keys[2], x)
+    params = jax.jit(net.init)(keys[2], x)
     return lambda params, x, y: jnp.mean((net.apply(params, x) - y) ** 2), params, x, y
 
 
@@ -91,21 +92,28 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("large", [False, True])
-def test_as_if_apart(name, large, monkeypatch):
-    """At once, and one by one, as is done where layers are large."""
-    if large:
-        monkeypatch.setattr(_refreshing, "_LARGE", 0)
+@functools.cache
+def run_apart(name):
+    """An optimizer, its task and state; and what training gives where no layer is in a stack."""
     method, structures, options = VARIANTS[name]
     loss_fn, params, x, y = problem()
     layers = singd_optax.find_layers(loss_fn, params, x, y, structures=structures)
     tx = getattr(singd_optax, method)(0.02, layers, refresh_every=2, **options)
-    opt_state = tx.init(params)
+    opt_state = jax.jit(tx.init)(params)
+    start = (tx, layers, loss_fn, params, x, y)
+    return (*start, opt_state), trained(*start, apart(opt_state))
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_as_if_apart(name, large, monkeypatch):
+    """At once, and one by one, as is done where layers are large."""
+    (tx, layers, *task, opt_state), (want, separate, expected) = run_apart(name)
+    if large:
+        monkeypatch.setattr(_refreshing, "_LARGE", 0)
     groups = own_state(opt_state).rule_states.groups
     assert sorted(map(len, groups)) == [1, 3]
-    got, after, values = trained(tx, layers, loss_fn, params, x, y, opt_state)
-    want, separate, expected = trained(tx, layers, loss_fn, params, x, y, apart(opt_state))
+    got, after, values = trained(tx, layers, *task, opt_state)
     assert jax.tree.structure(after) == jax.tree.structure(opt_state)
     assert all(len(group) == 1 for group in own_state(separate).rule_states.groups)
     np.testing.assert_allclose(values, expected, rtol=2e-5)

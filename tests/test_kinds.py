@@ -4,6 +4,8 @@ A layer is linear in its kernel, so its inputs are read off the Jacobian: the de
 o at a position with respect to column o of the kernel is the input vector of that position.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -110,19 +112,8 @@ def rows_of(y, name):
     return y.reshape(matrices, examples, -1, features)
 
 
-def inputs_by_autodiff(module, params, x, spec, name):
+def inputs_of(matrices, spec):
     """(matrices, batch, shared, fan_in): the same for all outputs, or their mean over groups."""
-    names = [path.split("/")[-1] for path in spec.shapes]
-
-    def of_kernel(*arrays):
-        return rows_of(module.apply({"params": dict(zip(names, arrays, strict=True))}, x), name)
-
-    arrays = tuple(params[n] for n in names)
-    jacobians = jax.jacobian(of_kernel, argnums=tuple(range(len(arrays))))(*arrays)
-    positions = jacobians[0].shape[:4]
-    flat = [j.reshape(-1, *array.shape) for j, array in zip(jacobians, arrays, strict=True)]
-    matrices = jax.vmap(spec.to_matrix)(*flat)
-    matrices = np.asarray(matrices).reshape(*positions, positions[0], spec.fan_in, spec.fan_out)
     own = np.einsum("mnsomio->mnsoi", matrices)
     if spec.kind != "conv":  # groups see different inputs
         np.testing.assert_allclose(own, own[:, :, :, :1].repeat(own.shape[3], 3), atol=1e-12)
@@ -131,9 +122,72 @@ def inputs_by_autodiff(module, params, x, spec, name):
     return own.mean(3)
 
 
-def expected(a, g, weights, spec, K, C):
+@functools.cache
+def explicit(name):
+    """The parameters and inputs x of a case, its explicit inputs a and output gradients g.
+
+    One program, and once for all tests of a case: options of a layer change none of these.
+    """
+    module, shape = CASES[name]
+    random = np.random.default_rng(0)
+    embed = isinstance(module, nn.Embed)
+    x = random.integers(0, 7, shape) if embed else random.normal(size=shape)
+
+    @jax.jit
+    def initial(x):
+        params = module.init(jax.random.key(1), x)["params"]
+        return jax.tree.map(lambda p: p + 0.1, params)  # biases too
+
+    x = jnp.asarray(x)
+    params = initial(x)
+    loss_fn = lambda tree, x: loss_of(module.apply({"params": tree["layer"]}, x))
+    spec = singd_optax.find_layers(loss_fn, {"layer": params}, x, strict=True)["layer"]
+    names = [path.split("/")[-1] for path in spec.shapes]
+
+    @jax.jit
+    def derivatives(params, x):
+        def of_kernel(*arrays):
+            return rows_of(module.apply({"params": dict(zip(names, arrays, strict=True))}, x), name)
+
+        arrays = tuple(params[n] for n in names)
+        jacobians = jax.jacobian(of_kernel, argnums=tuple(range(len(arrays))))(*arrays)
+        positions = jacobians[0].shape[:4]
+        flat = [j.reshape(-1, *array.shape) for j, array in zip(jacobians, arrays, strict=True)]
+        matrices = jax.vmap(spec.to_matrix)(*flat)
+        matrices = matrices.reshape(*positions, positions[0], spec.fan_in, spec.fan_out)
+        y = module.apply({"params": params}, x)
+        return matrices, rows_of(jax.grad(loss_of)(y), name)
+
+    matrices, g = map(np.asarray, derivatives(params, x))
+    return params, x, inputs_of(matrices, spec), g
+
+
+def weights_of(weights, g):
+    """Of all positions, (batch, shared), in float64; ones without weights."""
+    if weights is None:
+        return np.ones(g.shape[1:3])
+    rest = [1] * (2 - np.ndim(weights))
+    return np.broadcast_to(np.reshape(weights, (*np.shape(weights), *rest)), g.shape[1:3])
+
+
+def dense(matrix, spec):
+    """The entries of a structured matrix, (matrices, dim, dim)."""
+    return flat(matrix.to_dense(), spec)
+
+
+def flat(leaf, spec):
+    """One leading axis over matrices in place of the layer's own."""
+    return leaf.reshape(-1, *leaf.shape[len(spec.stack_shape) :])
+
+
+@functools.cache
+def projection(structure):
+    """The dense form of the projection, compiled once for each shape."""
+    return jax.jit(lambda matrix: structure.project(matrix).to_dense())
+
+
+def expected(a, g, w, spec, K, C):
     """Statistics of one matrix from (batch, shared, features), by the table of scalings."""
-    w = np.ones(a.shape[:2]) if weights is None else weights
     n, ns = (w > 0).any(1).sum(), w.sum()
     g = g * (w > 0)[..., None]
     if spec.kfac_approx == "reduce":
@@ -153,13 +207,9 @@ def close(got, want, scale=None, tolerance=1e-10):
     np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * max(scale, 1e-12))
 
 
-def check(name, module, shape, weights=None, **options):
-    key = jax.random.key(0)
-    embed = isinstance(module, nn.Embed)
-    x = jax.random.randint(key, shape, 0, 7) if embed else jax.random.normal(key, shape)
-    params = jax.tree.map(
-        lambda p: p + 0.1, module.init(jax.random.key(1), x)["params"]
-    )  # biases too
+def check(name, weights=None, **options):
+    module = CASES[name][0]
+    params, x, a, g = explicit(name)
 
     def loss_fn(params, x):
         with singd_optax.position_weights(*([] if weights is None else [jnp.asarray(weights)])):
@@ -168,60 +218,50 @@ def check(name, module, shape, weights=None, **options):
     tree = {"layer": params}
     layers = singd_optax.find_layers(loss_fn, tree, x, strict=True, **options)
     spec = layers["layer"]
-    state = randomized(singd_optax.scale_by_singd(layers).init(tree))
-    grad_fn = jax.jit(singd_optax.value_and_grad(loss_fn, layers))
-    value, grads, curvature = grad_fn(tree, x, opt_state=state)
-    plain = jax.value_and_grad(loss_fn)(tree, x)
-    jax.tree.map(lambda got, want: close(got, want, 1.0), (value, grads), plain)
+    tx = singd_optax.scale_by_singd(layers)
+    grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+    arrays_of = lambda tree: [tree[path.split("/")[-1]] for path in spec.shapes]
 
-    a = inputs_by_autodiff(module, params, x, spec, name)
-    y = module.apply({"params": params}, x)
-    g = np.asarray(rows_of(jax.grad(loss_of)(y), name))
-    got = jax.tree.map(
-        lambda leaf: leaf.reshape(-1, *leaf.shape[len(spec.stack_shape) :]), curvature["layer"]
-    )
-    factors = jax.tree.map(
-        lambda leaf: leaf.reshape(-1, *leaf.shape[len(spec.stack_shape) :]),
-        singd_optax.factors(state)["layer"],
-    )
-    rest = g.shape[1:3]
-    w = (
-        None
-        if weights is None
-        else np.broadcast_to(
-            np.reshape(weights, (*np.shape(weights), *[1] * (2 - np.ndim(weights)))), rest
-        )
-    )
+    @jax.jit
+    def run(tree, x):
+        state = randomized(tx.init(tree))
+        value, grads, curvature = grad_fn(tree, x, opt_state=state)
+        found = curvature["layer"]
+        moments = [dense(matrix, spec) for matrix in (found.H_K, found.H_C)]
+        scalars = [flat(leaf, spec) for leaf in (found.mean_U, found.mean_G, found.rows)]
+        factors = [dense(factor, spec) for factor in singd_optax.factors(state)["layer"]]
+        matrix = flat(spec.to_matrix(*arrays_of(grads["layer"])), spec)
+        parts = spec.from_matrix(spec.to_matrix(*arrays_of(tree["layer"])))
+        plain = jax.value_and_grad(loss_fn)(tree, x)
+        return (value, grads), plain, factors, moments, scalars, matrix, parts
+
+    got, plain, factors, moments, scalars, matrix, parts = jax.tree.map(np.asarray, run(tree, x))
+    jax.tree.map(lambda got, want: close(got, want, 1.0), got, plain)
+    w = weights_of(weights, g)
     for i in range(len(a)):
-        K, C = (np.asarray(factor.to_dense()[i]) for factor in factors)
-        H_K, H_C, mean_U, mean_G = expected(a[i], g[i], w, spec, K, C)
-        for matrix, full, structure in zip(got[:2], (H_K, H_C), spec.structures, strict=True):
-            projected = structure.project(jnp.asarray(full)).to_dense()
-            close(matrix.to_dense()[i], projected, np.abs(full).max())
-        close(got.mean_U[i], mean_U)
-        close(got.mean_G[i], mean_G)
-        counts = np.ones(a[i].shape[:2]) if w is None else w
-        reduced = spec.kfac_approx == "reduce"
-        close(got.rows[i], (counts > 0).any(1).sum() if reduced else counts.sum())
+        H_K, H_C, mean_U, mean_G = expected(a[i], g[i], w, spec, *(F[i] for F in factors))
+        for found, full, structure in zip(moments, (H_K, H_C), spec.structures, strict=True):
+            close(found[i], projection(structure)(full), np.abs(full).max())
+        rows = (w > 0).any(1).sum() if spec.kfac_approx == "reduce" else w.sum()
+        for found, want in zip(scalars, (mean_U, mean_G, rows), strict=True):
+            close(found[i], want)
 
     # The sum over positions of a gᵀ is the gradient of the kernel: to_matrix and rows agree.
     if "groups" not in name and "depthwise" not in name:
-        matrix = spec.to_matrix(*(grads["layer"][p.split("/")[-1]] for p in spec.shapes))
-        close(matrix.reshape(-1, *matrix.shape[-2:]), np.einsum("mnsi,mnso->mio", a, g))
-    parts = spec.from_matrix(spec.to_matrix(*(params[p.split("/")[-1]] for p in spec.shapes)))
-    for part, path in zip(parts, spec.shapes, strict=True):
-        np.testing.assert_array_equal(part, params[path.split("/")[-1]])
+        close(matrix, np.einsum("mnsi,mnso->mio", a, g))
+    for part, whole in zip(parts, arrays_of(params), strict=True):
+        np.testing.assert_array_equal(part, whole)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_statistics(name):
-    check(name, *CASES[name])
+    check(name)
 
 
 @pytest.mark.parametrize("loss_average", ["batch", "batch+sequence", None])
 @pytest.mark.parametrize("name", ["conv2_strides", "transpose1", "einsum_batch", "embed"])
 def test_reduce_and_averages(name, loss_average):
-    check(name, *CASES[name], kfac_approx="reduce", loss_average=loss_average)
+    check(name, kfac_approx="reduce", loss_average=loss_average)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +279,7 @@ def test_reduce_and_averages(name, loss_average):
     ],
 )
 def test_convolution_by_columns(name, structures):
-    check(name, *CASES[name], structures=structures)
+    check(name, structures=structures)
 
 
 @pytest.mark.parametrize("kfac_approx", ["expand", "reduce"])
@@ -256,15 +296,12 @@ def test_convolution_by_columns(name, structures):
     ids=str,
 )
 def test_position_weights(name, structures, kfac_approx):
-    module, shape = CASES[name]
     weights = np.ones((BATCH, 5))
     weights[0, 3:] = weights[2, 1:] = weights[3] = 0
     if name == "conv2":
         weights = np.array([1.0, 0.0, 1.0, 1.0])
     check(
         name,
-        module,
-        shape,
         weights,
         structures=structures,
         kfac_approx=kfac_approx,

@@ -190,8 +190,14 @@ def test_embeddings_are_left_to_the_fallback():
 
     def preconditioned(name="shampoo", **options):
         tx = getattr(singd_optax, name)(0.1, fallback=optax.sgd(1.0), **options)
-        (state,) = singd_optax.layers.rule_states(tx.init(tree))
-        updates, _ = tx.update(tree, tx.init(tree), tree)
+
+        @jax.jit
+        def first_step(tree):
+            opt_state = tx.init(tree)
+            return opt_state, tx.update(tree, opt_state, tree)[0]
+
+        opt_state, updates = first_step(tree)
+        (state,) = singd_optax.layers.rule_states(opt_state)
         by_fallback = [path for path, x in leaves_of(updates) if np.all(np.asarray(x) == -1)]
         assert not set(by_fallback) & set(state.rule_states)
         return sorted(state.rule_states)

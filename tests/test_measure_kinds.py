@@ -2,13 +2,12 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracle import randomized
-from test_kinds import CASES, close, inputs_by_autodiff, loss_of, rows_of
+from test_kinds import CASES, close, dense, explicit, flat, loss_of, projection, weights_of
 
 import singd_optax
 from singd_optax.layers import RuleState
@@ -22,7 +21,7 @@ from singd_optax.measures import (
     SquareTotals,
 )
 from singd_optax.optimizers import KFAC
-from singd_optax.structures import Diagonal, Identity
+from singd_optax.structures import Diagonal, Identity, StructuredMatrix
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -91,14 +90,16 @@ def expected(measure, spec, a, g, w, own):
     """One matrix; a and g are (batch, shared, features)."""
     undo = {"batch": (w > 0).any(1).sum(), "batch+sequence": w.sum(), None: 1}[spec.loss_average]
     a, g, w, count = collapsed(spec, a, g, w)
+    if isinstance(measure, Moments):  # of inputs, diagonal
+        return [np.diagflat(np.einsum("ns,nsi->i", w, a**2)) / count]
     if isinstance(measure, Mean):
         return [g.sum((0, 1)) if measure.side else np.einsum("ns,nsi->i", w, a) / count]
     if isinstance(measure, Sketch):
         rows, scale = (g, undo) if measure.side else (a * w[..., None] ** 0.5, 1 / count)
         moment = np.einsum("nsi,nsj->ij", rows, rows) * scale
         if spec.structures[measure.side] == Diagonal():
-            return [np.diag(moment)]
-        return [moment @ np.asarray(measure.columns(spec))]
+            return [np.diagflat(np.diag(moment))]
+        return [moment @ own[f"columns {measure.side}"]]
     if isinstance(measure, Squares):
         K, C = (own[name] for name in measure.basis or ("I_K", "I_C"))
         a, g = a @ K, g @ C
@@ -122,11 +123,9 @@ def expected(measure, spec, a, g, w, own):
     ]
 
 
-def check(name, module, shape, measures=ALL, weights=None, **options):
-    key = jax.random.key(0)
-    embed = isinstance(module, nn.Embed)
-    x = jax.random.randint(key, shape, 0, 7) if embed else jax.random.normal(key, shape)
-    params = jax.tree.map(lambda p: p + 0.1, module.init(jax.random.key(1), x)["params"])
+def check(name, measures=ALL, weights=None, **options):
+    module = CASES[name][0]
+    params, x, a, g = explicit(name)
 
     def loss_fn(params, x):
         with singd_optax.position_weights(*([] if weights is None else [jnp.asarray(weights)])):
@@ -136,50 +135,55 @@ def check(name, module, shape, measures=ALL, weights=None, **options):
     layers = singd_optax.find_layers(loss_fn, tree, x, strict=True, **options)
     spec = layers["layer"]
     tx = singd_optax.scale_by_rule(Measuring(wanted=measures), layers)
-    opt_state = prepared(tx.init(tree))
-    grad_fn = jax.jit(singd_optax.value_and_grad(loss_fn, layers))
-    statistics = grad_fn(tree, x, opt_state=opt_state)[2]["layer"]
-    flat = lambda leaf: leaf.reshape(-1, *leaf.shape[len(spec.stack_shape) :])
-    own = opt_state.rule_states["layer"]
-    fields = {n: np.asarray(flat(getattr(own, n).to_dense())) for n in (*BASIS, *WEIGHTS)}
-    a = inputs_by_autodiff(module, params, x, spec, name)
-    y = module.apply({"params": params}, x)
-    g = np.asarray(rows_of(jax.grad(loss_of)(y), name))
-    w = np.ones(g.shape[1:3])
-    if weights is not None:
-        w = w * np.reshape(weights, (*np.shape(weights), *[1] * (2 - np.ndim(weights))))
+    grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+
+    def entries(value):
+        """Arrays (matrices, ...), dense ones of structured matrices."""
+        is_matrix = lambda node: isinstance(node, StructuredMatrix)
+        form = lambda node: dense(node, spec) if is_matrix(node) else flat(node, spec)
+        return jax.tree.leaves(jax.tree.map(form, value, is_leaf=is_matrix))
+
+    @jax.jit
+    def run(tree, x):
+        state = prepared(tx.init(tree))
+        found = grad_fn(tree, x, opt_state=state)[2]["layer"]
+        own = state.rule_states["layer"]
+        assert not jax.tree.leaves(found.H_C)
+        values = [
+            found.H_K if isinstance(measure, Moments) else found.value_of(measure)
+            for measure in measures
+        ]
+        columns = {f"columns {m.side}": m.columns(spec) for m in measures if isinstance(m, Sketch)}
+        fields = {n: dense(getattr(own, n), spec) for n in (*BASIS, *WEIGHTS)}
+        return fields, [entries(value) for value in values], columns
+
+    fields, values, columns = jax.tree.map(np.asarray, run(tree, x))
+    w = weights_of(weights, g)
     for i in range(len(a)):
-        mine = {n: field[i] for n, field in fields.items()}
+        mine = {n: field[i] for n, field in fields.items()} | columns
         mine |= {"I_K": np.eye(spec.fan_in), "I_C": np.eye(spec.fan_out)}
-        for measure in measures:
-            if isinstance(measure, Moments):
-                moment = jax.tree.map(flat, statistics.H_K).diagonal[i]
-                rows, _, ws, count = collapsed(spec, a[i], g[i], w)
-                close(moment, np.einsum("ns,nsi->i", ws, rows**2) / count)
-                assert not jax.tree.leaves(statistics.H_C)
-                continue
-            value = jax.tree.map(flat, statistics.value_of(measure))
+        for measure, value in zip(measures, values, strict=True):
             want = expected(measure, spec, a[i], g[i], w, mine)
+            assert len(value) == len(want)
             if isinstance(measure, Cross | MomentTotals):
-                for matrix, full, structure in zip(
+                for found, full, structure in zip(
                     value[:2], want[:2], spec.structures, strict=True
                 ):
-                    projected = structure.project(jnp.asarray(full)).to_dense()
-                    close(matrix.to_dense()[i], projected, np.abs(full).max())
+                    close(found[i], projection(structure)(full), np.abs(full).max())
                 close(value[2][i], want[2])
             else:
-                close(jax.tree.leaves(value)[0][i], want[0])
+                close(value[0][i], want[0])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_kind(name):
-    check(name, *CASES[name], measures=(*ALL, EXACT))
+    check(name, measures=(*ALL, EXACT))
 
 
 @pytest.mark.parametrize("loss_average", ["batch", "batch+sequence", None])
 @pytest.mark.parametrize("name", ["conv2_strides", "transpose1", "einsum_batch", "embed"])
 def test_reduce_and_averages(name, loss_average):
-    check(name, *CASES[name], kfac_approx="reduce", loss_average=loss_average)
+    check(name, kfac_approx="reduce", loss_average=loss_average)
 
 
 @pytest.mark.parametrize("kfac_approx", ["expand", "reduce"])
@@ -191,7 +195,6 @@ def test_position_weights(name, kfac_approx):
         weights = np.array([1.0, 0.0, 1.0, 1.0])
     check(
         name,
-        *CASES[name],
         weights=weights,
         structures=("block_diagonal:4", "diagonal"),
         kfac_approx=kfac_approx,
@@ -201,4 +204,4 @@ def test_position_weights(name, kfac_approx):
 
 def test_exact_squares_of_collapsed_positions_are_refused():
     with pytest.raises(ValueError, match="kfac_approx='expand'"):
-        check("dense", *CASES["dense"], measures=(EXACT,), kfac_approx="reduce")
+        check("dense", measures=(EXACT,), kfac_approx="reduce")

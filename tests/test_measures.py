@@ -56,9 +56,15 @@ def test_another_measure():
     tx = singd_optax.optimizer(0.05, Measuring(), layers)
     opt_state = tx.init(params)
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
-    _, grads, curvature = jax.jit(grad_fn)(params, x, y, opt_state=opt_state)
-    _, _, scaled = grad_fn(params, x, y, opt_state=opt_state, loss_scale=64.0)
-    _, _, parts = microbatch(grad_fn, layers, 8, argnums=(1, 2))(params, x, y, opt_state=opt_state)
+    in_parts = microbatch(grad_fn, layers, 8, argnums=(1, 2))
+
+    @jax.jit
+    def measured(params, opt_state, x, y):
+        _, grads, curvature = grad_fn(params, x, y, opt_state=opt_state)
+        _, _, scaled = grad_fn(params, x, y, opt_state=opt_state, loss_scale=64.0)
+        return grads, curvature, scaled, in_parts(params, x, y, opt_state=opt_state)[2]
+
+    grads, curvature, scaled, parts = measured(params, opt_state, x, y)
     for path, statistics in curvature.items():
         (other,) = statistics.others
         want = np.diagonal(statistics.H_C.to_dense(), axis1=-2, axis2=-1)
@@ -89,12 +95,18 @@ def test_units_and_micro_batches():
     tx = singd_optax.optimizer(0.05, MeasuringAll(bias_correction=False), layers)
     opt_state = tx.init(params)
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
-    whole = jax.jit(grad_fn)(params, x, y, opt_state=opt_state)[2]
-    scaled = grad_fn(params, x, y, opt_state=opt_state, loss_scale=64.0)[2]
-    parts = microbatch(grad_fn, layers, 8, argnums=(1, 2))(params, x, y, opt_state=opt_state)[2]
-    ensemble = jax.tree.map(lambda p: jnp.stack([0.5 * p, p]), (params, opt_state))
-    member = lambda params, opt_state: grad_fn(params, x, y, opt_state=opt_state)[2]
-    lanes = jax.tree.map(lambda leaf: leaf[1], jax.jit(jax.vmap(member))(*ensemble))
+    in_parts = microbatch(grad_fn, layers, 8, argnums=(1, 2))
+
+    @jax.jit
+    def measured(params, opt_state, x, y):
+        of = lambda how, *args, **kw: how(*args, x, y, opt_state=opt_state, **kw)[2]
+        ensemble = jax.tree.map(lambda p: jnp.stack([0.5 * p, p]), (params, opt_state))
+        member = lambda params, opt_state: grad_fn(params, x, y, opt_state=opt_state)[2]
+        lanes = jax.tree.map(lambda leaf: leaf[1], jax.vmap(member)(*ensemble))
+        whole, parts = of(grad_fn, params), of(in_parts, params)
+        return whole, of(grad_fn, params, loss_scale=64.0), parts, lanes
+
+    whole, scaled, parts, lanes = measured(params, opt_state, x, y)
     for path in layers:
         for measure in ALL:
             want = whole[path].value_of(measure)

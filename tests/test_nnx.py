@@ -388,19 +388,17 @@ def test_scan(axis, style):
     assert layers["blocks/layer"].scan_shape == (DEPTH,)
     unrolled = Unrolled(*slices(model, axis))
     path = "blocks/layer"
+    pick = lambda tree, i: jax.tree.map(lambda leaf: np.asarray(leaf)[i], tree)
+    # Layers apart, each with the factors of its slice.
+    apart = singd_optax.nnx.find_layers(loss, unrolled, x, structures="dense")
+    slices_of = {f"blocks/{i}": pick(state.rule_states[path], i) for i in range(DEPTH)}
+    assert list(apart) == list(slices_of)
+    small = singd_optax.scale_by_singd(apart).init(nnx.state(unrolled, nnx.Param))
+    small = small._replace(rule_states=slices_of)
+    _, _, want = singd_optax.nnx.value_and_grad(loss, apart)(unrolled, x, opt_state=small)
+    own = curvature[path]._replace(measured_at=None)
     for i in range(DEPTH):
-        # One layer alone, with the factors of this slice.
-        alone = singd_optax.nnx.find_layers(loss, unrolled, x, structures="dense")
-        alone = alone.without(f"^blocks/(?!{i}$)")
-        pick = lambda tree, i=i: jax.tree.map(lambda leaf: leaf[i], tree)
-        small = singd_optax.scale_by_singd(alone).init(nnx.state(unrolled, nnx.Param))
-        small = small._replace(rule_states={f"blocks/{i}": pick(state.rule_states[path])})
-        _, _, want = singd_optax.nnx.value_and_grad(loss, alone)(unrolled, x, opt_state=small)
-        own, one = (
-            statistics._replace(measured_at=None)
-            for statistics in (curvature[path], want[f"blocks/{i}"])
-        )
-        trees_close(pick(own), one)
+        trees_close(pick(own, i), want[f"blocks/{i}"]._replace(measured_at=None))
 
 
 @pytest.mark.usefixtures("x64")

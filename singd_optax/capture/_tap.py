@@ -220,6 +220,8 @@ def _gated_statistics(static: Static, mapped: int) -> Callable[..., Statistics]:
 
     for _ in range(mapped):
         form = jax.vmap(form, in_axes=(0, 0, None))
+    # Traced once for the shapes of the zeros and for the branch, into which it is inlined.
+    form = jax.jit(form, inline=True)
 
     @custom_vmap
     def gated(

@@ -115,6 +115,9 @@ def expert_loss(params, x, now):
     return now[0] * jnp.mean((Experts().apply({"params": params}, x, now[1]) - y) ** 2)
 
 
+jit_loss = jit(expert_loss)
+
+
 @functools.cache
 def experts():
     """Inputs, parameters, layers."""
@@ -154,7 +157,6 @@ def test_no_gradient_no_update(name):
     trained = after = run(first, now)
     for _ in range(12):
         after = run(after, now * jnp.array([0.0, 1.0]))
-    value = jit(lambda params: expert_loss(params, experts()[0], now))
-    losses = [float(value(p)) for p in (first[0], trained[0], after[0])]
+    losses = [float(jit_loss(p[0], experts()[0], now)) for p in (first, trained, after)]
     assert losses[1] < 0.9 * losses[0]
     assert losses[2] < losses[1] + 0.2 * (losses[0] - losses[1])

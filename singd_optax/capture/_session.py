@@ -145,6 +145,7 @@ def predicting(listener: PredictionListener) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _setting(**values: object) -> Iterator[None]:
+    key: int | None
     if this_thread.session is None and values.get("session") is not None:
         values["trace"] = get_opaque_trace_state()
         if this_thread.shared_key is None:

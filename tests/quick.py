@@ -99,6 +99,7 @@ ROOMS = {
         "test_fisher::test_ggn_is_exact",
         "test_gauss_newton::test_exact_in_its_setting",
         "test_mistakes::test_forgotten_curvature",
+        "test_sessions::test_what_has_a_layer_is_traced_by_each",
         "test_loss_functions::test_what_a_loss_does_to_its_params_does_not_touch_statistics",
         "test_loss_functions::test_other_uses_are_refused",
         "test_loss_functions::test_bad_weights",

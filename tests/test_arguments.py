@@ -1,5 +1,6 @@
 """Arguments of the wrong kind, however they are spelt, get their message before anything runs."""
 
+import functools
 import re
 
 import flax.linen as nn
@@ -198,16 +199,23 @@ def test_no_parameters(name, params):
         tx.init(params)
 
 
+@functools.cache
+def gradients():
+    params, _, x, y = problem()
+    return jit(jax.grad(loss_fn))(params, x, y)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_gradients_of_another_shape_that_broadcasts(name):
     """A forgotten axis, in kernels, in biases, and in what is no layer."""
     params, layers, x, y = problem()
     tx, curvature = make(name), {}
     opt_state = tx.init(params)
-    grads = jax.grad(loss_fn)(params, x, y)
+    grads = gradients()
     if name in ALIASES:
         grad_fn = singd_optax.value_and_grad(loss_fn, layers)
-        curvature = {"curvature": grad_fn(params, x, y, opt_state=opt_state)[2]}
+        shapes = jax.eval_shape(lambda state: grad_fn(params, x, y, opt_state=state)[2], opt_state)
+        curvature = {"curvature": jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)}
     for path in (("first", "kernel"), ("first", "bias"), ("norm", "scale"), ("second", "kernel")):
         for change in (lambda g: g[..., :1], lambda g: g[..., None], lambda g: jnp.float32(0.0)):
             bad = jax.tree.map(lambda g: g, grads)

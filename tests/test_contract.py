@@ -248,10 +248,13 @@ def test_everything_frozen():
 
 @pytest.mark.parametrize("name", ALIASES + GRADIENT_ALIASES)
 def test_injected_hyperparameters_and_schedules(name):
+    """Every numeric option can be one, and a step with all of them is that without."""
     params, layers, x, y = problem()
     alias = getattr(singd_optax, name)
     own = {"layers": layers} if name in ALIASES else {}
-    names = set(inspect.signature(alias).parameters)
+    defaults = {p.name: p.default for p in inspect.signature(alias).parameters.values()}
+    names = set(defaults)
+    numeric = {key for key, default in defaults.items() if type(default) in (int, float)}
     static = {"root", "rank", "structures"} & names
     own |= {"eps": 0.03} if "eps" in names else {}
     own |= {"adam_eps": 0.1} if "adam_eps" in names else {}
@@ -259,9 +262,12 @@ def test_injected_hyperparameters_and_schedules(name):
     tx = optax.inject_hyperparams(alias, static_args=static)(learning_rate=0.05, **own)
     step = make_step(tx, layers)
     opt_state = tx.init(params)
+    form = describe(opt_state)
+    assert numeric - static | {"learning_rate"} <= set(opt_state.hyperparams)
     assert optax.tree.get(opt_state, "learning_rate") == jnp.float32(0.05)
     moved, opt_state, _ = step(params, opt_state, x, y)
     assert_close(moved, reference(name)[2][0][0])
+    assert describe(opt_state) == form
     opt_state = optax.tree.set(opt_state, learning_rate=jnp.float32(0))
     still, opt_state, _ = step(moved, opt_state, x, y)
     assert_equal(still, moved)

@@ -167,17 +167,25 @@ def test_rules_of_gradients_alone(name, whole):
         tx = getattr(singd_optax, name)(0.05, layers)
     else:
         layers, tx = singd_optax.find_matrices(params), getattr(singd_optax, name)(0.05)
-    grads = jax.grad(loss_fn)(params, x, y)
-    updates, state = jit(tx.update)(grads, tx.init(params), params)
-    numbers = diagnostics.layer_diagnostics(layers, state, grads=grads, updates=updates)
+    has_factors = name not in ("normuon", "sm3", "sketchy", "eva_s")
+
+    @jit
+    def look(params, state):
+        grads = jax.grad(loss_fn)(params, x, y)
+        updates, state = tx.update(grads, state, params)
+        numbers = diagnostics.layer_diagnostics(layers, state, grads=grads, updates=updates)
+        pairs = singd_optax.factors(state) if has_factors else {}
+        dense = {path: [factor.to_dense() for factor in pair] for path, pair in pairs.items()}
+        return numbers, state, dense
+
+    numbers, state, factors = look(params, tx.init(params))
     assert set(numbers) == set(layers)
     assert all(BESIDE[name] <= set(numbers[path]) for path in layers)
     assert all(path in diagnostics.summary(state) for path in layers)
-    if name in ("normuon", "sm3", "sketchy", "eva_s"):  # which have no factors
-        return
-    for path, (K, C) in singd_optax.factors(state).items():
-        np.testing.assert_allclose(numbers[path]["norm_K"], np.linalg.norm(K.to_dense()), rtol=1e-5)
-        np.testing.assert_allclose(numbers[path]["norm_C"], np.linalg.norm(C.to_dense()), rtol=1e-5)
+    assert set(factors) == (set(layers) if has_factors else set())
+    for path, (K, C) in factors.items():
+        np.testing.assert_allclose(numbers[path]["norm_K"], np.linalg.norm(K), rtol=1e-5)
+        np.testing.assert_allclose(numbers[path]["norm_C"], np.linalg.norm(C), rtol=1e-5)
         assert numbers[path]["alignment"] > 0
         assert numbers[path]["skipped_refreshes"] == 0
 

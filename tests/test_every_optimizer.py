@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import singd_optax
-from singd_optax.layers import rule_states
+from singd_optax.layers import measured_states, rule_states
 from singd_optax.sharding import spread, state_shardings
 from singd_optax.training import MultiSteps, check_opt_state, check_refreshes
 
@@ -51,6 +51,9 @@ def layers_of(name):
     return singd_optax.find_matrices(params, structures="dense") if name == "caspr" else layers
 
 
+gradient = jit(jax.grad(loss_fn))
+
+
 @functools.cache
 def trained(name):
     """After three steps params, gradients, updates and state; and params after the first."""
@@ -63,8 +66,8 @@ def trained(name):
         before = params
         params, opt_state, _ = step(params, opt_state, x, y)
         after.append(params)
-    updates = jax.tree.map(jnp.subtract, params, before)
-    return tx, params, jax.grad(loss_fn)(before, x, y), updates, opt_state, after[0]
+    updates = jax.tree.map(np.subtract, params, before)
+    return tx, params, gradient(before, x, y), updates, opt_state, after[0]
 
 
 @everything
@@ -118,27 +121,40 @@ def test_a_damaged_state_is_seen(name):
         check_opt_state(other.init(params), tx, params)
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        (name, size)
-        for name in NAMES
-        for place, size in enumerate(SIZES)
-        if name not in RELATIVES or place == RELATIVES.index(name) % len(SIZES)
-    ],
-)
-def test_sizes(name, size):
-    size = {size: SIZES[size]}
+@everything
+def test_sizes(name):
+    """Each size of updates: these are finite, of that size, and lower the loss."""
     params, layers, x, y = problem()
-    tx = optimizer(name, **size, momentum=0.0, weight_decay=0.0)
-    step = make_step(tx, layers)
-    new, opt_state, value = step(params, tx.init(params), x, y)
-    moved = jax.tree.map(jnp.subtract, new, params)
-    assert all(np.isfinite(leaf).all() and (leaf != 0).any() for leaf in jax.tree.leaves(moved))
-    if "update_rms" in size:
-        kernel = moved["second"]["kernel"]  # which has no bias
-        np.testing.assert_allclose(jnp.sqrt(jnp.mean(kernel**2)), 0.05 * 0.3, rtol=1e-4)
-    assert step(new, opt_state, x, y)[2] < value
+    sizes = SIZES
+    if name in RELATIVES:
+        chosen = list(SIZES)[RELATIVES.index(name) % len(SIZES)]
+        sizes = {chosen: SIZES[chosen]}
+    fixed = {"momentum": 0.0, "weight_decay": 0.0}
+    optimizers = {size: optimizer(name, **{size: own}, **fixed) for size, own in sizes.items()}
+    grad_fn = singd_optax.value_and_grad(loss_fn, layers)
+
+    @jit
+    def step(params, x, y):
+        states, extra = {size: tx.init(params) for size, tx in optimizers.items()}, {}
+        if any(map(measured_states, states.values())):
+            opt_state = next(iter(states.values()))
+            value, grads, extra["curvature"] = grad_fn(params, x, y, opt_state=opt_state)
+        else:
+            value, grads = jax.value_and_grad(loss_fn)(params, x, y)
+        found = {}
+        for size, tx in optimizers.items():
+            updates, _ = tx.update(grads, states[size], params, **extra)
+            found[size] = updates, loss_fn(optax.apply_updates(params, updates), x, y)
+        return value, found
+
+    value, found = step(params, x, y)
+    for size, (updates, after) in found.items():
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(updates)]
+        assert all(np.isfinite(leaf).all() and (leaf != 0).any() for leaf in leaves), size
+        assert after < value, size
+        if size == "update_rms":
+            kernel = np.asarray(updates["second"]["kernel"])  # which has no bias
+            np.testing.assert_allclose(np.sqrt(np.mean(kernel**2)), 0.05 * 0.3, rtol=1e-4)
 
 
 @everything
@@ -158,13 +174,15 @@ def test_accumulated(name):
     grad_fn = singd_optax.value_and_grad(loss_fn, layers)
     several = MultiSteps(tx, 4, layers_of(name))
     state = several.init(params)
-    is_measured = bool(singd_optax.layers.measured_states(state))
+    is_measured = bool(measured_states(state))
 
     @jit
     def micro(state, x, y):
-        extra, grads = {}, jax.grad(loss_fn)(params, x, y)
+        extra = {}
         if is_measured:
             _, grads, extra["curvature"] = grad_fn(params, x, y, opt_state=state)
+        else:
+            grads = jax.grad(loss_fn)(params, x, y)
         return several.update(grads, state, params, **extra)
 
     for rows in range(0, 32, 8):
@@ -181,7 +199,7 @@ def test_on_a_mesh(name):
     placed, measured = (spread(own, shardings) for own in (layers_of(name), layers))
     tx = optimizer(name, placed)
     of_state = state_shardings(tx.init, params, shardings, placed)
-    opt_state = jax.jit(tx.init, out_shardings=of_state)(params)
+    opt_state = jit(tx.init, out_shardings=of_state)(params)
     (state,) = rule_states(opt_state)
     own = getattr(state.rule_states[next(iter(placed))], VECTORS.get(name, "K"))
     own = own if name in VECTORS else own.entries

@@ -145,7 +145,7 @@ class Net(nn.Module):
 def model():
     model = Net()
     x = jax.random.normal(jax.random.key(0), (4, 3, 3, 2))
-    params = model.init(jax.random.key(1), x)["params"]
+    params = jit(model.init)(jax.random.key(1), x)["params"]
     loss_fn = lambda params, x: jnp.mean((model.apply({"params": params}, x) - 1) ** 2)
     layers = singd_optax.find_layers(loss_fn, params, x)
     return params, layers, jit(jax.grad(loss_fn))(params, x)
@@ -155,9 +155,10 @@ def test_layers(model):
     """Kernels as without layers, where these are said to be convolutions; biases as diagonals."""
     params, layers, grads = model
     options = {"damping": 1e-2, "damping_mode": "absolute"}
-    (got,), state = run(scale_by(layers, **options), [grads])
     axes = {"line/kernel": Tiles((0, 1), (2,), positions=(0,))}
-    (want,), _ = run(scale_by(**options, matrix_axes=axes), [grads])
+    both = scale_by(layers, **options), scale_by(**options, matrix_axes=axes)
+    update = lambda grads: [tx.update(grads, tx.init(grads)) for tx in both]
+    (got, state), (want, _) = jit(update)(grads)
     for name in ("first", "back", "line"):
         np.testing.assert_allclose(got[name]["kernel"], want[name]["kernel"], rtol=1e-4, atol=1e-6)
         bias = grads[name]["bias"]
@@ -202,19 +203,22 @@ def test_equal_kernels_share_a_stack_and_are_apart():
     tx = singd_optax.mini_block_fisher(0.1, weight_decay=0.0)
 
     def train(scale, trees):
-        state, found = tx.init(trees[0]), []
-        for tree in trees:
+        def step(state, tree):
             tree = jax.tree.map(lambda g: g * scale, tree)
             updates, state = tx.update(tree, state, tree)
-            found.append(updates)
-        return found[-1]
+            return state, updates
 
-    trees = jax.tree.map(jnp.float32, trees)
+        state = tx.init(jax.tree.map(lambda g: g[0], trees))
+        updates = jax.lax.scan(step, state, trees)[1]
+        return jax.tree.map(lambda u: u[-1], updates)
+
+    first = jax.tree.map(jnp.float32, trees[0])
+    trees = jax.tree.map(lambda *g: jnp.stack([jnp.float32(one) for one in g]), *trees)
     together = jit(jax.vmap(train, in_axes=(0, None)))(jnp.array([1.0, 2.0]), trees)
-    for name in shapes:
-        alone = jit(train)(2.0, [{name: tree[name]} for tree in trees])[name]
+    each = jit(lambda trees: {name: train(2.0, {name: own})[name] for name, own in trees.items()})
+    for name, alone in each(trees).items():
         np.testing.assert_allclose(together[name][1], alone, rtol=2e-3, atol=1e-5)
-    paths = tx.init(trees[0])[0]["preconditioned"].inner_state[0].rule_states.groups
+    paths = tx.init(first)[0]["preconditioned"].inner_state[0].rule_states.groups
     assert paths == (("a", "b"), ("dense",))
 
 
@@ -251,8 +255,9 @@ def test_channels_that_are_dead_and_steps_that_are_lost():
     trees[2] = {name: g * (np.nan if name == "conv" else 1) for name, g in trees[2].items()}
     trees[3] = {name: g * 1e25 for name, g in trees[3].items()}
     tx = scale_by(update_rms=0.2)
-    got, state = run(tx, trees)
-    _, before = run(tx, trees[:2])
+    update = jit(tx.update)
+    got, state = run(tx, trees, lambda _: update)
+    _, before = run(tx, trees[:2], lambda _: update)
     jax.tree.map(np.testing.assert_array_equal, *(s.rule_states["conv"] for s in (state, before)))
     assert {path: int(n) for path, n in state.skipped_refreshes.items()} == {"conv": 2, "dead": 0}
     assert not got[1]["conv"][:, :, 1, 2].any()
@@ -286,10 +291,10 @@ def test_blocks_are_spread_over_a_mesh(by_layers, model):
     state = jit(tx.init, out_shardings=of_state)(params)
     update = jit(tx.update, out_shardings=(shardings, of_state))
     alone = scale_by(layers, momentum=0.9)
-    kept = alone.init(params)
+    kept, update_alone = alone.init(params), jit(alone.update)
     for _ in range(2):
         got, state = update(jax.device_put(grads, shardings), state)
-        want, kept = jit(alone.update)(grads, kept)
+        want, kept = update_alone(grads, kept)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), got, want)
 
 

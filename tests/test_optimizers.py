@@ -205,31 +205,6 @@ def test_defaults_of_the_rule_are_those_of_both(name):
         }
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_inject_hyperparams(name):
-    """Every numeric option can be one, and a step with all of them is that without."""
-    params, layers, x, y = problem()
-    options = {"eps": 0.03} if issubclass(RULES[name], Shampoo) else {}
-    numeric = {
-        key
-        for key, default in options_of(name).items()
-        if isinstance(default, int | float) and not isinstance(default, bool)
-    }
-    static = {"root", "rank"} & numeric
-    own = {"layers": layers} if name in ALIASES else {}
-    tx = optax.inject_hyperparams(getattr(singd_optax, name), static_args=static)(
-        learning_rate=0.05, **own, **options
-    )
-    step, opt_state = make_step(tx, layers), tx.init(params)
-    assert numeric - static | {"learning_rate"} <= set(opt_state.hyperparams)
-    got, after, _ = step(params, opt_state, x, y)
-    assert describe(after) == describe(opt_state)
-    want, *_ = make_step(made(name, **options), layers)(
-        params, made(name, **options).init(params), x, y
-    )
-    assert_close(got, want)
-
-
 def test_unknown_and_renamed_options():
     layers = problem()[1]
     for name in RULES:
@@ -407,8 +382,9 @@ def test_one_sided_shampoo(side, stacked):
         b2=None, eps=1e-8, root=2, structures=structures, matrix_axes=axes
     )
     state = tx.init({"w": jnp.asarray(draws[0])})
+    update = jit(tx.update)
     for draw in draws:
-        updates, state = jit(tx.update)({"w": jnp.asarray(draw)}, state)
+        updates, state = update({"w": jnp.asarray(draw)}, state)
 
     def oracle(history):
         turned = [g if side == 0 else g.T for g in history]

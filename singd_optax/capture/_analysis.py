@@ -19,7 +19,7 @@ from singd_optax.capture._resolved_calls import (
     resolve_directly,
     without_doubles,
 )
-from singd_optax.capture._session import listening, predicting
+from singd_optax.capture._session import listening
 
 #: Arrays, or what travels beside them, by the path of a parameter.
 ByPath: TypeAlias = Mapping[str, PyTree]
@@ -78,7 +78,7 @@ def analyse_loss(
 
     def traced(leaves: ByPath, trials: ByPath, arrays: Sequence[PyTree]) -> list[jax.Array]:
         session.start()
-        with listening(session), predicting(session.prediction):
+        with listening(session, session.prediction):
             return trace(leaves, trials, arrays)
 
     try:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from singd_optax._validate import check_choice, check_number
-from singd_optax.capture._session import this_thread
+from singd_optax.capture._session import heard, this_thread
 from singd_optax.capture._weights import current_weights
 
 DistributionName = Literal["categorical", "bernoulli", "gaussian"]
@@ -139,6 +139,7 @@ def tag_distribution(
     check_number("standard_deviation", standard_deviation, strict=True, schedule=False)
     listener = this_thread.prediction_listener
     if listener is not None:
+        heard()
         leading = outputs.shape[:-1] if outputs.ndim > 1 else outputs.shape
         weights = current_weights(leading, "tag_distribution")
         prediction = Prediction(outputs, distribution, standard_deviation, weights)

@@ -12,7 +12,7 @@ from singd_optax.capture._make_call import make_call
 from singd_optax.capture._module_call import ModuleCall, OwnParameters
 from singd_optax.capture._params import ENTRY, beside, insert_entries, is_array
 from singd_optax.capture._replay import ModulePath
-from singd_optax.capture._session import Session, this_thread
+from singd_optax.capture._session import Session, heard, this_thread
 
 
 @contextlib.contextmanager
@@ -70,6 +70,7 @@ def _add_carriers(session: Session, module: nn.Module, root: PyTree) -> None:
     if not arrays:
         return
     shapes = tuple((path, array.shape) for path, array in arrays.items())
+    heard()
     carriers = session.root((type(module).__name__, ModulePath(root.path), shapes), arrays)
     if not carriers or root.is_mutable_collection("params"):
         return

@@ -14,12 +14,13 @@ from singd_optax.capture._kernel_use import KernelUse
 from singd_optax.capture._kinds import OtherArguments
 from singd_optax.capture._module_call import ModuleCall, running
 from singd_optax.capture._registry import RegisteredMethod, registered_method
-from singd_optax.capture._session import LayerCall, Session
+from singd_optax.capture._session import LayerCall, Session, heard
 from singd_optax.layers._product import Product, parse_product
 
 
 def make_call(session: Session, call: ModuleCall) -> PyTree:
     """Make a call of a module, and tell the session of it; outputs, or others in their place."""
+    heard()
     with running(call):
         registered = _registered_call(call)
         if registered is not None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from singd_optax._types import PyTree
 from singd_optax.capture._distribution import Prediction
 from singd_optax.capture._fisher import Fisher, GradientOf, no_prediction, with_gradient
-from singd_optax.capture._session import LayerCall, Session, listening, predicting
+from singd_optax.capture._session import LayerCall, Session, listening
 
 #: A loss of parameters by path.
 LossOfLeaves = Callable[[dict[str, jax.Array]], jax.Array]
@@ -32,7 +32,7 @@ class _Silent(Session):
 def predictions_of(loss: Callable[[], PyTree]) -> tuple[PyTree, list[Prediction]]:
     """What a loss returns, and what it named in this trace."""
     found: list[Prediction] = []
-    with listening(_Silent()), predicting(found.append):
+    with listening(_Silent(), found.append):
         return loss(), found
 
 
@@ -73,7 +73,7 @@ def fisher_squares(
             return with_gradient(prediction.outputs, jax.lax.stop_gradient(gradient))
 
         def drawn(leaves: dict[str, jax.Array]) -> jax.Array:
-            with listening(_Silent()), predicting(listener):
+            with listening(_Silent(), listener):
                 return 0 * loss(leaves)  # what goes back is the listener's alone
 
         return _squares(jax.grad(drawn)(dict(leaves)))

@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 import flax.struct
 import jax
-import jax.core
-import jax.extend.core
 import jax.numpy as jnp
 
 from singd_optax._types import PyTree
@@ -14,12 +12,8 @@ from singd_optax.capture._distribution import Prediction
 from singd_optax.capture._markers import insert_marker, stand_in
 from singd_optax.capture._replay import Replay
 from singd_optax.capture._resolved_calls import RecordedCall
-from singd_optax.capture._session import LayerCall, Session
+from singd_optax.capture._session import LayerCall, Session, get_opaque_trace_state
 from singd_optax.capture._weights import weights_of
-
-#: Where it is since jax 0.10, and where it was before.
-_core = jax.extend.core if hasattr(jax.extend.core, "get_opaque_trace_state") else jax.core
-get_opaque_trace_state = _core.get_opaque_trace_state
 
 
 @flax.struct.dataclass

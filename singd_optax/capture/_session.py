@@ -2,8 +2,12 @@
 
 A *session* listens to the calls of layers; position weights and predictions belong to the code
 around these calls. All of it is known to one thread only, and part of the key of every cache that
-JAX keeps of traced functions: an inner ``jax.jit`` that was traced in another session, or with
-other weights, is traced anew.
+JAX keeps of traced functions: an inner ``jax.jit`` with a layer that was traced in another session,
+or with other weights, is traced anew.
+
+Most of what is traced has no layer inside (each function of ``jax.numpy`` is a ``jax.jit``), and
+takes most of the time. So sessions have one key, until an inner trace hears of a layer: what was
+traced with that key is then left to the session under way, and the next one gets another.
 """
 
 import abc
@@ -14,6 +18,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import jax
+import jax.core
+import jax.extend.core
 
 from singd_optax._types import PyTree
 from singd_optax.capture._kernel_use import KernelUse
@@ -23,6 +29,10 @@ if TYPE_CHECKING:
 
 #: Is told of a prediction, and may return other outputs in its place.
 PredictionListener: TypeAlias = Callable[["Prediction"], jax.Array | None]
+
+#: Where it is since jax 0.10, and where it was before.
+_core = jax.extend.core if hasattr(jax.extend.core, "get_opaque_trace_state") else jax.core
+get_opaque_trace_state = _core.get_opaque_trace_state
 
 _cache_key = jax.make_user_context(None)
 _keys = itertools.count(1)
@@ -84,20 +94,38 @@ class _ThisThread(threading.local):
       session: Who listens, if anybody does.
       weights: The position weights that are in force.
       prediction_listener: What ``tag_distribution`` is to call, or None.
+      trace: The trace in which the session began.
+      shared_key: The key of sessions; None where the next one needs another.
     """
 
     session: Session | None = None
     weights: tuple[jax.Array, ...] = ()
     prediction_listener: PredictionListener | None = None
+    trace: object = None
+    shared_key: int | None = None
 
 
 this_thread = _ThisThread()
 
 
+def heard() -> None:
+    """Note that something depends on who listens, or on weights: called before it is told.
+
+    An inner trace then fits this session alone. One whose trace is that of the session is in no
+    cache.
+    """
+    if this_thread.session is not None and get_opaque_trace_state() != this_thread.trace:
+        this_thread.shared_key = None
+
+
 @contextlib.contextmanager
-def listening(session: Session) -> Iterator[None]:
-    """Let a session listen; weights of the code around it are out of force."""
-    with _setting(session=session, weights=()):
+def listening(session: Session, listener: PredictionListener | None = None) -> Iterator[None]:
+    """Let a session listen, and a listener, if there is one, hear of predictions.
+
+    Weights of the code around it are out of force.
+    """
+    others = {} if listener is None else {"prediction_listener": listener}
+    with _setting(session=session, weights=(), **others):
         yield
 
 
@@ -117,11 +145,19 @@ def predicting(listener: PredictionListener) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _setting(**values: object) -> Iterator[None]:
+    key: int | None
+    if this_thread.session is None and values.get("session") is not None:
+        values["trace"] = get_opaque_trace_state()
+        if this_thread.shared_key is None:
+            this_thread.shared_key = next(_keys)
+        key = this_thread.shared_key
+    else:
+        # Outside of any session nothing depends on weights, so that caches may be used. In one,
+        # what was traced before may know of it and not of these.
+        key = None if this_thread.session is None else next(_keys)
     old = {name: getattr(this_thread, name) for name in values}
     for name, value in values.items():
         setattr(this_thread, name, value)
-    # Outside of any session nothing depends on weights, so that caches may be used.
-    key = next(_keys) if this_thread.session is not None else None
     try:
         with _cache_key(key):
             yield

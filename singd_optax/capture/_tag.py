@@ -11,7 +11,7 @@ from singd_optax.capture._kernel_use import KernelUse
 from singd_optax.capture._linen_kinds import LINEN
 from singd_optax.capture._module_call import current_own_parameters
 from singd_optax.capture._params import ENTRY, is_array
-from singd_optax.capture._session import LayerCall, this_thread
+from singd_optax.capture._session import LayerCall, heard, this_thread
 from singd_optax.layers._product import parse_product
 
 _PLAIN = "...i,io->...o"
@@ -89,6 +89,7 @@ def tag(
     session = this_thread.session
     if session is None:
         return outputs
+    heard()
     array, carrier = _array("kernel", kernel, session.parameters, holder)
     arrays = {"kernel": array}
     if bias is not None:

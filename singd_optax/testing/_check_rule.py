@@ -20,6 +20,7 @@ from singd_optax.testing._rule_problem import (
     RuleRuns,
     Setup,
     Step,
+    copied,
     directions_of,
     gradients_of,
     layers_of,
@@ -183,12 +184,8 @@ def _check_transforms(
     for member in ensemble:
         found = {"stack": list(np.asarray(member, float))}
         _assert_equal(found, {"stack": got["stack"]}, "the same under scan and vmap", tolerance)
-    jitted = quick_jit(step, donate_argnums=1)
-    _, initial = runs.compiled(setup)
-    state = jax.tree.map(jnp.copy, initial)
-    for index in range(2):
-        now = {path: several[index] for path, several in steps.items()}
-        _, state = jitted(gradients[index], state, now)
+    jitted, initial = runs.compiled(setup)
+    _, state = runs.directions(setup, steps)
     assert jitted._cache_size() == 1, "A second step is compiled again."  # type: ignore[attr-defined]
     pickled = pickle.loads(pickle.dumps(state))
     written = flax.serialization.from_bytes(initial, flax.serialization.to_bytes(state))
@@ -210,15 +207,16 @@ def _check_not_finite(runs: RuleRuns, setup: Setup, steps: Mapping[str, Sequence
     now = {path: several[0] for path, several in steps.items()}
     compiled, initial = runs.compiled(setup)
     _, state = compiled(gradients_of(now, setup.dtype), initial, now)
+    state = jax.tree.map(np.asarray, state)
     bad = {path: Step(*(x * np.nan for x in one)) for path, one in now.items()}
-    _, after = compiled(gradients_of(bad, setup.dtype), state, bad)
+    _, after = compiled(gradients_of(bad, setup.dtype), copied(state), bad)
     for path, own in state.rule_states.items():
         same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), own, after.rule_states[path])
         assert all(jax.tree.leaves(same)), f"A step of NaN changes the state of {path!r}."
         skipped = after.skipped_refreshes[path] - state.skipped_refreshes[path]
         assert np.all(skipped == 1), f"A step of NaN is not counted for {path!r}: {skipped}."
     zero = {path: Step(*(x * 0 for x in one)) for path, one in now.items()}
-    updates, _ = compiled(gradients_of(zero, setup.dtype), state, zero)
+    updates, _ = compiled(gradients_of(zero, setup.dtype), copied(state), zero)
     finite = [bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(updates)]
     assert all(finite), "Gradients of zero give a direction that is not finite."
 

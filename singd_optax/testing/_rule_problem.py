@@ -140,6 +140,11 @@ def step_of(rule: Rule, layers: Layers, **options: object) -> tuple[Callable[...
     return step, tx.init
 
 
+def copied(state: RuleState) -> RuleState:
+    """The state in buffers of its own, to be donated."""
+    return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf)), state)
+
+
 class RuleRuns:
     """Runs of one rule, each setup of which is compiled once."""
 
@@ -148,11 +153,13 @@ class RuleRuns:
         self._compiled: dict[Setup, tuple[Callable[..., PyTree], PyTree]] = {}
 
     def compiled(self, setup: Setup) -> tuple[Callable[..., PyTree], PyTree]:
-        """What ``step_of`` gives, the step compiled, and the first state."""
+        """What ``step_of`` gives, the step compiled, which donates the state, and the first one."""
         if setup not in self._compiled:
             step, init = step_of(self.rule, layers_of(setup), **self._options)
-            self._compiled[setup] = quick_jit(step), quick_jit(init)(params_of(setup))
-        return self._compiled[setup]
+            initial = quick_jit(init)(params_of(setup))
+            self._compiled[setup] = quick_jit(step, donate_argnums=1), initial
+        step, initial = self._compiled[setup]
+        return step, copied(initial)
 
     def directions(
         self, setup: Setup, steps: Mapping[str, Sequence[Step]]

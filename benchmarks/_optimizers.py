@@ -158,6 +158,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "jorge": _alone(singd_optax.jorge, 1e-3, 3e-2),
     "tnt": _alone(singd_optax.tnt, 1e-3, 3e-2),
     "eva_s": _alone(singd_optax.eva_s, 1e-3, 3e-2),
+    "sm3": _alone(singd_optax.sm3, 1e-3, 3e-2),
     "mini_block_fisher": _alone(singd_optax.mini_block_fisher, 1e-3, 3e-2),
 }
 

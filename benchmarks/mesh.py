@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("NPROC", "32")  # threads enough for the collectives of eight devices
 
 import _hlo
 import _pod_model as model

@@ -17,9 +17,9 @@ _PATIENCE = (
 if jax.__version_info__ < (0, 13):
     os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_PATIENCE)).strip()
 
-# XLA runs collectives on a pool of as many threads as there are devices or cores. Where a device has
-# two of them at once, eight threads can all wait for a collective that has none left: seen with
-# jaxlib 0.12, now and then. The size of the pool is this, if it is set.
+# XLA runs collectives on a pool of as many threads as there are devices or cores. Where a device
+# has two of them at once, eight threads can all wait for a collective that has none left: seen
+# with jaxlib 0.12, now and then. The size of the pool is this, if it is set.
 os.environ.setdefault("NPROC", "32")
 
 jax.config.update("jax_num_cpu_devices", 8)

@@ -6,13 +6,14 @@ from typing import NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 
 from singd_optax._types import PyTree
 from singd_optax.capture._distribution import Prediction
 from singd_optax.capture._markers import insert_marker, stand_in
 from singd_optax.capture._replay import Replay
 from singd_optax.capture._resolved_calls import RecordedCall
-from singd_optax.capture._session import LayerCall, Session, get_opaque_trace_state
+from singd_optax.capture._session import LayerCall, Session
 from singd_optax.capture._weights import weights_of
 
 

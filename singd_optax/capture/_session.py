@@ -18,8 +18,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import jax
-import jax.core
-import jax.extend.core
+from jax.extend.core import get_opaque_trace_state
 
 from singd_optax._types import PyTree
 from singd_optax.capture._kernel_use import KernelUse
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
 
 #: Is told of a prediction, and may return other outputs in its place.
 PredictionListener: TypeAlias = Callable[["Prediction"], jax.Array | None]
-
-#: Where it is since jax 0.10, and where it was before.
-_core = jax.extend.core if hasattr(jax.extend.core, "get_opaque_trace_state") else jax.core
-get_opaque_trace_state = _core.get_opaque_trace_state
 
 _cache_key = jax.make_user_context(None)
 _keys = itertools.count(1)

@@ -5,7 +5,7 @@ import os
 
 import jax
 import pytest
-from quick import is_optimized, quick_of
+from quick import is_optimized, left_out_of, quick_of
 
 # Eight devices on two cores wait for one another in collectives: on a busy machine now and then for
 # longer than the 40 seconds after which XLA ends the process. So it does for a flag that it does
@@ -37,12 +37,27 @@ def x64():
         yield
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all-cases",
+        action="store_true",
+        help="run every case of every test, also those that tests/quick.py leaves out",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     for item in quick_of(items):
         item.add_marker("quick")
     for item in filter(is_optimized, items):
         item.add_marker("optimized")
+    is_named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    is_chosen = config.option.markexpr or config.option.keyword
+    if not (is_named or is_chosen or config.option.all_cases):
+        left_out = left_out_of(items)
+        others = set(items) - set(left_out)
+        items[:] = [item for item in items if item in others]
+        config.hook.pytest_deselected(items=left_out)
 
 
 #: JAX keeps 8192 calls of jitted functions for a process, and this suite makes more: then a new one

@@ -1,14 +1,18 @@
-"""Which tests are quick, and which are run with the optimizations of XLA on as well.
+"""Which tests are quick, which wait to be asked for, and which are run with optimizations, too.
 
-`pytest -m quick` touches every room of the package in under two minutes. The suite compiles without
-most optimizations; with `OPTIMIZED=1` set it compiles as users do, for which `-m optimized` are the
-tests that could tell a difference.
+`pytest -m quick` touches every room of the package in under two minutes. `pytest` alone runs every
+test, but of some tests with many cases only those that `SOME` names; `pytest --all-cases` runs all,
+and so does a file or a test that is named. The suite compiles without most optimizations of XLA;
+with `OPTIMIZED=1` set it compiles as users do, for which `-m optimized` are the tests that could
+tell a difference.
 
 `test_quick.py` fails if a row names what is not there, if a room of the package has no row, or if a
 file of tests has neither a row nor a place in `WITHOUT`.
 """
 
 import fnmatch
+
+import pytest
 
 #: Room -> "file::function": the first case of a test; with [pattern] the cases that it fits.
 ROOMS = {
@@ -194,6 +198,50 @@ ROOMS = {
     ],
 }
 
+#: One optimizer of each family, for tests that are run for every one of them.
+FAMILIES = ["singd", "ikfac", "kfac", "ekfac", "eva_f", "shampoo", "soap", "psgd_kron"]
+OF_GRADIENTS = ["shampoo", "soap", "psgd_kron", "normuon"]
+
+#: Of tests whose cases are many or long and differ in little: those that are run without
+#: `--all-cases`, as patterns. A case that is in none of them has neighbours which are.
+SOME = {
+    "test_check_rule::test_rule": ["SINGD", "KFAC", "polar SINGD", "SOAP", "EvaS"],
+    "test_contract::test_state": [*FAMILIES, "optimizer", "scale_by_*with*"],
+    "test_contract::test_every_wrapper_at_once": [*FAMILIES, "optimizer"],
+    "test_contract::test_scan_over_steps_of_an_ensemble": FAMILIES,
+    "test_contract::test_injected_hyperparameters_and_schedules": FAMILIES,
+    "test_contract::test_x64": ["singd*", "kfac*"],
+    "test_range::test_losses_of_any_size": ["singd-*", "kfac-*", "eva_f-*", "shampoo-*", "soap-*"],
+    "test_running_size::test_no_gradient_no_update": FAMILIES,
+    "test_every_optimizer::test_on_a_mesh": [*FAMILIES, "polar singd"],
+    "test_every_optimizer::test_accumulated": FAMILIES,
+    "test_every_optimizer::test_sizes": FAMILIES,
+    "test_every_optimizer::test_looked_into": FAMILIES,
+    "test_diagnostics::test_rules_of_gradients_alone": ["True-shampoo", "False-soap"],
+    "test_gradient_rules::test_low_precision_parameters": OF_GRADIENTS,
+    "test_gradient_rules::test_schedules": OF_GRADIENTS,
+    "test_gradient_rules::test_gradients_that_are_not_finite_change_no_factor": OF_GRADIENTS,
+    "test_gradient_rules::test_masks_partitions_and_chains": OF_GRADIENTS,
+    "test_gradient_rules::test_vectors_pass_through_and_get_adamw_in_the_recipe": OF_GRADIENTS,
+    "test_curvature_rules::test_rule": ["EKFAC", "TKFAC", "FOOF", "EvaF", "MKOR", "mixed"],
+    "test_groups::test_as_if_apart": ["singd-*", "diagonal-*", "blocks-True", "kfac-True"],
+    "test_curvature_meshes::test_split_batches_and_kernels": ["singd", "ekfac", "eva"],
+    "test_curvature_models::test_trains": ["singd", "ekfac", "eva_f"],
+    "test_measure_kinds::test_every_kind": ["dense", "conv1", "conv2_groups", "general*", "e*"],
+    "test_check_layers::test_architecture": ["gcn", "unet"],
+    "test_architectures::test_architecture": ["resnet", "vit", "lstm"],
+    "test_sharding::test_family": ["kfac-*", "shampoo-Auto"],
+    "test_structures::test_conformance": [
+        "*-5-*",
+        "*-1-single-float32-jit",
+        "*-2-3-float32-jit",
+        "*-17-single-float32-eager",
+        "*-17-3-bfloat16-jit",
+        "*-33-single-float64-jit",
+    ],
+    "test_notebooks::test_runs": ["1_*", "4_*", "6_*"],
+}
+
 #: What a program that users compile does in other ways: sums and products in other orders, buffers
 #: that are shared, branches that are merged.
 OPTIMIZED = [
@@ -227,6 +275,22 @@ def is_optimized(item):
     return any(
         fnmatch.fnmatchcase(name, row.replace("[*]", "*").replace("[", "[[]")) for row in OPTIMIZED
     )
+
+
+def left_out_of(items):
+    """Those of all tests of the suite that only ``--all-cases`` runs."""
+    unused = {(test, pattern) for test, patterns in SOME.items() for pattern in patterns}
+    left_out = []
+    for item in items:
+        name, _, case = item.name.partition("[")
+        test, case = f"{item.path.stem}::{name}", case.removesuffix("]")
+        fitting = {p for p in SOME.get(test, ["*"]) if fnmatch.fnmatchcase(case, p)}
+        unused -= {(test, pattern) for pattern in fitting}
+        if not fitting:
+            left_out.append(item)
+    if unused:
+        raise pytest.UsageError(f"No test is named so, but in tests/quick.py: {sorted(unused)}")
+    return left_out
 
 
 def of_file(stem):

@@ -280,12 +280,11 @@ def train(options: argparse.Namespace, file: Path) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Of the longest runs: the best rate of each optimizer, by the median over its seeds."""
+    """By device and length of runs: each optimizer's best rate, by the median over its seeds."""
     text = []
-    for device in dict.fromkeys(row["device"] for row in rows):
-        here = [row for row in rows if row["device"] == device]
-        longest = max(row["steps"] for row in here)
-        here = [row for row in here if row["steps"] == longest]
+    kinds = dict.fromkeys((row["device"], row["steps"]) for row in rows)
+    for device, steps in sorted(kinds, key=lambda kind: -kind[1]):
+        here = [row for row in rows if (row["device"], row["steps"]) == (device, steps)]
         best = {}
         for name in dict.fromkeys(row["optimizer"] for row in here):
             own: dict[float, list[Any]] = {}
@@ -296,7 +295,7 @@ def table(rows: list[dict[str, Any]]) -> str:
                 best[name] = min(own.values(), key=_median)
         target = _median(best["adamw"]) if "adamw" in best else -math.inf
         text += [
-            f"\n{longest} steps on {device}\n",
+            f"\n{steps} steps on {device}\n",
             "| optimizer | rate | held-out loss | steps to AdamW's loss | seconds to it "
             "| ms a step | state, MB | peak, MB | compile, s |",
             "|---|---|---|---|---|---|---|---|---|",
@@ -304,9 +303,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         for name, own in sorted(best.items(), key=lambda item: _median(item[1])):
             first = own[0]
             hit = next((point for point in first["curve"] if point[2] <= target), None)
-            steps, seconds = ("-", "-") if hit is None else (hit[0], f"{hit[1]:.1f}")
+            reached, seconds = ("-", "-") if hit is None else (hit[0], f"{hit[1]:.1f}")
             text.append(
-                f"| {name} | {first['rate']:g} | {_median(own):.4f} ({len(own)}) | {steps} "
+                f"| {name} | {first['rate']:g} | {_median(own):.4f} ({len(own)}) | {reached} "
                 f"| {seconds} | {np.median([r['milliseconds'] for r in own]):.2f} "
                 f"| {first['state_bytes'] / 1e6:.1f} | {first['peak_bytes'] / 1e6:.0f} "
                 f"| {first['compile_seconds']:.0f} |"

@@ -167,5 +167,5 @@ def test_reduce_is_the_gauss_newton_matrix_of_deep_linear_convolutions():
             block = rows.T @ rows / len(x)
             kron = jnp.kron(curvature[path].H_K.to_dense(), curvature[path].H_C.to_dense())
             errors[path, approx] = float(jnp.abs(kron - block).max() / jnp.abs(block).max())
-    assert all(errors[path, "reduce"] < 1e-12 for path in layers)
+    assert all(errors[path, "reduce"] < 1e-10 for path in layers)
     assert all(errors[path, "expand"] > 0.05 for path in ("Conv_0", "Conv_1"))

@@ -101,14 +101,14 @@ def test_tuned_by_evidence():
     tuned = tune(posterior)
     gamma = tuned.likelihood_curvature.effective_dimension(tuned.prior_precision)
     squares = sum(tuned.squared_distances().values())
-    np.testing.assert_allclose(tuned.prior_precision, gamma / squares, rtol=1e-12)
+    np.testing.assert_allclose(tuned.prior_precision, gamma / squares, rtol=1e-10)
     both = tune(posterior, what=("prior_precision", "noise"), real_targets=40)
     assert both.log_evidence(real_targets=40) > posterior.log_evidence(real_targets=40)
     residuals, gamma = (
         2 * posterior.curvature.nll,
         both.likelihood_curvature.effective_dimension(both.prior_precision),
     )
-    np.testing.assert_allclose(both.noise**2, residuals / (40 - gamma), rtol=1e-12)
+    np.testing.assert_allclose(both.noise**2, residuals / (40 - gamma), rtol=1e-10)
     assert 0 < gamma < 8
 
 

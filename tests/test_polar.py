@@ -71,7 +71,7 @@ def test_muon(shape, x64):
         states = muon_state, own_state
         # Ours has the size of the momentum, so that it fades with the gradient.
         got, want = (np.asarray(u["w"]) / np.linalg.norm(u["w"]) for u in (got, want))
-        assert off(got, want) < 1e-12
+        assert off(got, want) < 1e-10
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -91,12 +91,12 @@ def test_soft_factors(shape, x64):
     matrix = drawn(shape)
     for softness in (0.1, 0.5, 3.0):
         got = factor(matrix, softness=softness, iteration="quintic", steps=30)
-        assert off(got, exact(matrix, softness)) < 1e-12
+        assert off(got, exact(matrix, softness)) < 1e-10
         # By rows, as in bfloat16.
         own = factor(matrix, softness=softness, iteration="quintic", steps=30, dtype="float32")
         assert off(own, exact(matrix, softness)) < 3e-6
     each = jnp.full((*shape[:-2], 1, 1), softness)
-    assert off(factor(matrix, softness=each, iteration="quintic", steps=30), got) < 1e-12
+    assert off(factor(matrix, softness=each, iteration="quintic", steps=30), got) < 1e-10
     cubic = ((1.5, -0.5, 0.0),) * 60
     assert off(factor(matrix, softness=softness, iteration=cubic), got) < 1e-11
 
@@ -187,12 +187,12 @@ def test_rotations_of_factors(x64):
 
     want = direction(k, c)
     turned = [F @ np.linalg.qr(rng.normal(size=F.shape))[0] for F in (k, c)]
-    assert off(direction(*turned), want) < 1e-12
+    assert off(direction(*turned), want) < 1e-10
     roots = []
     for F in (k, c):
         values, vectors = np.linalg.eigh(F @ F.T)
         roots.append(vectors * np.sqrt(values) @ vectors.T)
-    assert off(direction(*roots), want) < 1e-12
+    assert off(direction(*roots), want) < 1e-10
     W = roots[0] @ np.asarray(M) @ roots[1]
     eigen_form = roots[0] @ nearest(W) @ roots[1]
     long = Polar(SINGD(cache_products=False), iteration="polar_express", steps=12)

@@ -149,7 +149,7 @@ def test_relative_damping_is_absolute_damping_in_units_of_the_traces(structure):
     for got, want in zip(
         run(relative, spec, [(U, G)] * 3), run(absolute, spec, [(U, G)] * 3), strict=True
     ):
-        np.testing.assert_allclose(got.to_dense(), want.to_dense(), rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(got.to_dense(), want.to_dense(), rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("rule_type", [SINGD, IKFAC])
@@ -182,7 +182,7 @@ def test_schedules_are_taken_at_the_count():
         rule.refresh(spec, state, statistics, None, jnp.asarray(3), KEY)
         for rule in (scheduled, constant)
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), got, want)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), got, want)
 
 
 def test_bfloat16_factors_keep_small_steps():

@@ -4,7 +4,7 @@
 test, but of some tests with many cases only those that `SOME` names; `pytest --all-cases` runs all,
 and so does a file or a test that is named. The suite compiles without most optimizations of XLA;
 with `OPTIMIZED=1` set it compiles as users do, for which `-m optimized` are the tests that could
-tell a difference.
+tell a difference, with the cases that `SOME` leaves.
 
 `test_quick.py` fails if a row names what is not there, if a room of the package has no row, or if a
 file of tests has neither a row nor a place in `WITHOUT`.
@@ -272,28 +272,27 @@ OPTIMIZED = [
 WITHOUT = {"test_architectures"}
 
 
+def _fitting(item):
+    """The rows of ``SOME`` that have this case; anything but an empty set if its test has none."""
+    name, _, case = item.name.partition("[")
+    test, case = f"{item.path.stem}::{name}", case.removesuffix("]")
+    return {(test, p) for p in SOME.get(test, ["*"]) if fnmatch.fnmatchcase(case, p)}
+
+
 def is_optimized(item):
-    """Whether a collected test is one of ``OPTIMIZED``."""
+    """Whether a collected test is one of ``OPTIMIZED``, and not left out by ``SOME``."""
     name = f"{item.path.stem}::{item.name}"
-    return any(
-        fnmatch.fnmatchcase(name, row.replace("[*]", "*").replace("[", "[[]")) for row in OPTIMIZED
-    )
+    rows = (row.replace("[*]", "*").replace("[", "[[]") for row in OPTIMIZED)
+    return any(fnmatch.fnmatchcase(name, row) for row in rows) and bool(_fitting(item))
 
 
 def left_out_of(items):
     """Those of all tests of the suite that only ``--all-cases`` runs."""
     unused = {(test, pattern) for test, patterns in SOME.items() for pattern in patterns}
-    left_out = []
-    for item in items:
-        name, _, case = item.name.partition("[")
-        test, case = f"{item.path.stem}::{name}", case.removesuffix("]")
-        fitting = {p for p in SOME.get(test, ["*"]) if fnmatch.fnmatchcase(case, p)}
-        unused -= {(test, pattern) for pattern in fitting}
-        if not fitting:
-            left_out.append(item)
+    unused.difference_update(*map(_fitting, items))
     if unused:
         raise pytest.UsageError(f"No test is named so, but in tests/quick.py: {sorted(unused)}")
-    return left_out
+    return [item for item in items if not _fitting(item)]
 
 
 def of_file(stem):
